@@ -1,0 +1,230 @@
+//! The agent's configuration: one TOML file, every key optional, overridden by `GUARD_` environment variables.
+//!
+//! Enters: a file and the environment. Leaves: a checked [`Config`], or an error that names the key and the fix.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::servers::Engine;
+
+/// Everything that can be configured. `Config::default()` is what runs with no file at all.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `monitor` records what would have been refused; `enforce` refuses.
+    pub mode: Mode,
+    /// The environment of servers that do not name their own.
+    pub environment: Environment,
+    /// Where things are kept.
+    pub paths: Paths,
+    /// The kernel side.
+    pub sensor: SensorConfig,
+    /// Recognising who connects.
+    pub identity: IdentityConfig,
+    /// Finding database servers that are not listed.
+    pub discovery: DiscoveryConfig,
+    /// Database servers.
+    pub servers: Vec<ServerConfig>,
+    /// The proxy's limits.
+    pub proxy: ProxyConfig,
+    /// The audit journal on this host.
+    pub journal: JournalConfig,
+    /// The control plane.
+    pub control: ControlConfig,
+}
+
+/// What a refusal by policy does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Recorded, and the statement runs.
+    #[default]
+    Monitor,
+    /// The statement does not run.
+    Enforce,
+}
+
+/// Name of an environment, the top of the policy's resource hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Environment(pub String);
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self("production".to_owned())
+    }
+}
+
+/// Folders and files.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Agent id, journal and uplink position. Mode 0700.
+    pub state: PathBuf,
+    /// The socket of the command line.
+    pub run: PathBuf,
+    /// Policy folder; the policies built into the agent where it does not exist and is not configured.
+    pub policies: Option<PathBuf>,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { state: "/var/lib/guard".into(), run: "/run/guard".into(), policies: None }
+    }
+}
+
+/// The kernel side.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SensorConfig {
+    /// Load the eBPF programs. Without them identity comes from /proc and connections round the proxy are not seen.
+    pub ebpf: bool,
+    /// Refuse to start where the eBPF programs cannot be loaded.
+    pub required: bool,
+    /// Size of the kernel's event ring buffer in KiB: a power of two.
+    pub ring_kib: u32,
+    /// Log what the kernel programs log (for debugging).
+    pub kernel_log: bool,
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false }
+    }
+}
+
+/// Recognising who connects.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityConfig {
+    /// Executable names of AI agents beside the built-in list: `name` or `name=executable`.
+    pub ai_agents: Vec<String>,
+    /// Processes that are remembered.
+    pub max_processes: usize,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self { ai_agents: Vec::new(), max_processes: 65_536 }
+    }
+}
+
+/// Finding database servers by process and port.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscoveryConfig {
+    /// Look for local database servers.
+    pub enabled: bool,
+    /// Seconds between two looks.
+    pub interval_seconds: u64,
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self { enabled: true, interval_seconds: 5 }
+    }
+}
+
+/// One database server.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Unique name, used in policies and records.
+    pub name: String,
+    /// The protocol that it speaks.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Environment, where it is not the agent's own.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// Where the server listens on TCP.
+    pub address: SocketAddr,
+    /// Its unix socket (the file, as in `/var/run/postgresql/.s.PGSQL.5432`). The proxy prefers it.
+    #[serde(default)]
+    pub unix_socket: Option<PathBuf>,
+    /// Where the proxy for it listens; no proxy without it.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// A unix socket on which the proxy listens too.
+    #[serde(default)]
+    pub listen_unix: Option<PathBuf>,
+    /// Mode, where it is not the agent's own.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+}
+
+/// The proxy's limits.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyConfig {
+    /// Open client connections; more are refused with SQLSTATE 53300.
+    pub max_connections: usize,
+    /// Seconds that a client may take to log in.
+    pub login_timeout_seconds: u64,
+    /// Seconds that the server may take to accept a connection.
+    pub connect_timeout_seconds: u64,
+    /// Longest statement text that is classified, in bytes; longer ones are refused by policy as unreadable.
+    pub max_statement_bytes: usize,
+    /// Prepared statements per session.
+    pub max_prepared_statements: usize,
+    /// Threads that serve sessions; 0 means one per core.
+    pub threads: usize,
+    /// Where discovered servers get a proxy: on this address, at the server's port plus 1000. Empty: none.
+    pub discovered_listen: String,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 5_000,
+            login_timeout_seconds: 60,
+            connect_timeout_seconds: 10,
+            max_statement_bytes: 1024 * 1024,
+            max_prepared_statements: 10_000,
+            threads: 0,
+            discovered_listen: "127.0.0.1".to_owned(),
+        }
+    }
+}
+
+/// The audit journal on this host.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Disk that the journal may take, in MiB; the oldest acknowledged segments go first.
+    pub max_mib: u64,
+    /// Size of one segment in MiB.
+    pub segment_mib: u64,
+    /// `disk`: a committed record has reached the disk; `os`: it has been handed to the operating system.
+    pub sync: Sync,
+    /// Records that may wait for the journal.
+    pub queue: usize,
+}
+
+/// When a record counts as committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sync {
+    /// After fdatasync: it survives a power cut.
+    #[default]
+    Disk,
+    /// After write: it survives the agent's death, not the host's.
+    Os,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { max_mib: 1024, segment_mib: 16, sync: Sync::Disk, queue: 65_536 }
+    }
+}
+
+/// The control plane.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Such as `http://127.0.0.1:7400`; no control plane where it is not set.
+    pub endpoint: Option<String>,
+    /// Labels of this host, shown in the control plane.
+    pub labels: BTreeMap<String, String>,
+}

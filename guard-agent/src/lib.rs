@@ -1,0 +1,14 @@
+//! The host agent, in the order in which a statement travels through it.
+//!
+//! Kernel events become connections ([`sensor`], [`identity`], [`servers`], [`connections`]); the proxy reads
+//! statements (`listen`, `wire`, `session`, `sql`), decides ([`decide`]) and records ([`audit`], [`uplink`]).
+
+pub mod audit;
+pub mod cli;
+pub mod config;
+pub mod connections;
+pub mod decide;
+pub mod identity;
+pub mod sensor;
+pub mod servers;
+pub mod uplink;

@@ -1,0 +1,29 @@
+//! Which listening sockets are databases: configured, or discovered by process and port.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+/// One database server on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Unique on this host: configured, or made of engine and port.
+    pub name: String,
+    /// What it speaks.
+    pub engine: Engine,
+    /// `production`, `staging`, ..: the top of the policy's resource hierarchy.
+    pub environment: String,
+    /// TCP addresses on which it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Unix sockets on which it listens; an abstract name starts with `@`.
+    pub unix_sockets: Vec<PathBuf>,
+    /// Process id of the listening process, where known.
+    pub pid: Option<u32>,
+}
+
+/// A database's wire protocol family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// PostgreSQL.
+    #[default]
+    Postgresql,
+}

@@ -1,0 +1,11 @@
+//! What more than one part of guard must agree on.
+//!
+//! [`kernel`] is shared with the eBPF programs and needs no std; `audit` is the typed record and its hash chain;
+//! `api` is the gRPC contract. Nothing here does I/O.
+#![cfg_attr(not(feature = "audit"), no_std)]
+
+#[cfg(feature = "api")]
+pub mod api;
+#[cfg(feature = "audit")]
+pub mod audit;
+pub mod kernel;

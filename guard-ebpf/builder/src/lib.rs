@@ -1,0 +1,1 @@
+//! Finds a BPF toolchain and builds the eBPF object with it.

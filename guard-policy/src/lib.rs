@@ -1,0 +1,1 @@
+//! Policy as code: the Cedar schema, requests built from workloads and statement effects, decisions.
