@@ -11,4 +11,5 @@ pub mod decide;
 pub mod identity;
 pub mod sensor;
 pub mod servers;
+pub mod sql;
 pub mod uplink;

@@ -1,0 +1,230 @@
+//! The words that statements and policies share: actions, kinds of objects, effects.
+//!
+//! A statement's classification leaves as [`Effect`]s; the Cedar schema names the same actions.
+
+use std::fmt;
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every word, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word as policies and records spell it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What is done to an object. The schema puts each into one or more groups.
+    Action {
+        /// Open a connection.
+        Connect = "connect",
+        /// Read rows.
+        Select = "select",
+        /// Show a plan, without running what it plans.
+        Explain = "explain",
+        /// Show a setting or an object's description.
+        Show = "show",
+        /// `COPY .. TO STDOUT`: rows in bulk to the client.
+        CopyOut = "copy_out",
+        /// Add rows.
+        Insert = "insert",
+        /// Change rows.
+        Update = "update",
+        /// Remove rows.
+        Delete = "delete",
+        /// MERGE.
+        Merge = "merge",
+        /// Remove all rows at once.
+        Truncate = "truncate",
+        /// `COPY .. FROM STDIN`.
+        CopyIn = "copy_in",
+        /// Take an explicit lock.
+        Lock = "lock",
+        /// Large objects and other writes that name no table.
+        WriteObject = "write_object",
+        /// Make an object.
+        Create = "create",
+        /// Change an object's definition.
+        Alter = "alter",
+        /// Remove an object.
+        Drop = "drop",
+        /// Comment, security label.
+        Comment = "comment",
+        /// Give a privilege or a membership.
+        Grant = "grant",
+        /// Take one away.
+        Revoke = "revoke",
+        /// Create, change or drop a role; change ownership.
+        Role = "role",
+        /// ALTER SYSTEM, configuration reload.
+        Configure = "configure",
+        /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT, REFRESH.
+        Maintain = "maintain",
+        /// Cancel or end other sessions.
+        Terminate = "terminate",
+        /// Load code into the server: LOAD, CREATE EXTENSION, untrusted languages.
+        Load = "load",
+        /// Physical or logical replication, publications, slots.
+        Replicate = "replicate",
+        /// Read or write a file on the server's host.
+        File = "file",
+        /// Run a program on the server's host.
+        Program = "program",
+        /// Make the server open another connection: dblink, foreign servers.
+        Outbound = "outbound",
+        /// A function that is not known to be harmless.
+        Function = "function",
+        /// DO: anonymous code.
+        Do = "do",
+        /// CALL of a procedure.
+        Call = "call",
+        /// EXECUTE of a prepared statement whose text is not known.
+        Execute = "execute",
+        /// The statement could not be read.
+        Unreadable = "unreadable",
+        /// Change a setting of the session.
+        Set = "set",
+        /// Become another role: SET ROLE, SET SESSION AUTHORIZATION.
+        Assume = "assume",
+        /// BEGIN, COMMIT, ROLLBACK, savepoints.
+        Transaction = "transaction",
+        /// DEALLOCATE, DISCARD, LISTEN, NOTIFY, cursors, PREPARE itself.
+        Session = "session",
+        /// Sleep: holds a connection and its locks.
+        Sleep = "sleep",
+    }
+}
+
+words! {
+    /// What kind of thing an effect is on.
+    ObjectKind {
+        /// Ordinary, partitioned, foreign or temporary table.
+        Table = "table",
+        /// View.
+        View = "view",
+        /// Materialized view.
+        MaterializedView = "materialized_view",
+        /// Index.
+        Index = "index",
+        /// Sequence.
+        Sequence = "sequence",
+        /// Column; the name is `table.column`.
+        Column = "column",
+        /// Schema.
+        Schema = "schema",
+        /// Database.
+        Database = "database",
+        /// Function, procedure, aggregate.
+        Function = "function",
+        /// Type or domain.
+        Type = "type",
+        /// Trigger, rule, policy: code attached to a table.
+        Trigger = "trigger",
+        /// Role or user.
+        Role = "role",
+        /// Extension.
+        Extension = "extension",
+        /// Setting.
+        Setting = "setting",
+        /// Tablespace.
+        Tablespace = "tablespace",
+        /// A file on the server's host.
+        File = "file",
+        /// The server as a whole.
+        Server = "server",
+        /// The session itself.
+        Session = "session",
+        /// Any other kind.
+        Other = "other",
+        /// Not known: could be any.
+        Unknown = "unknown",
+    }
+}
+
+/// What an effect is on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Object {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Schema as written; `None` where the statement names none.
+    pub schema: Option<String>,
+    /// Its name as the server reads it (folded, unquoted); `*` where it is not known.
+    pub name: String,
+}
+
+impl Object {
+    /// An object of `kind` with the name that the statement gives.
+    pub fn named(kind: ObjectKind, schema: Option<&str>, name: &str) -> Self {
+        Self { kind, schema: schema.map(str::to_owned), name: name.to_owned() }
+    }
+
+    /// Some object of `kind`; policies must assume any.
+    pub fn any(kind: ObjectKind) -> Self {
+        Self::named(kind, None, "*")
+    }
+}
+
+impl fmt::Display for Object {
+    /// `schema.name`, or the name alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// One thing that a statement does to one object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Effect {
+    /// What is done.
+    pub action: Action,
+    /// To what.
+    pub object: Object,
+    /// Update, delete: there is a WHERE that is not constantly true. `None` for every other action.
+    pub has_where: Option<bool>,
+}
+
+impl Effect {
+    /// An effect without a WHERE to speak of.
+    pub fn new(action: Action, object: Object) -> Self {
+        Self { action, object, has_where: None }
+    }
+}
+
+/// How well a statement was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Parse {
+    /// By the grammar of the server's dialect.
+    Full,
+    /// From its tokens, towards the dangerous side.
+    Tokens,
+    /// Not at all.
+    None,
+}
+
+impl Parse {
+    /// The word as policies and records spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Tokens => "tokens",
+            Self::None => "none",
+        }
+    }
+}
