@@ -1,3 +1,12 @@
 //! Policy as code: the Cedar schema, requests built from workloads and statement effects, decisions.
+//!
+//! A folder of policies enters, once; then principals, actions and objects enter and [`Outcome`]s leave. Any error on
+//! the way is a refusal. It does no I/O but reading the folder, and knows nothing of sockets or SQL.
 
+pub mod cases;
+pub mod request;
+pub mod set;
 pub mod vocabulary;
+
+pub use request::{Conditions, Principal, Target};
+pub use set::{Origin, Outcome, PolicyError, PolicySet, built_in_cases};

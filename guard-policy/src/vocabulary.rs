@@ -66,11 +66,11 @@ words! {
         /// Comment, security label.
         Comment = "comment",
         /// Give a privilege or a membership.
-        Grant = "grant",
+        Grant = "grant_privilege",
         /// Take one away.
-        Revoke = "revoke",
+        Revoke = "revoke_privilege",
         /// Create, change or drop a role; change ownership.
-        Role = "role",
+        Role = "change_role",
         /// ALTER SYSTEM, configuration reload.
         Configure = "configure",
         /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT, REFRESH.

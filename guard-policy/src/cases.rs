@@ -1,0 +1,155 @@
+//! Test cases of policies, in `cases.toml` beside the policies: who does what, and what must come of it.
+//!
+//! The text of a case file enters, checked [`Case`]s leave. Running a case needs the reading of SQL: that is the
+//! agent's (`guard-agent policy test`).
+
+use guard_common::audit::v1::{Ancestor, Container, Pod, Workload, workload::Evidence};
+use serde::Deserialize;
+
+/// One file of cases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseFile {
+    /// The cases.
+    #[serde(rename = "case")]
+    pub cases: Vec<Case>,
+}
+
+/// What must come of one request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What the case shows.
+    pub name: String,
+    /// A statement; or `connect` is given.
+    pub sql: Option<String>,
+    /// A connection.
+    pub connect: Option<Connect>,
+    /// Who asks.
+    #[serde(default)]
+    pub workload: CaseWorkload,
+    /// Who logs in to the database.
+    #[serde(default = "app")]
+    pub db_user: String,
+    /// The database.
+    #[serde(default = "app")]
+    pub database: String,
+    /// The server's name.
+    #[serde(default = "main")]
+    pub server: String,
+    /// The server's environment.
+    #[serde(default = "production")]
+    pub environment: String,
+    /// What must come of it.
+    pub expect: Expect,
+    /// The policy that must decide.
+    pub policy: Option<String>,
+    /// Evaluation errors that must come.
+    #[serde(default)]
+    pub errors: usize,
+}
+
+fn app() -> String {
+    "app".to_owned()
+}
+
+fn main() -> String {
+    "main".to_owned()
+}
+
+fn production() -> String {
+    "production".to_owned()
+}
+
+/// A connection to decide on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Through the proxy.
+    pub proxied: bool,
+    /// `tcp` or `unix`.
+    #[serde(default = "unix")]
+    pub transport: String,
+}
+
+fn unix() -> String {
+    "unix".to_owned()
+}
+
+/// What must come of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// It goes on.
+    Allow,
+    /// It is refused.
+    Refuse,
+    /// It goes on, and the record says that a policy in `@mode("monitor")` would have refused it.
+    WouldRefuse,
+}
+
+/// A workload, as far as a case cares.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaseWorkload {
+    /// Full path.
+    pub executable: String,
+    /// systemd unit.
+    pub unit: String,
+    /// Name of the AI agent it runs under.
+    pub ai_agent: String,
+    /// Operating system user.
+    pub user: String,
+    /// Its number.
+    pub uid: u32,
+    /// The person behind sudo.
+    pub login_user: String,
+    /// Container id.
+    pub container: String,
+    /// Pod as `namespace/name`.
+    pub pod: String,
+    /// Address of a remote client.
+    pub address: String,
+    /// Executables of the parents.
+    pub ancestry: Vec<String>,
+}
+
+impl From<&CaseWorkload> for Workload {
+    fn from(case: &CaseWorkload) -> Self {
+        let evidence = if case.address.is_empty() { Evidence::Attested } else { Evidence::Address };
+        let pod = case.pod.split_once('/').map(|(namespace, name)| Pod {
+            uid: String::new(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        });
+        let container = (!case.container.is_empty())
+            .then(|| Container { runtime: "docker".to_owned(), id: case.container.clone() });
+        let ancestor =
+            |executable: &String| Ancestor { executable: executable.clone(), ..Ancestor::default() };
+        Self {
+            evidence: evidence.into(),
+            executable: case.executable.clone(),
+            unit: case.unit.clone(),
+            ai_agent: case.ai_agent.clone(),
+            user: case.user.clone(),
+            uid: case.uid,
+            login_user: case.login_user.clone(),
+            container,
+            pod,
+            remote_address: case.address.clone(),
+            ancestry: case.ancestry.iter().map(ancestor).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The cases of one file; the error names line and key.
+pub fn parse(text: &str) -> Result<Vec<Case>, String> {
+    let file: CaseFile = toml::from_str(text).map_err(|error| error.to_string())?;
+    for case in &file.cases {
+        if case.sql.is_some() == case.connect.is_some() {
+            return Err(format!("case `{}`: give either `sql` or `connect`", case.name));
+        }
+    }
+    Ok(file.cases)
+}

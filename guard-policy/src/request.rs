@@ -1,0 +1,337 @@
+//! Cedar requests: a workload, a target and an effect enter, a request with its entities leaves.
+//!
+//! The workload's entity is built once per connection, the database's once per session; only what a statement adds is
+//! built for each evaluation.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, LazyLock},
+};
+
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Value,
+};
+use guard_common::audit::v1::{Workload, workload::Evidence};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::vocabulary::{Action, Object, ObjectKind, Parse};
+
+/// The schema in which a server looks for names that a statement leaves unqualified.
+pub const DEFAULT_SCHEMA: &str = "public";
+
+struct Types {
+    environment: EntityTypeName,
+    server: EntityTypeName,
+    database: EntityTypeName,
+    schema: EntityTypeName,
+    object: EntityTypeName,
+    workload: EntityTypeName,
+    action: EntityTypeName,
+}
+
+static TYPES: LazyLock<Types> = LazyLock::new(|| {
+    let name = |name: &str| {
+        format!("Guard::{name}").parse().expect("a literal type name of the schema is a valid name")
+    };
+    Types {
+        environment: name("Environment"),
+        server: name("Server"),
+        database: name("Database"),
+        schema: name("Schema"),
+        object: name("Object"),
+        workload: name("Workload"),
+        action: name("Action"),
+    }
+});
+
+fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+fn text(value: &str) -> Value {
+    Value::new_string(value.to_owned())
+}
+
+/// Who asks. Built once per connection; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    entity: Arc<Result<Entity, String>>,
+    uid: EntityUid,
+    name: Arc<str>,
+    fingerprint: [u8; 16],
+}
+
+impl Principal {
+    /// The principal that `workload` is.
+    pub fn new(workload: &Workload) -> Self {
+        let name: Arc<str> = label(workload).into();
+        let uid = uid(&TYPES.workload, &name);
+        let entity = Entity::new(uid.clone(), attributes(workload, &name), HashSet::new());
+        let fingerprint = fingerprint(workload);
+        Self { entity: Arc::new(entity.map_err(|error| error.to_string())), uid, name, fingerprint }
+    }
+
+    /// The same for workloads that no policy can tell apart: a part of the key of decision caches.
+    pub fn fingerprint(&self) -> &[u8; 16] {
+        &self.fingerprint
+    }
+
+    /// Shortest useful name: pod, container, unit, AI agent, executable or address.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// Covers all that policies can read of a workload, and leaves out what differs from process to process.
+fn fingerprint(workload: &Workload) -> [u8; 16] {
+    let mut shared =
+        Workload { pid: 0, process_started_ns: 0, argv: Vec::new(), cgroup_id: 0, ..workload.clone() };
+    shared.ancestry.iter_mut().for_each(|ancestor| ancestor.pid = 0);
+    let digest = Sha256::digest(shared.encode_to_vec());
+    let mut fingerprint = [0; 16];
+    fingerprint.copy_from_slice(&digest[..16]);
+    fingerprint
+}
+
+/// The shortest useful name of `workload`.
+pub fn label(workload: &Workload) -> String {
+    let executable = workload.executable.rsplit('/').next().unwrap_or_default();
+    if !workload.ai_agent.is_empty() {
+        return format!("{} via {}", if executable.is_empty() { "?" } else { executable }, workload.ai_agent);
+    }
+    let pod = workload.pod.as_ref().map(|pod| if pod.name.is_empty() { &pod.uid } else { &pod.name });
+    let container = workload.container.as_ref().map(|container| &container.id);
+    let candidates = [pod, container, Some(&workload.unit), Some(&workload.remote_address)];
+    if let Some(name) = candidates.into_iter().flatten().find(|name| !name.is_empty()) {
+        return name.clone();
+    }
+    match (executable, workload.comm.as_str()) {
+        ("", "") => "unknown".to_owned(),
+        ("", comm) => comm.to_owned(),
+        (executable, _) => executable.to_owned(),
+    }
+}
+
+fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
+    let evidence = match workload.evidence() {
+        Evidence::Attested => "attested",
+        Evidence::Reported => "reported",
+        Evidence::Address | Evidence::Unspecified => "address",
+    };
+    let ancestry = workload.ancestry.iter().map(|ancestor| text(&ancestor.executable)).collect::<Vec<_>>();
+    let mut all: HashMap<String, Value> = [
+        ("name", text(name)),
+        ("executable", text(&workload.executable)),
+        ("comm", text(&workload.comm)),
+        ("uid", Value::new_long(workload.uid.into())),
+        ("user", text(&workload.user)),
+        ("cgroup", text(&workload.cgroup)),
+        ("ancestry", Value::new_set(ancestry)),
+        ("agent", Value::new_bool(!workload.ai_agent.is_empty())),
+        ("remote", Value::new_bool(!workload.remote_address.is_empty())),
+        ("address", text(&workload.remote_address)),
+        ("evidence", text(evidence)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    let pod = workload.pod.as_ref().map(|pod| {
+        if pod.name.is_empty() { pod.uid.clone() } else { format!("{}/{}", pod.namespace, pod.name) }
+    });
+    let container = workload.container.as_ref().map(|container| container.id.clone());
+    let optional = [
+        ("login_user", Some(workload.login_user.clone())),
+        ("unit", Some(workload.unit.clone())),
+        ("container", container),
+        ("pod", pod),
+        ("ai_agent", Some(workload.ai_agent.clone())),
+    ];
+    all.extend(optional.into_iter().filter_map(|(key, value)| {
+        let value = value.filter(|value| !value.is_empty())?;
+        Some((key.to_owned(), text(&value)))
+    }));
+    all
+}
+
+/// The database that is asked for. Built once per session.
+#[derive(Clone, Debug)]
+pub struct Target {
+    server: String,
+    database: String,
+    /// Environment, server and database.
+    entities: Arc<Result<Vec<Entity>, String>>,
+}
+
+impl Target {
+    /// `database` on `server` of `environment`; an empty `database` is the server as a whole.
+    pub fn new(environment: &str, server: &str, engine: &str, database: &str) -> Self {
+        let entities = Self::build(environment, server, engine, database).map_err(|error| error.to_string());
+        Self { server: server.to_owned(), database: database.to_owned(), entities: Arc::new(entities) }
+    }
+
+    fn build(
+        environment: &str,
+        server: &str,
+        engine: &str,
+        database: &str,
+    ) -> Result<Vec<Entity>, cedar_policy::EntityAttrEvaluationError> {
+        let environment_uid = uid(&TYPES.environment, environment);
+        let server_uid = uid(&TYPES.server, server);
+        let attribute = |key: &str, value: &str| (key.to_owned(), text(value));
+        Ok(vec![
+            Entity::new_no_attrs(environment_uid.clone(), HashSet::new()),
+            Entity::new(
+                server_uid.clone(),
+                [attribute("name", server), attribute("engine", engine)].into(),
+                [environment_uid].into(),
+            )?,
+            Entity::new(
+                uid(&TYPES.database, &format!("{server}/{database}")),
+                [attribute("name", database)].into(),
+                [server_uid].into(),
+            )?,
+        ])
+    }
+}
+
+/// What holds while a statement runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions<'a> {
+    /// Through the proxy.
+    pub proxied: bool,
+    /// `tcp` or `unix`.
+    pub transport: &'a str,
+    /// Who logged in to the database.
+    pub db_user: &'a str,
+    /// What the client calls itself.
+    pub application_name: &'a str,
+    /// See [`crate::vocabulary::Effect::has_where`].
+    pub has_where: Option<bool>,
+    /// How well the statement was understood.
+    pub parse: Parse,
+    /// Statements in the same string.
+    pub parts: u32,
+}
+
+/// What the authorizer takes.
+pub(crate) struct Request {
+    pub(crate) request: cedar_policy::Request,
+    pub(crate) entities: Entities,
+}
+
+impl Request {
+    pub(crate) fn connect(
+        principal: &Principal,
+        target: &Target,
+        proxied: bool,
+        transport: &str,
+    ) -> Result<Self, String> {
+        let context = [("proxied", Value::new_bool(proxied)), ("transport", text(transport))];
+        Self::build(principal, target, Action::Connect, uid(&TYPES.server, &target.server), &context, vec![])
+    }
+
+    pub(crate) fn statement(
+        principal: &Principal,
+        target: &Target,
+        action: Action,
+        object: &Object,
+        conditions: &Conditions<'_>,
+    ) -> Result<Self, String> {
+        let context = [
+            ("proxied", Value::new_bool(conditions.proxied)),
+            ("transport", text(conditions.transport)),
+            ("db_user", text(conditions.db_user)),
+            ("database", text(&target.database)),
+            ("application_name", text(conditions.application_name)),
+            ("has_where", Value::new_bool(conditions.has_where.unwrap_or(true))),
+            ("parse", text(conditions.parse.as_str())),
+            ("parts", Value::new_long(conditions.parts.into())),
+        ];
+        let (object, entities) = object_entities(target, object).map_err(|error| error.to_string())?;
+        Self::build(principal, target, action, object, &context, entities)
+    }
+
+    fn build(
+        principal: &Principal,
+        target: &Target,
+        action: Action,
+        resource: EntityUid,
+        context: &[(&str, Value)],
+        mut entities: Vec<Entity>,
+    ) -> Result<Self, String> {
+        entities.push(principal.entity.as_ref().clone()?);
+        entities.extend(target.entities.as_ref().clone()?);
+        let context =
+            Context::from_pairs(context.iter().map(|(key, value)| ((*key).to_owned(), value.clone())))
+                .map_err(|error| error.to_string())?;
+        let action = uid(&TYPES.action, action.as_str());
+        // A test validates every action's request against the schema; here that would only cost time.
+        let request = cedar_policy::Request::new(principal.uid.clone(), action, resource, context, None)
+            .map_err(|error| error.to_string())?;
+        // The schema brings the action hierarchy (`action in read`).
+        let entities = Entities::from_entities(entities, Some(&super::set::SCHEMA))
+            .map_err(|error| error.to_string())?;
+        Ok(Self { request, entities })
+    }
+}
+
+/// True for what stands in a schema.
+fn in_schema(kind: ObjectKind) -> bool {
+    use ObjectKind as K;
+    match kind {
+        K::Table
+        | K::View
+        | K::MaterializedView
+        | K::Index
+        | K::Sequence
+        | K::Column
+        | K::Function
+        | K::Type
+        | K::Trigger => true,
+        K::Schema
+        | K::Database
+        | K::Role
+        | K::Extension
+        | K::Setting
+        | K::Tablespace
+        | K::File
+        | K::Server
+        | K::Session
+        | K::Other
+        | K::Unknown => false,
+    }
+}
+
+fn object_entities(
+    target: &Target,
+    object: &Object,
+) -> Result<(EntityUid, Vec<Entity>), cedar_policy::EntityAttrEvaluationError> {
+    let Target { server, database, .. } = target;
+    let database_uid = uid(&TYPES.database, &format!("{server}/{database}"));
+    let known = object.name != "*";
+    let schema = match &object.schema {
+        Some(schema) => schema.as_str(),
+        None if known && in_schema(object.kind) => DEFAULT_SCHEMA,
+        None if object.kind == ObjectKind::Schema => &object.name,
+        None => "",
+    };
+    let object_uid =
+        uid(&TYPES.object, &format!("{server}/{database}/{}/{schema}.{}", object.kind, object.name));
+    let attributes = [
+        ("kind".to_owned(), text(object.kind.as_str())),
+        ("name".to_owned(), text(&object.name)),
+        ("schema".to_owned(), text(schema)),
+        ("known".to_owned(), Value::new_bool(known)),
+    ];
+    let mut entities = Vec::with_capacity(6);
+    let mut parents = HashSet::from([database_uid.clone()]);
+    if !schema.is_empty() {
+        let schema_uid = uid(&TYPES.schema, &format!("{server}/{database}/{schema}"));
+        let name = [("name".to_owned(), text(schema))];
+        entities.push(Entity::new(schema_uid.clone(), name.into(), [database_uid].into())?);
+        parents.insert(schema_uid);
+    }
+    entities.push(Entity::new(object_uid.clone(), attributes.into(), parents)?);
+    Ok((object_uid, entities))
+}

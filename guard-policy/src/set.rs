@@ -1,0 +1,183 @@
+//! A set of policies: loaded, checked against the schema, evaluated.
+//!
+//! A folder (or the policies built into the binary) enters; a [`PolicySet`] that has passed every check leaves.
+
+mod load;
+
+use std::{fmt, path::PathBuf, sync::LazyLock};
+
+use cedar_policy::{Authorizer, Decision, Entities, PolicyId, Schema};
+
+use crate::{
+    request::{Conditions, Principal, Request, Target},
+    vocabulary::{Action, Object},
+};
+pub use load::{PolicyError, built_in_cases};
+
+/// The schema that every policy is checked against.
+pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    Schema::from_cedarschema_str(include_str!("guard.cedarschema"))
+        .map(|(schema, _)| schema)
+        .expect("the schema is part of the program, and a test parses it")
+});
+
+/// The policy that is named when nothing permits.
+const DEFAULT_DENY: &str = "default-deny";
+
+/// Where a set came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built into the binary.
+    BuiltIn,
+    /// A folder.
+    Folder(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in"),
+            Self::Folder(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What policies say of one action on one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// It may go on.
+    pub allowed: bool,
+    /// It would have been refused, by policies that are in `@mode("monitor")` alone.
+    pub would_refuse: bool,
+    /// The policy that decided: `@id`.
+    pub policy: String,
+    /// Its `@reason`.
+    pub reason: String,
+    /// Its `@hint`: what to do.
+    pub hint: String,
+    /// Evaluation errors. Each one is a refusal, whatever the other policies say.
+    pub errors: Vec<String>,
+}
+
+/// Policies that have passed every check. Immutable: a change is a new set.
+pub struct PolicySet {
+    authorizer: Authorizer,
+    /// Every policy.
+    policies: cedar_policy::PolicySet,
+    /// Without those in `@mode("monitor")`; `None` where there are none of these.
+    enforced: Option<cedar_policy::PolicySet>,
+    hash: String,
+    origin: Origin,
+}
+
+impl fmt::Debug for PolicySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicySet")
+            .field("origin", &self.origin)
+            .field("hash", &self.hash)
+            .field("policies", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PolicySet {
+    /// SHA-256 over the names and contents of the policy files, hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Where it came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Number of policies; never 0.
+    pub fn len(&self) -> usize {
+        self.policies.num_of_policies()
+    }
+
+    /// Always false: a set without policies would refuse everything and does not load.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Decides whether `principal` may connect to the server of `target`.
+    pub fn connect(&self, principal: &Principal, target: &Target, proxied: bool, transport: &str) -> Outcome {
+        self.answer(Request::connect(principal, target, proxied, transport))
+    }
+
+    /// Decides whether `principal` may do `action` to `object`.
+    pub fn decide(
+        &self,
+        principal: &Principal,
+        target: &Target,
+        action: Action,
+        object: &Object,
+        conditions: &Conditions<'_>,
+    ) -> Outcome {
+        self.answer(Request::statement(principal, target, action, object, conditions))
+    }
+
+    fn answer(&self, request: Result<Request, String>) -> Outcome {
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return refused_by_error(vec![error]),
+        };
+        let outcome = self.evaluate(&self.policies, &request);
+        match &self.enforced {
+            // Refused, and not by an error: would it be without the policies that only watch?
+            Some(enforced) if !outcome.allowed && outcome.errors.is_empty() => {
+                let enforced = self.evaluate(enforced, &request);
+                if enforced.allowed {
+                    Outcome { allowed: true, would_refuse: true, ..outcome }
+                } else {
+                    enforced
+                }
+            }
+            _ => outcome,
+        }
+    }
+
+    fn evaluate(&self, policies: &cedar_policy::PolicySet, request: &Request) -> Outcome {
+        let entities: &Entities = &request.entities;
+        let response = self.authorizer.is_authorized(&request.request, policies, entities);
+        let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+        if !errors.is_empty() {
+            // Cedar skips a policy that errs, so a `forbid` that errs would open a door.
+            return refused_by_error(errors);
+        }
+        let mut deciding: Vec<&PolicyId> = response.diagnostics().reason().collect();
+        deciding.sort_unstable();
+        let allowed = response.decision() == Decision::Allow;
+        let Some(policy) = deciding.first().and_then(|id| policies.policy(id)) else {
+            return Outcome {
+                allowed: false,
+                policy: DEFAULT_DENY.to_owned(),
+                reason: "no policy permits this".to_owned(),
+                hint: "add a permit for it to the policy folder, or ask whoever owns the policies".to_owned(),
+                ..Outcome::default()
+            };
+        };
+        let text = |key| policy.annotation(key).unwrap_or_default().to_owned();
+        Outcome {
+            allowed,
+            policy: policy.id().to_string(),
+            reason: text("reason"),
+            hint: text("hint"),
+            ..Outcome::default()
+        }
+    }
+}
+
+fn refused_by_error(errors: Vec<String>) -> Outcome {
+    Outcome {
+        policy: "policy-error".to_owned(),
+        reason: "a policy could not be evaluated, and what cannot be decided is refused".to_owned(),
+        hint: "run `guard-agent policy check`, and look at `errors` in the record".to_owned(),
+        errors,
+        ..Outcome::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
