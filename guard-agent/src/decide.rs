@@ -1,10 +1,30 @@
 //! Connections and statements enter, decisions leave. Any error on the way is a refusal.
+//!
+//! A decision that permits becomes a [`Permit`]; sending a statement upstream takes that value. Policies are read
+//! without a lock: each session thread keeps its own [`DecisionCache`] and looks at one counter.
 
-use std::sync::Arc;
+mod cache;
+mod statement;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
+use guard_policy::{Outcome, PolicySet, Principal, Target};
 
-use crate::servers::Server;
+pub use self::{
+    cache::DecisionCache,
+    statement::{Permit, Ruling, Scope, Session},
+};
+use crate::{
+    config::{Config, Mode},
+    servers::Server,
+};
 
 /// What a decision on a new connection is about.
 #[derive(Debug)]
@@ -20,13 +40,81 @@ pub struct ConnectRequest<'a> {
 }
 
 /// Decides by the policy set in force. Shared by the proxy and the connection table, so that they cannot drift.
-#[derive(Debug, Default)]
-pub struct Decider {}
+#[derive(Debug)]
+pub struct Decider {
+    policies: RwLock<Arc<PolicySet>>,
+    /// Counts the sets: what a cache compares before it trusts its entries.
+    epoch: AtomicU64,
+    mode: Mode,
+    server_modes: HashMap<String, Mode>,
+}
 
 impl Decider {
+    /// Decides by `policies`, in the modes that `config` names.
+    pub fn new(policies: PolicySet, config: &Config) -> Self {
+        let named = |server: &crate::config::ServerConfig| Some((server.name.clone(), server.mode?));
+        Self {
+            policies: RwLock::new(Arc::new(policies)),
+            epoch: AtomicU64::new(1),
+            mode: config.mode,
+            server_modes: config.servers.iter().filter_map(named).collect(),
+        }
+    }
+
+    /// The set in force.
+    pub fn policies(&self) -> Arc<PolicySet> {
+        self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts `policies` in force for every decision from now on; returns the set before.
+    pub fn replace(&self, policies: PolicySet) -> Arc<PolicySet> {
+        let mut current = self.policies.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, Arc::new(policies));
+        self.epoch.fetch_add(1, Ordering::Release);
+        before
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The mode of the server called `name`.
+    pub fn mode(&self, name: &str) -> Mode {
+        self.server_modes.get(name).copied().unwrap_or(self.mode)
+    }
+
     /// Decides on `connect`. Where guard can only watch (a connection round the proxy), a refusal comes back as
     /// `WOULD_REFUSE`.
-    pub fn connect(&self, _request: &ConnectRequest<'_>) -> Arc<Decision> {
-        Arc::new(Decision { verdict: Verdict::Allowed.into(), ..Decision::default() })
+    pub fn connect(&self, request: &ConnectRequest<'_>) -> Arc<Decision> {
+        let policies = self.policies();
+        let server = request.server;
+        let target = Target::new(&server.environment, &server.name, server.engine.as_str(), "");
+        let principal = Principal::new(request.workload);
+        let outcome = policies.connect(&principal, &target, request.proxied, request.transport);
+        let mode = if request.proxied { self.mode(&server.name) } else { Mode::Monitor };
+        let way = if request.proxied { "through the proxy" } else { "round the proxy" };
+        Arc::new(decision(outcome, mode, policies.hash(), format!("connect to {} {way}", server.name)))
     }
 }
+
+/// The record's form of `outcome`.
+fn decision(outcome: Outcome, mode: Mode, policy_hash: &str, subject: String) -> Decision {
+    let verdict = match (outcome.allowed, outcome.would_refuse, mode) {
+        (true, false, _) => Verdict::Allowed,
+        (false, _, Mode::Enforce) => Verdict::Refused,
+        (true, true, _) | (false, _, Mode::Monitor) => Verdict::WouldRefuse,
+    };
+    Decision {
+        verdict: verdict.into(),
+        policy: outcome.policy,
+        reason: outcome.reason,
+        hint: outcome.hint,
+        policy_hash: policy_hash.to_owned(),
+        errors: outcome.errors,
+        subject,
+        ..Decision::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

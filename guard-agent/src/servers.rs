@@ -27,3 +27,12 @@ pub enum Engine {
     #[default]
     Postgresql,
 }
+
+impl Engine {
+    /// The word for it in policies and records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+        }
+    }
+}

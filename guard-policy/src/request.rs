@@ -49,6 +49,15 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
+fn entity<const N: usize>(
+    uid: EntityUid,
+    attributes: [(&str, Value); N],
+    parents: HashSet<EntityUid>,
+) -> Result<Entity, String> {
+    let attributes = attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Entity::new(uid, attributes, parents).map_err(|error| error.to_string())
+}
+
 fn text(value: &str) -> Value {
     Value::new_string(value.to_owned())
 }
@@ -157,6 +166,7 @@ fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
 /// The database that is asked for. Built once per session.
 #[derive(Clone, Debug)]
 pub struct Target {
+    id: String,
     server: String,
     database: String,
     /// Environment, server and database.
@@ -166,29 +176,33 @@ pub struct Target {
 impl Target {
     /// `database` on `server` of `environment`; an empty `database` is the server as a whole.
     pub fn new(environment: &str, server: &str, engine: &str, database: &str) -> Self {
-        let entities = Self::build(environment, server, engine, database).map_err(|error| error.to_string());
-        Self { server: server.to_owned(), database: database.to_owned(), entities: Arc::new(entities) }
+        let entities = Self::build(environment, server, engine, database);
+        Self {
+            id: format!("{environment:?}/{server:?}/{engine:?}/{database:?}"),
+            server: server.to_owned(),
+            database: database.to_owned(),
+            entities: Arc::new(entities),
+        }
     }
 
-    fn build(
-        environment: &str,
-        server: &str,
-        engine: &str,
-        database: &str,
-    ) -> Result<Vec<Entity>, cedar_policy::EntityAttrEvaluationError> {
+    /// Names environment, server and database: a part of the key of decision caches.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn build(environment: &str, server: &str, engine: &str, database: &str) -> Result<Vec<Entity>, String> {
         let environment_uid = uid(&TYPES.environment, environment);
         let server_uid = uid(&TYPES.server, server);
-        let attribute = |key: &str, value: &str| (key.to_owned(), text(value));
         Ok(vec![
             Entity::new_no_attrs(environment_uid.clone(), HashSet::new()),
-            Entity::new(
+            entity(
                 server_uid.clone(),
-                [attribute("name", server), attribute("engine", engine)].into(),
+                [("name", text(server)), ("engine", text(engine))],
                 [environment_uid].into(),
             )?,
-            Entity::new(
+            entity(
                 uid(&TYPES.database, &format!("{server}/{database}")),
-                [attribute("name", database)].into(),
+                [("name", text(database))],
                 [server_uid].into(),
             )?,
         ])
@@ -248,7 +262,7 @@ impl Request {
             ("parse", text(conditions.parse.as_str())),
             ("parts", Value::new_long(conditions.parts.into())),
         ];
-        let (object, entities) = object_entities(target, object).map_err(|error| error.to_string())?;
+        let (object, entities) = object_entities(target, object)?;
         Self::build(principal, target, action, object, &context, entities)
     }
 
@@ -303,10 +317,7 @@ fn in_schema(kind: ObjectKind) -> bool {
     }
 }
 
-fn object_entities(
-    target: &Target,
-    object: &Object,
-) -> Result<(EntityUid, Vec<Entity>), cedar_policy::EntityAttrEvaluationError> {
+fn object_entities(target: &Target, object: &Object) -> Result<(EntityUid, Vec<Entity>), String> {
     let Target { server, database, .. } = target;
     let database_uid = uid(&TYPES.database, &format!("{server}/{database}"));
     let known = object.name != "*";
@@ -319,19 +330,18 @@ fn object_entities(
     let object_uid =
         uid(&TYPES.object, &format!("{server}/{database}/{}/{schema}.{}", object.kind, object.name));
     let attributes = [
-        ("kind".to_owned(), text(object.kind.as_str())),
-        ("name".to_owned(), text(&object.name)),
-        ("schema".to_owned(), text(schema)),
-        ("known".to_owned(), Value::new_bool(known)),
+        ("kind", text(object.kind.as_str())),
+        ("name", text(&object.name)),
+        ("schema", text(schema)),
+        ("known", Value::new_bool(known)),
     ];
     let mut entities = Vec::with_capacity(6);
     let mut parents = HashSet::from([database_uid.clone()]);
     if !schema.is_empty() {
         let schema_uid = uid(&TYPES.schema, &format!("{server}/{database}/{schema}"));
-        let name = [("name".to_owned(), text(schema))];
-        entities.push(Entity::new(schema_uid.clone(), name.into(), [database_uid].into())?);
+        entities.push(entity(schema_uid.clone(), [("name", text(schema))], [database_uid].into())?);
         parents.insert(schema_uid);
     }
-    entities.push(Entity::new(object_uid.clone(), attributes.into(), parents)?);
+    entities.push(entity(object_uid.clone(), attributes, parents)?);
     Ok((object_uid, entities))
 }

@@ -178,7 +178,7 @@ fn check_annotations(file: &str, policy: &Policy) -> Result<Policy, PolicyError>
     let id = policy.annotation("id").filter(|id| !id.is_empty());
     let wrong = |problem: String| PolicyError::Annotation {
         file: file.to_owned(),
-        policy: id.unwrap_or(&policy.id().to_string()).to_owned(),
+        policy: id.unwrap_or(policy.id().as_ref()).to_owned(),
         problem,
     };
     let Some(name) = id else {

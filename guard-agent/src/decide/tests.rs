@@ -1,0 +1,111 @@
+use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
+
+use super::*;
+use crate::sql::Statement;
+
+fn statement(effects: Vec<Effect>) -> Arc<Statement> {
+    Arc::new(Statement {
+        text: String::new(),
+        fingerprint: String::new(),
+        parse: Parse::Full,
+        parts: 1,
+        effects,
+        prepared: Vec::new(),
+    })
+}
+
+fn drop_table() -> Effect {
+    Effect::new(Action::Drop, Object::named(ObjectKind::Table, Some("public"), "customers"))
+}
+
+fn select() -> Effect {
+    Effect::new(Action::Select, Object::named(ObjectKind::Table, None, "customers"))
+}
+
+fn session(mode: Mode, workload: &Workload) -> Session {
+    Session {
+        principal: Principal::new(workload),
+        target: Target::new("production", "main", "postgresql", "app"),
+        mode,
+        transport: "tcp",
+        db_user: "app".to_owned(),
+        application_name: "psql".to_owned(),
+    }
+}
+
+fn decider(mode: Mode) -> Arc<Decider> {
+    let config = Config { mode, ..Config::default() };
+    Arc::new(Decider::new(PolicySet::built_in().unwrap(), &config))
+}
+
+#[test]
+fn one_refused_effect_refuses_the_statement() {
+    let decider = decider(Mode::Enforce);
+    let session = session(Mode::Enforce, &Workload::default());
+    let decision = decider.statement(&session, &statement(vec![select(), drop_table()]));
+    assert_eq!(decision.verdict(), Verdict::Refused);
+    assert_eq!(decision.policy, "no-drop");
+    assert_eq!(decision.subject, "drop of table public.customers");
+    assert_eq!(decider.statement(&session, &statement(vec![select()])).verdict(), Verdict::Allowed);
+}
+
+#[test]
+fn monitor_mode_records_and_lets_it_run() {
+    let decider = decider(Mode::Monitor);
+    let mut cache = DecisionCache::new(Arc::clone(&decider));
+    let session = session(Mode::Monitor, &Workload::default());
+    let ruling = cache.rule(&session, session.scope(), &statement(vec![drop_table()]));
+    assert_eq!(ruling.decision().verdict(), Verdict::WouldRefuse);
+    assert!(matches!(ruling, Ruling::Permitted(_)));
+}
+
+#[test]
+fn a_cached_decision_is_the_same_for_the_same_scope_only() {
+    let decider = decider(Mode::Enforce);
+    let mut cache = DecisionCache::new(Arc::clone(&decider));
+    let update =
+        statement(vec![Effect { has_where: Some(true), ..Effect::new(Action::Update, select().object) }]);
+    let person = session(Mode::Enforce, &Workload::default());
+    let agent = session(Mode::Enforce, &Workload { ai_agent: "claude".to_owned(), ..Workload::default() });
+    assert_ne!(person.scope(), agent.scope());
+    assert!(!cache.rule(&person, person.scope(), &update).decision().cached);
+    assert!(cache.rule(&person, person.scope(), &update).decision().cached);
+    assert!(matches!(cache.rule(&agent, agent.scope(), &update), Ruling::Refused(_)));
+    assert!(matches!(cache.rule(&agent, agent.scope(), &update), Ruling::Refused(_)));
+}
+
+#[test]
+fn a_new_policy_set_reaches_cached_statements() {
+    let decider = decider(Mode::Enforce);
+    let mut cache = DecisionCache::new(Arc::clone(&decider));
+    let session = session(Mode::Enforce, &Workload::default());
+    let drop = statement(vec![drop_table()]);
+    assert!(matches!(cache.rule(&session, session.scope(), &drop), Ruling::Refused(_)));
+    let open = r#"@id("all") permit (principal, action, resource);"#.to_owned();
+    let open = PolicySet::from_files([("all.cedar".to_owned(), open)].into(), guard_policy::Origin::BuiltIn)
+        .unwrap();
+    let before = decider.replace(open);
+    assert_ne!(before.hash(), decider.policies().hash());
+    assert!(matches!(cache.rule(&session, session.scope(), &drop), Ruling::Permitted(_)));
+}
+
+#[test]
+fn round_the_proxy_a_refusal_can_only_be_recorded() {
+    let decider = decider(Mode::Enforce);
+    let server = Server {
+        name: "main".to_owned(),
+        engine: crate::servers::Engine::Postgresql,
+        environment: "production".to_owned(),
+        addresses: Vec::new(),
+        unix_sockets: Vec::new(),
+        pid: None,
+    };
+    let connect = |proxied, unit: &str| {
+        let workload = Workload { unit: unit.to_owned(), ..Workload::default() };
+        let request = ConnectRequest { workload: &workload, server: &server, proxied, transport: "unix" };
+        decider.connect(&request).verdict()
+    };
+    assert_eq!(connect(false, ""), Verdict::WouldRefuse);
+    assert_eq!(connect(false, "pg-backup.service"), Verdict::Allowed);
+    assert_eq!(connect(true, ""), Verdict::Allowed);
+}
