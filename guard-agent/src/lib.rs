@@ -13,3 +13,4 @@ pub mod sensor;
 pub mod servers;
 pub mod sql;
 pub mod uplink;
+pub mod wire;

@@ -1,0 +1,253 @@
+//! From the server to the client: answers are matched with requests, and refusals take the place of the errors that
+//! stand for them. Rows pass unread.
+
+use bytes::Buf;
+use guard_common::audit::v1::outcome::Status;
+
+use super::{
+    SessionError,
+    frontend::closes_statement,
+    pending::{Awaited, Running},
+    relay::Relay,
+};
+use crate::{
+    sql::Encoding,
+    wire::postgres::{
+        Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus, parameter_status,
+        ready_for_query,
+    },
+};
+
+/// Longest control message that is read; rows and COPY data are longer and pass unread.
+const MAX_CONTROL: usize = 1024 * 1024;
+
+impl Relay<'_> {
+    /// Deals with everything that has come from the server.
+    pub(super) fn on_server(&mut self) -> Result<(), SessionError> {
+        // Messages are passed on in one piece: `at` is the end of what has been looked at.
+        let mut at = 0;
+        loop {
+            let here = self.pipe.from_server.len() - at;
+            if self.server_passing > 0 {
+                let passed = self.server_passing.min(here);
+                self.server_passing -= passed;
+                at += passed;
+                if self.server_passing > 0 {
+                    break;
+                }
+                continue;
+            }
+            let rest = &self.pipe.from_server[at..];
+            let Some(header) = Header::read(rest, MAX_MESSAGE_BYTES).map_err(SessionError::Server)? else {
+                break;
+            };
+            let kind = Backend::from_tag(header.tag).map_err(SessionError::Server)?;
+            if !is_read(kind) {
+                self.on_answer(kind)?;
+                self.server_passing = header.total();
+                continue;
+            }
+            if header.body > MAX_CONTROL {
+                return Err(SessionError::Server(crate::wire::postgres::WireError::Length {
+                    tag: header.tag.into(),
+                    length: i64::try_from(header.body).unwrap_or(i64::MAX),
+                }));
+            }
+            if rest.len() < header.total() {
+                break;
+            }
+            let end = at + header.total();
+            if kind == Backend::ErrorResponse {
+                let replaced = self.on_error(at + HEADER_BYTES, end)?;
+                if let Some(response) = replaced {
+                    self.pipe.to_client.extend_from_slice(&self.pipe.from_server[..at]);
+                    self.pipe.to_client.extend_from_slice(&response);
+                    self.pipe.from_server.advance(end);
+                    at = 0;
+                    continue;
+                }
+            } else {
+                self.on_control(kind, at + HEADER_BYTES, end)?;
+            }
+            at = end;
+        }
+        self.pipe.to_client.extend_from_slice(&self.pipe.from_server[..at]);
+        self.pipe.from_server.advance(at);
+        Ok(())
+    }
+
+    /// Answers whose kind says all.
+    fn on_answer(&mut self, kind: Backend) -> Result<(), SessionError> {
+        match kind {
+            Backend::ParseComplete => match self.pending.pop() {
+                Some(Awaited::Parse { name, sequence }) => self.names.parse_confirmed(&name, sequence),
+                _ => return Err(SessionError::OutOfTurn("ParseComplete")),
+            },
+            Backend::BindComplete => match self.pending.pop() {
+                Some(Awaited::Bind { portal, sequence }) => self.names.bind_confirmed(&portal, sequence),
+                _ => return Err(SessionError::OutOfTurn("BindComplete")),
+            },
+            Backend::CloseComplete => match self.pending.pop() {
+                Some(Awaited::Close { kind, name }) if closes_statement(kind) => self.names.closed_statement(&name),
+                Some(Awaited::Close { name, .. }) => self.names.closed_portal(&name),
+                _ => return Err(SessionError::OutOfTurn("CloseComplete")),
+            },
+            // Within a simple query it describes its rows.
+            Backend::RowDescription | Backend::NoData => {
+                if matches!(self.pending.front(), Some(Awaited::Describe)) {
+                    self.pending.pop();
+                }
+            }
+            Backend::PortalSuspended | Backend::EmptyQueryResponse => {
+                if matches!(self.pending.front(), Some(Awaited::Execute(_))) {
+                    let status =
+                        if kind == Backend::PortalSuspended { Status::Suspended } else { Status::Completed };
+                    self.end_front(status);
+                }
+            }
+            Backend::CopyInResponse | Backend::CopyBothResponse => self.pending.copy_in_began(),
+            Backend::FunctionCallResponse => {
+                if let Some(Awaited::FunctionCall(Some(running))) = self.pending.front() {
+                    running.ended = true;
+                }
+            }
+            Backend::Authentication
+            | Backend::BackendKeyData
+            | Backend::NegotiateProtocolVersion
+            | Backend::CommandComplete
+            | Backend::CopyData
+            | Backend::CopyDone
+            | Backend::CopyOutResponse
+            | Backend::DataRow
+            | Backend::ErrorResponse
+            | Backend::NoticeResponse
+            | Backend::NotificationResponse
+            | Backend::ParameterDescription
+            | Backend::ParameterStatus
+            | Backend::ReadyForQuery => {}
+        }
+        Ok(())
+    }
+
+    /// Answers whose body is read: CommandComplete, ReadyForQuery, ParameterStatus.
+    fn on_control(&mut self, kind: Backend, start: usize, end: usize) -> Result<(), SessionError> {
+        let body = &self.pipe.from_server[start..end];
+        match kind {
+            Backend::CommandComplete => {
+                let tag = CommandTag::read(body).map_err(SessionError::Server)?;
+                let (rows, text) = (tag.rows(), tag.text.chars().take(64).collect::<String>());
+                let ends = matches!(self.pending.front(), Some(Awaited::Execute(_)));
+                if let Some(
+                    Awaited::Query(Some(running))
+                    | Awaited::Execute(Some(running))
+                    | Awaited::FunctionCall(Some(running)),
+                ) = self.pending.front()
+                {
+                    running.rows = running.rows.saturating_add(rows);
+                    running.tag = text;
+                    running.ended = true;
+                }
+                if ends {
+                    self.end_front(Status::Completed);
+                }
+            }
+            Backend::ReadyForQuery => {
+                self.transaction = ready_for_query(body).map_err(SessionError::Server)?;
+                self.on_ready()?;
+            }
+            _ => {
+                let (name, value) = parameter_status(body).map_err(SessionError::Server)?;
+                let (name, value) = (name.to_owned(), String::from_utf8_lossy(value).into_owned());
+                self.on_parameter(&name, &value);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ready(&mut self) -> Result<(), SessionError> {
+        match self.pending.pop() {
+            Some(Awaited::Sync) => {}
+            Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => {
+                if let Some(running) = running {
+                    self.recorder.ended(running, Status::Completed);
+                }
+            }
+            _ => return Err(SessionError::OutOfTurn("ReadyForQuery")),
+        }
+        if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
+            self.names.transaction_ended();
+        }
+        Ok(())
+    }
+
+    /// A setting that the reading of statements or policies depend on.
+    pub(super) fn on_parameter(&mut self, name: &[u8], value: &str) {
+        match name {
+            b"standard_conforming_strings" => self.modes.standard_conforming_strings = value == "on",
+            b"client_encoding" => self.modes.client_encoding = Encoding::from_name(value),
+            b"application_name" => {
+                value.clone_into(&mut self.session.application_name);
+                self.scope = self.session.scope();
+            }
+            _ => {}
+        }
+    }
+
+    /// An error: of a statement, or of one that guard replaced. Returns what takes its place.
+    fn on_error(&mut self, start: usize, end: usize) -> Result<Option<Vec<u8>>, SessionError> {
+        let fields = ErrorFields::read(&self.pipe.from_server[start..end]).map_err(SessionError::Server)?;
+        let code = String::from_utf8_lossy(fields.code).chars().take(5).collect::<String>();
+        let ours = self.refusals.answered(fields.message);
+        match self.pending.front() {
+            Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => {
+                if let Some(running) = running {
+                    running.failure = code;
+                }
+            }
+            // Between requests: the server ends the connection, and says why.
+            Some(Awaited::Sync) | None => {}
+            Some(_) => {
+                if let Some(Awaited::Execute(Some(running))) = self.pending.front() {
+                    running.failure = code;
+                }
+                let skipped = self.pending.skip_to_sync();
+                skipped.into_iter().for_each(|awaited| self.skipped(awaited));
+            }
+        }
+        Ok(ours.map(|response| response.encode()))
+    }
+
+    /// The server skipped this request, or failed on it.
+    pub(super) fn skipped(&mut self, awaited: Awaited) {
+        match awaited {
+            Awaited::Parse { name, sequence } => self.names.parse_failed(&name, sequence),
+            Awaited::Bind { portal, sequence } => self.names.bind_failed(&portal, sequence),
+            Awaited::Refusal(number) => self.refusals.skipped(number),
+            Awaited::Execute(Some(running))
+            | Awaited::Query(Some(running))
+            | Awaited::FunctionCall(Some(running)) => self.recorder.ended(running, Status::Skipped),
+            Awaited::Execute(None)
+            | Awaited::Query(None)
+            | Awaited::FunctionCall(None)
+            | Awaited::Describe
+            | Awaited::Close { .. }
+            | Awaited::Sync
+            | Awaited::CopyEnd => {}
+        }
+    }
+
+    fn end_front(&mut self, otherwise: Status) {
+        if let Some(Awaited::Execute(Some(running))) = self.pending.pop() {
+            let running = Running { ended: running.ended && otherwise == Status::Completed, ..running };
+            self.recorder.ended(running, otherwise);
+        }
+    }
+}
+
+/// Messages whose body guard reads.
+fn is_read(kind: Backend) -> bool {
+    matches!(
+        kind,
+        Backend::CommandComplete | Backend::ErrorResponse | Backend::ParameterStatus | Backend::ReadyForQuery
+    )
+}

@@ -1,0 +1,76 @@
+//! What ends a session early, and what the client is told of it.
+
+use std::io;
+
+use crate::wire::postgres::{ErrorResponse, WireError};
+
+/// Why a session ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The client's bytes are no protocol.
+    #[error("protocol violation by the client: {0}")]
+    Client(#[from] WireError),
+    /// The server's bytes are no protocol.
+    #[error("protocol violation by the server: {0}")]
+    Server(WireError),
+    /// The server answered what nobody asked.
+    #[error("the server sent `{0}` out of turn")]
+    OutOfTurn(&'static str),
+    /// The client closed in the middle of a message.
+    #[error("the client closed in the middle of a message")]
+    ClientVanished,
+    /// It took too long to log in.
+    #[error("login timeout")]
+    LoginTimeout,
+    /// Policy does not let it connect.
+    #[error("refused by policy {0}")]
+    Refused(String, ErrorResponse),
+    /// Too many connections.
+    #[error("connection limit of {0} reached")]
+    TooMany(usize),
+    /// The server cannot be reached.
+    #[error("cannot reach the server at {endpoint}: {error}")]
+    Upstream {
+        /// Where it was looked for.
+        endpoint: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The connection to the client broke.
+    #[error("connection to the client: {0}")]
+    Io(#[from] io::Error),
+    /// The agent is stopping.
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+impl SessionError {
+    /// What the client may read. `None`: there is nobody left to tell.
+    pub(super) fn for_client(&self) -> Option<ErrorResponse> {
+        Some(match self {
+            Self::Client(WireError::Version(major, minor)) => {
+                let message = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
+                ErrorResponse::fatal("0A000", message)
+            }
+            Self::Client(error) => ErrorResponse::fatal("08P01", format!("guard: {error}"))
+                .with_hint("the client sent bytes that are not PostgreSQL's protocol"),
+            Self::Server(_) | Self::OutOfTurn(_) => {
+                ErrorResponse::fatal("08P01", "guard: the server broke the protocol; the connection was closed")
+                    .with_hint("the agent's log has the details")
+            }
+            Self::LoginTimeout => ErrorResponse::fatal("08006", "guard: login timeout"),
+            Self::Refused(_, response) => response.clone(),
+            Self::TooMany(limit) => {
+                ErrorResponse::fatal("53300", format!("guard: too many connections, the limit is {limit}"))
+                    .with_hint("close connections, or raise proxy.max_connections in the agent's configuration")
+            }
+            Self::Upstream { endpoint, error } => {
+                ErrorResponse::fatal("08001", format!("guard cannot reach PostgreSQL at {endpoint}: {error}"))
+                    .with_hint("check that the server runs and listens there; `guard-agent status` shows its addresses")
+            }
+            Self::Stopping => ErrorResponse::fatal("57P01", "guard: terminating connection: the agent is stopping")
+                .with_hint("connect again"),
+            Self::ClientVanished | Self::Io(_) => return None,
+        })
+    }
+}

@@ -1,0 +1,395 @@
+//! From the client to the server: every request is read as far as it must be, decided, recorded and forwarded.
+//!
+//! INVARIANT: a statement's bytes reach `to_server` by [`Relay::run_statement`] alone, which takes a [`Permit`].
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use guard_common::audit::v1::statement::Protocol;
+
+use super::{
+    SessionError,
+    pending::{Awaited, Running},
+    prepared::Candidates,
+    recorder::must_be_durable,
+    refusal,
+    relay::Relay,
+};
+use crate::{
+    config::Mode,
+    decide::{Permit, Ruling},
+    sql::{Prepared, Statement},
+    wire::postgres::{
+        BindHead, CloseKind, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, ParseHead, WireError,
+        close_or_describe, function_oid, query,
+    },
+};
+
+/// Names in a Bind that are read; the server's own are cut at 63 bytes.
+const MAX_NAMES: usize = 64 * 1024;
+
+/// Whether the next message can be taken up.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    /// A message has been dealt with.
+    Went,
+    /// More bytes are needed.
+    Waits,
+}
+
+/// A statement that may run, and its number in the record.
+struct Admitted {
+    permit: Permit,
+    ordinal: u64,
+}
+
+impl Relay<'_> {
+    /// Deals with every whole message that has come from the client.
+    pub(super) async fn on_client(&mut self) -> Result<(), SessionError> {
+        while !self.finished {
+            self.stream_through();
+            if self.passing > 0 || self.dropping > 0 {
+                return Ok(());
+            }
+            let Some(header) = Header::read(&self.pipe.from_client, MAX_MESSAGE_BYTES)? else {
+                return Ok(());
+            };
+            if self.on_message(header).await? == Progress::Waits {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves on the rest of a message whose fate is settled.
+    fn stream_through(&mut self) {
+        let here = self.pipe.from_client.len();
+        let passed = self.passing.min(here);
+        if passed > 0 {
+            self.pipe.to_server.extend_from_slice(&self.pipe.from_client[..passed]);
+            self.pipe.from_client.advance(passed);
+            self.passing -= passed;
+        }
+        let dropped = self.dropping.min(here - passed);
+        self.pipe.from_client.advance(dropped);
+        self.dropping -= dropped;
+    }
+
+    async fn on_message(&mut self, header: Header) -> Result<Progress, SessionError> {
+        let kind = Frontend::from_tag(header.tag)?;
+        if self.skipping {
+            // A refusal took the place of what came before: the server would skip all this too.
+            match kind {
+                Frontend::Sync => self.skipping = false,
+                Frontend::Terminate => {}
+                _ => {
+                    self.dropping = header.total();
+                    return Ok(Progress::Went);
+                }
+            }
+        }
+        match kind {
+            Frontend::Query | Frontend::Parse | Frontend::FunctionCall => self.on_statement(kind, header).await,
+            Frontend::Bind => self.on_bind(header),
+            Frontend::Execute | Frontend::Describe | Frontend::Close => self.on_named(kind, header).await,
+            Frontend::Sync => {
+                self.pending.push(Awaited::Sync);
+                self.names.next_segment();
+                Ok(self.pass(header))
+            }
+            Frontend::CopyDone | Frontend::CopyFail => {
+                self.pending.push(Awaited::CopyEnd);
+                Ok(self.pass(header))
+            }
+            Frontend::CopyData | Frontend::Flush => Ok(self.pass(header)),
+            Frontend::Terminate => {
+                self.finished = true;
+                Ok(self.pass(header))
+            }
+            Frontend::Password => Err(WireError::Unknown('p').into()),
+        }
+    }
+
+    /// Forwards a message that runs no statement by itself.
+    fn pass(&mut self, header: Header) -> Progress {
+        self.passing = header.total();
+        self.stream_through();
+        Progress::Went
+    }
+
+    /// The body, once all of it is here.
+    fn body(&self, header: Header) -> Option<&[u8]> {
+        self.pipe.from_client.get(HEADER_BYTES..header.total())
+    }
+
+    async fn on_statement(&mut self, kind: Frontend, header: Header) -> Result<Progress, SessionError> {
+        if header.body > self.proxy.limits.max_statement_bytes.saturating_add(MAX_NAMES) {
+            return self.on_oversized(kind, header).await;
+        }
+        let Some(body) = self.body(header) else {
+            return Ok(Progress::Waits);
+        };
+        match kind {
+            Frontend::Parse => {
+                let ParseHead { name, text } = ParseHead::read(body)?;
+                let (name, statement) = (Box::from(name), self.worker.classify(text, self.modes));
+                self.on_parse(name, statement, header);
+            }
+            Frontend::FunctionCall => {
+                let statement = self.worker.classify_function(function_oid(body)?, self.modes);
+                match self.admit(&[statement], Protocol::FunctionCall).await {
+                    Ok(admitted) => {
+                        let running = Some(Running::new(admitted.ordinal));
+                        self.run_statement(admitted.permit, Awaited::FunctionCall(running), header);
+                    }
+                    Err(response) => self.refuse_query(*response, header),
+                }
+            }
+            _ => {
+                let text = query(body)?;
+                let statement = if self.replication && is_replication_command(text) {
+                    self.worker.replication_command()
+                } else {
+                    self.worker.classify(text, self.modes)
+                };
+                self.on_query(statement, header).await;
+            }
+        }
+        Ok(Progress::Went)
+    }
+
+    /// Longer than what is read: nobody can say what it does, and policy decides about that.
+    async fn on_oversized(&mut self, kind: Frontend, header: Header) -> Result<Progress, SessionError> {
+        let statement = self.worker.oversized(header.body);
+        match kind {
+            Frontend::Parse => {
+                let body = &self.pipe.from_client[HEADER_BYTES.min(self.pipe.from_client.len())..];
+                let Some(end) = body.iter().take(MAX_NAMES).position(|byte| *byte == 0) else {
+                    return if body.len() < MAX_NAMES { Ok(Progress::Waits) } else { Err(WireError::Malformed('P').into()) };
+                };
+                let name = Box::from(&body[..end]);
+                self.on_parse(name, statement, header);
+            }
+            _ => self.on_query(statement, header).await,
+        }
+        Ok(Progress::Went)
+    }
+
+    async fn on_query(&mut self, statement: Arc<Statement>, header: Header) {
+        let mut statements = vec![Arc::clone(&statement)];
+        for prepared in &statement.prepared {
+            match prepared {
+                Prepared::Execute(name) => statements.extend(self.candidates(name.as_bytes())),
+                Prepared::Prepare(name) => self.names.prepared_by_sql(name, Arc::clone(&statement)),
+                // What they forget stays known here: a name more is only caution.
+                Prepared::Deallocate(_) | Prepared::DeallocateAll => {}
+            }
+        }
+        let protocol = if self.replication { Protocol::Replication } else { Protocol::Simple };
+        match self.admit(&statements, protocol).await {
+            Ok(admitted) => {
+                let running = Some(Running::new(admitted.ordinal));
+                self.run_statement(admitted.permit, Awaited::Query(running), header);
+            }
+            Err(response) => self.refuse_query(*response, header),
+        }
+    }
+
+    fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
+        let limit = self.proxy.limits.max_prepared_statements;
+        if self.names.len() >= limit {
+            return self.refuse_extended(refusal::too_many_names(limit), header);
+        }
+        match self.worker.rule(&self.session, self.scope, &statement) {
+            // It runs with Execute: recorded then.
+            Ruling::Permitted(permit) => {
+                let sequence = self.names.parsed(&name, statement);
+                self.run_statement(permit, Awaited::Parse { name, sequence }, header);
+            }
+            Ruling::Refused(decision) => {
+                self.recorder.note(&statement, &decision, Protocol::Extended);
+                self.count_refusal();
+                self.refuse_extended(refusal::by_policy(&decision), header);
+            }
+        }
+    }
+
+    fn on_bind(&mut self, header: Header) -> Result<Progress, SessionError> {
+        let here = &self.pipe.from_client[HEADER_BYTES..self.pipe.from_client.len().min(header.total())];
+        let Some(head) = BindHead::read(&here[..here.len().min(MAX_NAMES)]) else {
+            let whole = here.len() == header.body || here.len() >= MAX_NAMES;
+            return if whole { Err(WireError::Malformed('B').into()) } else { Ok(Progress::Waits) };
+        };
+        let portal: Box<[u8]> = head.portal.into();
+        let statements = self.names.statement(head.statement);
+        let limit = self.proxy.limits.max_prepared_statements;
+        if self.names.len() >= limit {
+            self.refuse_extended(refusal::too_many_names(limit), header);
+            return Ok(Progress::Went);
+        }
+        let sequence = self.names.bound(&portal, statements);
+        self.pending.push(Awaited::Bind { portal, sequence });
+        Ok(self.pass(header))
+    }
+
+    async fn on_named(&mut self, kind: Frontend, header: Header) -> Result<Progress, SessionError> {
+        if header.body > MAX_NAMES {
+            return Err(WireError::Malformed(header.tag.into()).into());
+        }
+        let Some(body) = self.body(header) else {
+            return Ok(Progress::Waits);
+        };
+        match kind {
+            Frontend::Describe => {
+                self.pending.push(Awaited::Describe);
+                Ok(self.pass(header))
+            }
+            Frontend::Close => {
+                let (kind, name) = close_or_describe(body)?;
+                let name = name.into();
+                self.pending.push(Awaited::Close { kind, name });
+                Ok(self.pass(header))
+            }
+            _ => {
+                let portal: Box<[u8]> =
+                    crate::wire::postgres::cstring(body).ok_or(WireError::Malformed('E'))?.0.into();
+                self.on_execute(&portal, header).await;
+                Ok(Progress::Went)
+            }
+        }
+    }
+
+    async fn on_execute(&mut self, portal: &[u8], header: Header) {
+        let (mut statements, goes_on) = self.names.run_portal(portal);
+        if statements.is_empty() {
+            statements.push(self.worker.unknown_statement());
+        }
+        if goes_on {
+            // More rows of what was decided when it began.
+            self.pending.push(Awaited::Execute(None));
+            self.pass(header);
+            return;
+        }
+        let inner: Candidates = statements
+            .iter()
+            .flat_map(|statement| &statement.prepared)
+            .filter_map(|prepared| match prepared {
+                Prepared::Execute(name) => Some(self.candidates(name.as_bytes())),
+                Prepared::Prepare(_) | Prepared::Deallocate(_) | Prepared::DeallocateAll => None,
+            })
+            .flatten()
+            .collect();
+        for statement in &statements {
+            for prepared in &statement.prepared {
+                if let Prepared::Prepare(name) = prepared {
+                    self.names.prepared_by_sql(name, Arc::clone(statement));
+                }
+            }
+        }
+        statements.extend(inner);
+        match self.admit(&statements, Protocol::Extended).await {
+            Ok(admitted) => {
+                let running = Some(Running::new(admitted.ordinal));
+                self.run_statement(admitted.permit, Awaited::Execute(running), header);
+            }
+            Err(response) => self.refuse_extended(*response, header),
+        }
+    }
+
+    /// What SQL's EXECUTE of `name` may run; an unknown statement where nobody knows.
+    fn candidates(&self, name: &[u8]) -> Candidates {
+        let candidates = self.names.statement(name);
+        if candidates.is_empty() { vec![self.worker.unknown_statement()] } else { candidates }
+    }
+
+    /// Decides on what the client asks for and records it. `statements` are what it may turn out to be, the likeliest
+    /// first: all must be permitted, and the one that is not stands in the record.
+    async fn admit(
+        &mut self,
+        statements: &[Arc<Statement>],
+        protocol: Protocol,
+    ) -> Result<Admitted, Box<ErrorResponse>> {
+        let mut admitted = None;
+        for statement in statements {
+            match self.worker.rule(&self.session, self.scope, statement) {
+                Ruling::Permitted(permit) => {
+                    let telling = permit.decision().verdict() != guard_common::audit::v1::decision::Verdict::Allowed;
+                    if admitted.is_none() || telling {
+                        admitted = Some((permit, statement));
+                    }
+                }
+                Ruling::Refused(decision) => {
+                    self.recorder.note(statement, &decision, protocol);
+                    self.count_refusal();
+                    return Err(Box::new(refusal::by_policy(&decision)));
+                }
+            }
+        }
+        let Some((permit, statement)) = admitted else {
+            // INVARIANT: callers name at least one statement.
+            return Err(Box::new(ErrorResponse::fatal("XX000", "guard: nothing to decide on")));
+        };
+        let durable = statements.iter().any(|statement| must_be_durable(statement));
+        let ordinal = if durable && self.session.mode == Mode::Enforce {
+            let recorded = self.recorder.commit(statement, permit.decision(), protocol).await;
+            recorded.map_err(|error| Box::new(refusal::unrecorded(&error)))?
+        } else {
+            self.recorder.note(statement, permit.decision(), protocol)
+        };
+        self.proxy.counters.statement();
+        Ok(Admitted { permit, ordinal })
+    }
+
+    /// Sends a statement on. Takes its permit: none, no bytes.
+    fn run_statement(&mut self, permit: Permit, awaited: Awaited, header: Header) {
+        drop(permit);
+        self.pending.push(awaited);
+        self.pass(header);
+    }
+
+    /// Lets the server fail in the place of a simple query.
+    fn refuse_query(&mut self, response: ErrorResponse, header: Header) {
+        self.dropping = header.total();
+        self.stream_through();
+        let message = self.refusals.query(response);
+        self.pipe.to_server.extend_from_slice(&message);
+        self.pending.push(Awaited::Query(None));
+    }
+
+    /// Lets the server fail in the place of an extended query's message, and skips what belongs to it.
+    fn refuse_extended(&mut self, response: ErrorResponse, header: Header) {
+        self.dropping = header.total();
+        self.stream_through();
+        let (number, message) = self.refusals.parse(response);
+        self.pipe.to_server.extend_from_slice(&message);
+        self.pending.push(Awaited::Refusal(number));
+        self.skipping = true;
+    }
+
+    fn count_refusal(&self) {
+        self.proxy.counters.statement();
+        self.proxy.counters.refused();
+    }
+}
+
+/// True for the close of a prepared statement.
+pub(super) fn closes_statement(kind: CloseKind) -> bool {
+    kind == CloseKind::Statement
+}
+
+/// Commands of the walsender, which has a grammar of its own.
+fn is_replication_command(text: &[u8]) -> bool {
+    const COMMANDS: [&[u8]; 8] = [
+        b"IDENTIFY_SYSTEM",
+        b"READ_REPLICATION_SLOT",
+        b"BASE_BACKUP",
+        b"START_REPLICATION",
+        b"CREATE_REPLICATION_SLOT",
+        b"DROP_REPLICATION_SLOT",
+        b"ALTER_REPLICATION_SLOT",
+        b"TIMELINE_HISTORY",
+    ];
+    let text = text.trim_ascii_start();
+    let end = text.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(text.len());
+    COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(&text[..end]))
+}

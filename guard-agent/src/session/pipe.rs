@@ -1,0 +1,185 @@
+//! The two sockets of a session and their buffers: bytes that have come, bytes that wait to go.
+//!
+//! It reads no message. A side that does not take its bytes stops the other side from being read: memory is bounded by
+//! the high-water mark and one read beyond it.
+
+use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Sleep,
+};
+
+use super::stream::Stream;
+
+/// Bytes asked of a socket at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Bytes waiting for one side at which the other side is no longer read.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// Capacity above which an empty buffer is given back.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// What has happened on the sockets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Bytes came from the client.
+    Client,
+    /// Bytes came from the server.
+    Server,
+    /// The client sends no more.
+    ClientEnded,
+    /// The server sends no more.
+    ServerEnded,
+    /// The timer has run out.
+    Timer,
+}
+
+/// Both sockets of a session.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    client: Stream,
+    server: Stream,
+    pub(super) from_client: BytesMut,
+    pub(super) from_server: BytesMut,
+    pub(super) to_client: BytesMut,
+    pub(super) to_server: BytesMut,
+    client_ended: bool,
+    client_gone: bool,
+    server_ended: bool,
+    server_closing: bool,
+    pub(super) bytes_from_client: u64,
+    pub(super) bytes_to_client: u64,
+}
+
+impl Pipe {
+    pub(super) fn new(client: Stream, server: Stream) -> Self {
+        Self {
+            client,
+            server,
+            from_client: BytesMut::new(),
+            from_server: BytesMut::new(),
+            to_client: BytesMut::new(),
+            to_server: BytesMut::new(),
+            client_ended: false,
+            client_gone: false,
+            server_ended: false,
+            server_closing: false,
+            bytes_from_client: 0,
+            bytes_to_client: 0,
+        }
+    }
+
+    /// Sends what waits and returns with the next thing that happens. Cancel safe. `read_client` is false while the
+    /// session cannot take more requests.
+    pub(super) async fn next(&mut self, read_client: bool, mut timer: Option<Pin<&mut Sleep>>) -> Event {
+        poll_fn(|cx| {
+            self.poll_flush_server(cx);
+            self.poll_flush_client(cx);
+            if read_client && !self.client_ended && self.to_server.len() < HIGH_WATER {
+                match poll_read(&mut self.client, &mut self.from_client, cx) {
+                    Poll::Ready(Ok(read @ 1..)) => {
+                        self.bytes_from_client += read as u64;
+                        return Poll::Ready(Event::Client);
+                    }
+                    Poll::Ready(Ok(0) | Err(_)) => {
+                        self.client_ended = true;
+                        return Poll::Ready(Event::ClientEnded);
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if !self.server_ended && self.to_client.len() < HIGH_WATER {
+                match poll_read(&mut self.server, &mut self.from_server, cx) {
+                    Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Server),
+                    Poll::Ready(Ok(0) | Err(_)) => {
+                        self.server_ended = true;
+                        return Poll::Ready(Event::ServerEnded);
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => Poll::Ready(Event::Timer),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// After the last byte for the server: no more will come. The server goes on to answer.
+    pub(super) fn close_server_after_flush(&mut self) {
+        self.server_closing = true;
+    }
+
+    /// Sends the client what waits for it, at most for `limit`, and closes.
+    pub(super) async fn finish(&mut self, limit: Duration) {
+        let Self { client, to_client, bytes_to_client, client_gone, .. } = self;
+        if *client_gone {
+            return;
+        }
+        let last = async {
+            *bytes_to_client += to_client.len() as u64;
+            client.write_all(to_client).await?;
+            client.shutdown().await
+        };
+        // A client that does not take its last bytes loses them.
+        let _: Result<io::Result<()>, _> = tokio::time::timeout(limit, last).await;
+    }
+
+    fn poll_flush_server(&mut self, cx: &mut std::task::Context<'_>) {
+        while !self.to_server.is_empty() {
+            match Pin::new(&mut self.server).poll_write(cx, &self.to_server) {
+                Poll::Ready(Ok(written @ 1..)) => self.to_server.advance(written),
+                // Reading from it tells the session that it is gone, after what it still had to say.
+                Poll::Ready(_) => self.to_server.clear(),
+                Poll::Pending => return,
+            }
+        }
+        shrink(&mut self.to_server);
+        if self.server_closing && Pin::new(&mut self.server).poll_shutdown(cx).is_ready() {
+            self.server_closing = false;
+        }
+    }
+
+    fn poll_flush_client(&mut self, cx: &mut std::task::Context<'_>) {
+        if self.client_gone {
+            self.to_client.clear();
+        }
+        while !self.to_client.is_empty() {
+            match Pin::new(&mut self.client).poll_write(cx, &self.to_client) {
+                Poll::Ready(Ok(written @ 1..)) => {
+                    self.bytes_to_client += written as u64;
+                    self.to_client.advance(written);
+                }
+                Poll::Ready(_) => {
+                    self.client_gone = true;
+                    self.to_client.clear();
+                }
+                Poll::Pending => return,
+            }
+        }
+        shrink(&mut self.to_client);
+    }
+}
+
+fn poll_read(
+    stream: &mut Stream,
+    buffer: &mut BytesMut,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if buffer.is_empty() {
+        shrink(buffer);
+    }
+    buffer.reserve(READ_BYTES);
+    let read = std::pin::pin!(stream.read_buf(buffer));
+    read.poll(cx)
+}
+
+fn shrink(buffer: &mut BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
+        *buffer = BytesMut::new();
+    }
+}

@@ -1,0 +1,292 @@
+//! Prepared statements and portals of one session: which statements a name may stand for.
+//!
+//! The server says only later whether a Parse succeeded, and SQL's own PREPARE shares the names. So a name stands for
+//! every statement that it may stand for, and whoever runs it needs leave for all of them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::sql::Statement;
+
+/// Statements that one name may stand for at once; beyond, the name counts as unknown.
+const MAX_CANDIDATES: usize = 8;
+
+/// What a name may stand for. Empty: nobody knows.
+pub(super) type Candidates = Vec<Arc<Statement>>;
+
+/// What a name stands for, as far as the server's answers have come.
+#[derive(Debug)]
+struct Versions<T> {
+    confirmed: Option<T>,
+    /// Sent, not yet answered.
+    sent: Vec<Sent<T>>,
+}
+
+#[derive(Debug)]
+struct Sent<T> {
+    sequence: u64,
+    /// The stretch between two Syncs in which it was sent.
+    segment: u64,
+    value: T,
+}
+
+impl<T> Default for Versions<T> {
+    fn default() -> Self {
+        Self { confirmed: None, sent: Vec::new() }
+    }
+}
+
+impl<T> Versions<T> {
+    /// What the name may stand for in a message of `segment`.
+    ///
+    /// What was sent in the same segment is certain: had it failed, the server would skip the message too.
+    fn possible(&self, segment: u64) -> impl Iterator<Item = &T> {
+        let certain = self.sent.last().filter(|sent| sent.segment == segment);
+        let all = self.confirmed.iter().chain(self.sent.iter().map(|sent| &sent.value));
+        let skip_all = certain.is_some();
+        certain.map(|sent| &sent.value).into_iter().chain(all.filter(move |_| !skip_all))
+    }
+
+    fn confirm(&mut self, sequence: u64) {
+        // Answers come in order: what was sent earlier has been answered, or was skipped.
+        let at = self.sent.iter().position(|sent| sent.sequence == sequence);
+        if let Some(sent) = at.and_then(|at| self.sent.drain(..=at).last()) {
+            self.confirmed = Some(sent.value);
+        }
+    }
+
+    fn fail(&mut self, sequence: u64) {
+        self.sent.retain(|sent| sent.sequence != sequence);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Named {
+    versions: Versions<Arc<Statement>>,
+    /// Made by SQL's PREPARE: whether it succeeded is not followed.
+    by_sql: Vec<Arc<Statement>>,
+}
+
+impl Named {
+    fn is_empty(&self) -> bool {
+        self.versions.confirmed.is_none() && self.versions.sent.is_empty() && self.by_sql.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Portal {
+    statements: Candidates,
+    /// It has run; running it again goes on with it.
+    ran: bool,
+}
+
+/// The names of one session.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    statements: HashMap<Box<[u8]>, Named>,
+    portals: HashMap<Box<[u8]>, Versions<Portal>>,
+    sequence: u64,
+    segment: u64,
+}
+
+impl Names {
+    /// Prepared statements and portals that have a name here.
+    pub(super) fn len(&self) -> usize {
+        self.statements.len() + self.portals.len()
+    }
+
+    /// A Sync was sent.
+    pub(super) fn next_segment(&mut self) {
+        self.segment += 1;
+    }
+
+    /// A Parse was sent; the number names it when the answer comes.
+    pub(super) fn parsed(&mut self, name: &[u8], statement: Arc<Statement>) -> u64 {
+        self.sequence += 1;
+        let sent = Sent { sequence: self.sequence, segment: self.segment, value: statement };
+        self.statements.entry(name.into()).or_default().versions.sent.push(sent);
+        self.sequence
+    }
+
+    /// The Parse with this number succeeded.
+    pub(super) fn parse_confirmed(&mut self, name: &[u8], sequence: u64) {
+        if let Some(named) = self.statements.get_mut(name) {
+            named.versions.confirm(sequence);
+            named.by_sql.clear();
+        }
+    }
+
+    /// The Parse with this number failed or was skipped.
+    pub(super) fn parse_failed(&mut self, name: &[u8], sequence: u64) {
+        if let Some(named) = self.statements.get_mut(name) {
+            named.versions.fail(sequence);
+            if named.is_empty() {
+                self.statements.remove(name);
+            }
+        }
+    }
+
+    /// SQL's PREPARE of `name` was sent.
+    pub(super) fn prepared_by_sql(&mut self, name: &str, statement: Arc<Statement>) {
+        let named = self.statements.entry(name.as_bytes().into()).or_default();
+        if named.by_sql.len() < MAX_CANDIDATES {
+            named.by_sql.push(statement);
+        } else {
+            // Too many to follow: the name stands for nothing that is known.
+            *named = Named::default();
+        }
+    }
+
+    /// What the prepared statement `name` may stand for.
+    pub(super) fn statement(&self, name: &[u8]) -> Candidates {
+        let Some(named) = self.statements.get(name) else {
+            return Vec::new();
+        };
+        bounded(named.versions.possible(self.segment).chain(&named.by_sql).cloned())
+    }
+
+    /// The server has closed the prepared statement.
+    pub(super) fn closed_statement(&mut self, name: &[u8]) {
+        if let Some(named) = self.statements.get_mut(name) {
+            named.versions.confirmed = None;
+            named.by_sql.clear();
+            if named.is_empty() {
+                self.statements.remove(name);
+            }
+        }
+    }
+
+    /// A Bind was sent; the number names it when the answer comes.
+    pub(super) fn bound(&mut self, portal: &[u8], statements: Candidates) -> u64 {
+        self.sequence += 1;
+        let value = Portal { statements, ran: false };
+        let sent = Sent { sequence: self.sequence, segment: self.segment, value };
+        self.portals.entry(portal.into()).or_default().sent.push(sent);
+        self.sequence
+    }
+
+    /// The Bind with this number succeeded.
+    pub(super) fn bind_confirmed(&mut self, portal: &[u8], sequence: u64) {
+        if let Some(versions) = self.portals.get_mut(portal) {
+            versions.confirm(sequence);
+        }
+    }
+
+    /// The Bind with this number failed or was skipped.
+    pub(super) fn bind_failed(&mut self, portal: &[u8], sequence: u64) {
+        if let Some(versions) = self.portals.get_mut(portal) {
+            versions.fail(sequence);
+        }
+    }
+
+    /// What running `portal` runs, and whether that only goes on with a run that was already decided.
+    pub(super) fn run_portal(&mut self, portal: &[u8]) -> (Candidates, bool) {
+        let Some(versions) = self.portals.get_mut(portal) else {
+            // SQL's DECLARE makes portals too.
+            return (Vec::new(), false);
+        };
+        let possible: Vec<&Portal> = versions.possible(self.segment).collect();
+        let goes_on = possible.len() == 1 && possible.iter().all(|portal| portal.ran);
+        let unknown = possible.iter().any(|portal| portal.statements.is_empty());
+        let candidates = bounded(possible.into_iter().flat_map(|portal| portal.statements.iter().cloned()));
+        versions.sent.iter_mut().map(|sent| &mut sent.value).chain(&mut versions.confirmed).for_each(|portal| {
+            portal.ran = true;
+        });
+        (if unknown { Vec::new() } else { candidates }, goes_on)
+    }
+
+    /// The server has closed the portal.
+    pub(super) fn closed_portal(&mut self, portal: &[u8]) {
+        if let Some(versions) = self.portals.get_mut(portal) {
+            versions.confirmed = None;
+            if versions.sent.is_empty() {
+                self.portals.remove(portal);
+            }
+        }
+    }
+
+    /// The server is outside of a transaction and nothing is under way: portals are gone.
+    pub(super) fn transaction_ended(&mut self) {
+        self.portals.clear();
+    }
+}
+
+/// Each statement once; too many are as good as unknown.
+fn bounded(statements: impl Iterator<Item = Arc<Statement>>) -> Candidates {
+    let mut candidates: Candidates = Vec::new();
+    for statement in statements {
+        if !candidates.iter().any(|known| Arc::ptr_eq(known, &statement)) {
+            candidates.push(statement);
+        }
+    }
+    if candidates.len() > MAX_CANDIDATES { Vec::new() } else { candidates }
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_policy::vocabulary::Parse;
+
+    use super::*;
+
+    fn statement() -> Arc<Statement> {
+        Arc::new(Statement {
+            text: String::new(),
+            fingerprint: String::new(),
+            parse: Parse::Full,
+            parts: 1,
+            effects: Vec::new(),
+            prepared: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_name_stands_for_old_and_new_until_the_server_answers() {
+        let mut names = Names::default();
+        let (old, new) = (statement(), statement());
+        let first = names.parsed(b"s", Arc::clone(&old));
+        names.parse_confirmed(b"s", first);
+        let second = names.parsed(b"s", Arc::clone(&new));
+        let certain = names.statement(b"s");
+        assert!(certain.len() == 1 && Arc::ptr_eq(&certain[0], &new), "in the same pipeline it is the new one");
+        names.next_segment();
+        assert_eq!(names.statement(b"s").len(), 2, "behind a Sync it may be either");
+        names.parse_failed(b"s", second);
+        let left = names.statement(b"s");
+        assert!(left.len() == 1 && Arc::ptr_eq(&left[0], &old));
+        let third = names.parsed(b"s", Arc::clone(&new));
+        names.parse_confirmed(b"s", third);
+        let left = names.statement(b"s");
+        assert!(left.len() == 1 && Arc::ptr_eq(&left[0], &new));
+    }
+
+    #[test]
+    fn a_closed_or_failed_name_is_unknown() {
+        let mut names = Names::default();
+        let sequence = names.parsed(b"s", statement());
+        names.parse_failed(b"s", sequence);
+        assert!(names.statement(b"s").is_empty());
+        assert_eq!(names.len(), 0);
+        let sequence = names.parsed(b"s", statement());
+        names.parse_confirmed(b"s", sequence);
+        names.closed_statement(b"s");
+        assert!(names.statement(b"s").is_empty());
+    }
+
+    #[test]
+    fn a_portal_that_ran_goes_on() {
+        let mut names = Names::default();
+        names.bound(b"", vec![statement()]);
+        assert!(!names.run_portal(b"").1);
+        assert!(names.run_portal(b"").1);
+        names.bound(b"", vec![statement()]);
+        assert!(!names.run_portal(b"").1);
+    }
+
+    #[test]
+    fn too_many_sql_level_statements_under_one_name_are_unknown() {
+        let mut names = Names::default();
+        for _ in 0..=MAX_CANDIDATES {
+            names.prepared_by_sql("s", statement());
+        }
+        assert!(names.statement(b"s").is_empty());
+    }
+}

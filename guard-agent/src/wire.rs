@@ -1,0 +1,3 @@
+//! Bytes enter, messages leave, and the other way round. No sockets, no policy, no waiting.
+
+pub mod postgres;
