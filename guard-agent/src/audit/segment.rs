@@ -20,7 +20,7 @@ use prost::Message;
 /// Length of a segment's header in bytes.
 pub const HEADER_LEN: usize = 56;
 /// Longest sealed record in bytes. Longer records are not written, longer frames not read.
-pub const MAX_FRAME: usize = 4 * 1024 * 1024;
+pub const MAX_FRAME: usize = guard_common::audit::MAX_SEALED_LEN;
 /// Bytes before a frame's record: its length and its CRC-32, both little endian.
 pub const FRAME_HEAD: usize = 8;
 
