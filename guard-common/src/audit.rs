@@ -14,6 +14,9 @@ pub mod v1 {
 /// The schema version that this build writes.
 pub const RECORD_VERSION: u32 = 1;
 
+/// Longest encoded [`v1::SealedRecord`] in bytes: nobody writes, sends or takes a longer one.
+pub const MAX_SEALED_LEN: usize = 4 * 1024 * 1024;
+
 impl v1::Record {
     /// A record of `body`, stamped with the host's wall clock.
     pub fn now(body: v1::record::Body) -> Self {

@@ -1,2 +1,2 @@
-//! The control plane.
+//! `guard-control`: see [`guard_control::cli`].
 fn main() {}
