@@ -2,10 +2,13 @@
 //!
 //! Enters: a file and the environment. Leaves: a checked [`Config`], or an error that names the key and the fix.
 
+mod load;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded};
 use crate::servers::Engine;
 
 /// Everything that can be configured. `Config::default()` is what runs with no file at all.

@@ -1,16 +1,19 @@
 //! The host agent, in the order in which a statement travels through it.
 //!
 //! Kernel events become connections ([`sensor`], [`identity`], [`servers`], [`connections`]); the proxy reads
-//! statements (`listen`, `wire`, `session`, `sql`), decides ([`decide`]) and records ([`audit`], [`uplink`]).
+//! statements ([`listen`], [`wire`], [`session`], [`sql`]), decides ([`decide`]) and records ([`audit`], [`uplink`]).
 
+pub mod agent;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod decide;
 pub mod identity;
+pub mod listen;
 pub mod sensor;
 pub mod servers;
+pub mod session;
 pub mod sql;
 pub mod uplink;
 pub mod wire;

@@ -36,3 +36,11 @@ impl Engine {
         }
     }
 }
+
+impl Server {
+    /// Where it listens, as people write it.
+    pub fn endpoints(&self) -> impl Iterator<Item = String> {
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        addresses.chain(self.unix_sockets.iter().map(|path| path.display().to_string()))
+    }
+}

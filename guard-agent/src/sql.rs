@@ -34,3 +34,9 @@ pub enum Prepared {
     /// `DEALLOCATE ALL`, `DISCARD ALL`.
     DeallocateAll,
 }
+#[derive(Debug)] pub struct Classifier;
+#[derive(Debug, Default)] pub struct Limits { pub max_statement_bytes: usize }
+#[derive(Clone, Copy, Debug, Default)] pub struct Modes { pub standard_conforming_strings: bool, pub client_encoding: Encoding }
+#[derive(Clone, Copy, Debug, Default)] pub enum Encoding { #[default] Utf8 }
+impl Encoding { pub fn from_name(_n: &str) -> Self { Self::Utf8 } }
+impl Classifier { pub fn new(_l: Limits) -> Self { Self } pub fn classify(&mut self, _t: &[u8], _m: &Modes) -> std::sync::Arc<Statement> { std::sync::Arc::new(Statement{text:String::new(),fingerprint:String::new(),parse:Parse::Full,parts:1,effects:vec![],prepared:vec![]}) } }

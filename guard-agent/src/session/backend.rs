@@ -7,7 +7,7 @@ use guard_common::audit::v1::outcome::Status;
 use super::{
     SessionError,
     frontend::closes_statement,
-    pending::{Awaited, Running},
+    pending::Awaited,
     relay::Relay,
 };
 use crate::{
@@ -238,7 +238,6 @@ impl Relay<'_> {
 
     fn end_front(&mut self, otherwise: Status) {
         if let Some(Awaited::Execute(Some(running))) = self.pending.pop() {
-            let running = Running { ended: running.ended && otherwise == Status::Completed, ..running };
             self.recorder.ended(running, otherwise);
         }
     }

@@ -160,7 +160,7 @@ impl Relay<'_> {
 
     /// Longer than what is read: nobody can say what it does, and policy decides about that.
     async fn on_oversized(&mut self, kind: Frontend, header: Header) -> Result<Progress, SessionError> {
-        let statement = self.worker.oversized(header.body);
+        let statement = self.worker.oversized();
         match kind {
             Frontend::Parse => {
                 let body = &self.pipe.from_client[HEADER_BYTES.min(self.pipe.from_client.len())..];

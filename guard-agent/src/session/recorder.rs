@@ -177,7 +177,7 @@ fn statement_record(
         connection_id: context.connection_id.clone(),
         ordinal,
         text: statement.text.clone(),
-        text_bytes: statement.text_bytes as u64,
+        text_bytes: statement.text.len() as u64,
         fingerprint: statement.fingerprint.clone(),
         parse: parse.into(),
         effects: statement.effects.iter().map(effect_record).collect(),

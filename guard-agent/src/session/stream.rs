@@ -23,6 +23,13 @@ pub enum Stream {
     Memory(tokio::io::DuplexStream),
 }
 
+impl Stream {
+    /// A socket that is already closed at the other end: what stands in the place of one that was taken.
+    pub(super) fn closed() -> io::Result<Self> {
+        UnixStream::pair().map(|(one, _)| Self::Unix(one))
+    }
+}
+
 macro_rules! each {
     ($self:expr, $stream:ident => $body:expr) => {
         match $self.get_mut() {

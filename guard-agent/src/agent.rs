@@ -1,0 +1,220 @@
+//! The running agent: puts the rooms together, waits for the end, takes them apart in order.
+//!
+//! A checked configuration enters. It starts to protect before it says that it is ready, and it stops by letting
+//! sessions finish, then the journal.
+
+mod fleet;
+mod local;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use guard_common::audit::v1::{AgentStarted, AgentStopped, PolicyChange, record::Body};
+use guard_policy::{PolicyError, PolicySet};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, watch},
+};
+
+pub use local::{LocalError, socket_path, status};
+
+use self::fleet::Fleet;
+use crate::{
+    audit::{AuditLog, JournalOpenError},
+    config::{Config, Mode},
+    connections::Connections,
+    decide::Decider,
+    listen::{ListenError, SessionThreads},
+    sensor::{self, SensorError, SensorHandle},
+    uplink::{self, UplinkError, UplinkHandle},
+};
+
+/// How long open sessions may take to come to rest when the agent stops.
+const DRAIN: Duration = Duration::from_secs(6);
+
+/// Why the agent cannot run. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A folder cannot be made or used.
+    #[error("cannot use the folder `{path}`: {error}; run as root, or set `paths.{key}` in the configuration")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The policies are not valid.
+    #[error(transparent)]
+    Policies(#[from] PolicyError),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalOpenError),
+    /// The sensor cannot be started.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// The proxy cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The control plane's address is not one.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// The socket for the command line.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The operating system refused something.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What the rooms of a running agent share.
+pub(crate) struct Agent {
+    pub(crate) config: Config,
+    pub(crate) decider: Arc<Decider>,
+    pub(crate) audit: AuditLog,
+    pub(crate) sensor: SensorHandle,
+    pub(crate) connections: Connections,
+    pub(crate) uplink: Option<UplinkHandle>,
+    pub(crate) fleet: Mutex<Fleet>,
+    pub(crate) started: SystemTime,
+    /// Why the newest policy files are not in force.
+    pub(crate) policy_error: std::sync::Mutex<String>,
+}
+
+/// Loads the policies that `config` names: its folder, or those built in.
+pub fn load_policies(config: &Config) -> Result<PolicySet, PolicyError> {
+    match &config.paths.policies {
+        Some(folder) => PolicySet::from_folder(folder),
+        None => PolicySet::built_in(),
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Result<(), AgentError> {
+    let policies = load_policies(&config)?;
+    make_folder(&config.paths.state, 0o700, "state")?;
+    make_folder(&config.paths.run, 0o755, "run")?;
+    let (audit, journal) = AuditLog::open(&config.journal, &config.paths.state.join("journal"))?;
+    let decider = Arc::new(Decider::new(policies, &config));
+    let connections = Connections::new(audit.clone(), Arc::clone(&decider));
+    let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
+    audit.record(Body::AgentStarted(started(&config, &decider)));
+    audit.record(Body::SensorState(sensor.state()));
+    let threads = SessionThreads::start(&config.proxy, &decider)?;
+    let (stop, stopping) = watch::channel(false);
+    let uplink = uplink::start(&config, &audit)?;
+    let agent = Arc::new(Agent {
+        fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
+        config,
+        decider,
+        audit,
+        sensor,
+        connections: connections.clone(),
+        uplink,
+        started: SystemTime::now(),
+        policy_error: std::sync::Mutex::default(),
+    });
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(connections.run(events));
+    fleet::refresh(&agent).await?;
+    let local = local::serve(Arc::clone(&agent)).await?;
+    let rediscovery = tokio::spawn(fleet::keep_up(Arc::clone(&agent)));
+    announce(&agent).await;
+    let reason = loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&agent),
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+        }
+    };
+    tracing::info!("stopping: {reason}");
+    rediscovery.abort();
+    let _ = stop.send(true);
+    wait_for_sessions(&agent).await;
+    agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
+    drop(local);
+    if let Some(uplink) = &agent.uplink {
+        uplink.finish(Duration::from_secs(2)).await;
+    }
+    journal.close().await.map_err(|error| AgentError::Io(io::Error::other(error)))
+}
+
+fn make_folder(path: &Path, mode: u32, key: &'static str) -> Result<(), AgentError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|error| AgentError::Folder { path: path.to_owned(), key, error })
+}
+
+fn started(config: &Config, decider: &Decider) -> AgentStarted {
+    let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    AgentStarted {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: line("/proc/sys/kernel/hostname"),
+        kernel: line("/proc/sys/kernel/osrelease"),
+        boot_id: line("/proc/sys/kernel/random/boot_id"),
+        mode: mode_word(config.mode).to_owned(),
+        policy_hash: decider.policies().hash().to_owned(),
+    }
+}
+
+/// The word for `mode` in records.
+pub(crate) fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Monitor => "monitor",
+        Mode::Enforce => "enforce",
+    }
+}
+
+async fn announce(agent: &Agent) {
+    let policies = agent.decider.policies();
+    for line in agent.fleet.lock().await.describe() {
+        tracing::info!("{line}");
+    }
+    tracing::info!(
+        mode = mode_word(agent.config.mode),
+        policies = policies.len(),
+        origin = %policies.origin(),
+        evidence = %agent.sensor.state().rung,
+        "guard-agent ready"
+    );
+}
+
+/// Takes the policy folder anew. What is not valid is not taken: the set in force stays, and an alarm says so.
+fn reload(agent: &Agent) {
+    let before = agent.decider.policies();
+    let mut change = PolicyChange { previous_hash: before.hash().to_owned(), ..PolicyChange::default() };
+    let error = match load_policies(&agent.config) {
+        Ok(policies) => {
+            change.policy_hash = policies.hash().to_owned();
+            change.source = policies.origin().to_string();
+            change.policies = u32::try_from(policies.len()).unwrap_or(u32::MAX);
+            tracing::info!(policies = policies.len(), hash = policies.hash(), "policies reloaded");
+            agent.decider.replace(policies);
+            String::new()
+        }
+        Err(error) => {
+            tracing::error!("policies were not reloaded, the set before stays in force: {error}");
+            change.policy_hash = before.hash().to_owned();
+            change.source = before.origin().to_string();
+            change.policies = u32::try_from(before.len()).unwrap_or(u32::MAX);
+            error.to_string()
+        }
+    };
+    change.error.clone_from(&error);
+    *agent.policy_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = error;
+    agent.audit.record(Body::PolicyChange(change));
+}
+
+async fn wait_for_sessions(agent: &Agent) {
+    let drained = agent.fleet.lock().await.drained();
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("some sessions did not end in time and are cut off");
+    }
+}

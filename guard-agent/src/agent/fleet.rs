@@ -1,0 +1,198 @@
+//! The database servers of this host and the proxies in front of them, kept up to date.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::{Agent, AgentError};
+use crate::{
+    config::{Config, ServerConfig},
+    listen::{Counters, Listener, ListenError, SessionThreads},
+    sensor::Watch,
+    servers::{self, Server},
+    session::{Proxy, ServerSlot},
+};
+
+/// Discovered servers get a proxy this far above their own port.
+const PORT_OFFSET: u16 = 1_000;
+
+/// One server and what stands before it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) slot: ServerSlot,
+    pub(super) counters: Arc<Counters>,
+    /// Where the proxy listens.
+    pub(super) proxy: Vec<String>,
+    pub(super) proxy_ports: BTreeSet<u16>,
+    /// Why there is none.
+    pub(super) proxy_error: String,
+    pub(super) since: SystemTime,
+}
+
+/// All servers of this host.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(super) members: BTreeMap<String, Member>,
+    threads: SessionThreads,
+    places: Arc<Semaphore>,
+    max_connections: u32,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Fleet {
+    pub(super) fn new(threads: SessionThreads, stopping: watch::Receiver<bool>, max_connections: usize) -> Self {
+        let max_connections = u32::try_from(max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let places = Arc::new(Semaphore::new(max_connections as usize));
+        Self { members: BTreeMap::new(), threads, places, max_connections, stopping }
+    }
+
+    /// One line per server.
+    pub(super) fn describe(&self) -> Vec<String> {
+        if self.members.is_empty() {
+            return vec!["no database server found yet: looking for one".to_owned()];
+        }
+        let line = |(name, member): (&String, &Member)| {
+            let server = member.slot.get();
+            let addresses: Vec<String> = server.endpoints().collect();
+            let proxy = match (member.proxy.is_empty(), member.proxy_error.is_empty()) {
+                (false, _) => format!("proxy on {}", member.proxy.join(", ")),
+                (true, false) => format!("no proxy: {}", member.proxy_error),
+                (true, true) => "no proxy configured".to_owned(),
+            };
+            format!("{name} ({}) at {}; {proxy}", server.environment, addresses.join(", "))
+        };
+        self.members.iter().map(line).collect()
+    }
+
+    /// Returns when every session has ended.
+    pub(super) fn drained(&self) -> impl Future<Output = ()> + 'static {
+        let (places, all) = (Arc::clone(&self.places), self.max_connections);
+        async move {
+            let _ = places.acquire_many(all).await;
+        }
+    }
+}
+
+/// Looks at the servers again and again.
+pub(super) async fn keep_up(agent: Arc<Agent>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(agent.config.discovery.interval_seconds));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval.tick().await;
+    loop {
+        interval.tick().await;
+        if let Err(error) = refresh(&agent).await {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Finds the servers, tells the kernel side and the connection table, and opens proxies for the new ones.
+pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
+    let config = &agent.config;
+    let discovery = config.discovery.clone();
+    // It reads /proc: not on the thread that serves the command line.
+    let discovered = tokio::task::spawn_blocking(move || servers::discover(&discovery)).await.unwrap_or_default();
+    let found = servers::merge(&config.servers, discovered, &config.environment.0);
+    let mut fleet = agent.fleet.lock().await;
+    let before = fleet.members.len();
+    for server in found {
+        match fleet.members.get(&server.name) {
+            Some(member) => member.slot.set(server),
+            None => add(agent, &mut fleet, server).await?,
+        }
+    }
+    let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
+    let watch = watched(&fleet, &servers);
+    agent.connections.set_servers(servers);
+    let sensor = agent.sensor.clone();
+    let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
+    if before > 0 && fleet.members.len() > before {
+        fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
+    }
+    Ok(())
+}
+
+fn watched(fleet: &Fleet, servers: &[Arc<Server>]) -> Watch {
+    Watch {
+        database_ports: servers.iter().flat_map(|server| &server.addresses).map(SocketAddr::port).collect(),
+        proxy_ports: fleet.members.values().flat_map(|member| member.proxy_ports.iter().copied()).collect(),
+        unix_sockets: servers.iter().flat_map(|server| server.unix_sockets.iter().cloned()).collect(),
+    }
+}
+
+async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<(), AgentError> {
+    let configured = agent.config.servers.iter().find(|configured| configured.name == server.name);
+    let wanted = wanted_listeners(&agent.config, configured, &server);
+    let counters = Arc::<Counters>::default();
+    let slot = ServerSlot::new(server);
+    let name = slot.get().name.clone();
+    let mut member = Member {
+        slot: slot.clone(),
+        counters: Arc::clone(&counters),
+        proxy: Vec::new(),
+        proxy_ports: BTreeSet::new(),
+        proxy_error: String::new(),
+        since: SystemTime::now(),
+    };
+    let proxy = Arc::new(Proxy {
+        server: slot,
+        limits: agent.config.proxy.clone(),
+        decider: Arc::clone(&agent.decider),
+        audit: agent.audit.clone(),
+        connections: agent.connections.clone(),
+        sensor: Some(agent.sensor.clone()),
+        counters,
+        stopping: fleet.stopping.clone(),
+    });
+    for wanted in wanted {
+        match open(&name, &wanted).await {
+            Ok((listener, address, port)) => {
+                member.proxy.push(address);
+                member.proxy_ports.extend(port);
+                tokio::spawn(listener.run(Arc::clone(&proxy), fleet.threads.clone(), Arc::clone(&fleet.places)));
+            }
+            Err(error) if configured.is_some() => return Err(error.into()),
+            // Nobody asked for this very address: watching goes on without it.
+            Err(error) => {
+                tracing::warn!("{error}");
+                member.proxy_error = error.to_string();
+            }
+        }
+    }
+    fleet.members.insert(name, member);
+    Ok(())
+}
+
+#[derive(Debug)]
+enum Wanted {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Configured servers listen where they are told to, discovered ones a thousand ports above their own.
+fn wanted_listeners(config: &Config, configured: Option<&ServerConfig>, server: &Server) -> Vec<Wanted> {
+    if let Some(configured) = configured {
+        let tcp = configured.listen.map(Wanted::Tcp);
+        return tcp.into_iter().chain(configured.listen_unix.clone().map(Wanted::Unix)).collect();
+    }
+    let ip: Option<IpAddr> = config.proxy.discovered_listen.parse().ok();
+    let port = server.addresses.first().and_then(|address| address.port().checked_add(PORT_OFFSET));
+    ip.zip(port).map(|address| Wanted::Tcp(address.into())).into_iter().collect()
+}
+
+async fn open(name: &str, wanted: &Wanted) -> Result<(Listener, String, Option<u16>), ListenError> {
+    match wanted {
+        Wanted::Tcp(address) => {
+            let listener = Listener::tcp(name, *address).await?;
+            let address = listener.local_address().unwrap_or(*address);
+            Ok((listener, address.to_string(), Some(address.port())))
+        }
+        Wanted::Unix(path) => Ok((Listener::unix(name, path).await?, path.display().to_string(), None)),
+    }
+}

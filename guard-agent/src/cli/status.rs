@@ -1,0 +1,101 @@
+//! `guard-agent status`.
+
+use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+
+use clap::Args;
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use guard_common::api::agent::{ServerStatus, StatusResponse};
+
+use super::{fail, print};
+use crate::{agent, config::Config};
+
+/// Show what a running agent protects, and how well.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `guard-agent status`.
+pub(super) fn run(args: &StatusArgs, config: &Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    match runtime.block_on(agent::status(&config.paths.run)) {
+        Ok(status) if args.json => print(|out| writeln!(out, "{}", serde_json::to_string(&status)?)),
+        Ok(status) => print(|out| out.write_all(describe(&status).as_bytes())),
+        Err(error) => fail(error),
+    }
+}
+
+fn describe(status: &StatusResponse) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{label:<10} {value}");
+    };
+    line("mode", status.mode.clone());
+    let hash = status.policy_hash.get(..12).unwrap_or_default();
+    line("policies", format!("{} ({hash})", status.policy_source));
+    if !status.policy_error.is_empty() {
+        line("", format!("NEWER FILES ARE NOT IN FORCE: {}", status.policy_error));
+    }
+    if let Some(sensor) = &status.sensor {
+        line("evidence", sensor.rung.clone());
+        sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
+    }
+    if let Some(journal) = &status.journal {
+        let size = journal.bytes / 1024;
+        line("journal", format!("{} records, {size} KiB in {}", journal.last_sequence, journal.directory));
+        if journal.lost > 0 {
+            line("", format!("{} RECORDS LOST: see the gap records", journal.lost));
+        }
+        if !journal.error.is_empty() {
+            line("", format!("NOT WRITABLE: {}", journal.error));
+        }
+    }
+    match &status.uplink {
+        Some(uplink) if !uplink.endpoint.is_empty() => {
+            let state = if uplink.connected { "connected" } else { "NOT CONNECTED" };
+            line("control", format!("{} {state}, {} acknowledged", uplink.endpoint, uplink.acknowledged_sequence));
+            if !uplink.error.is_empty() {
+                line("", uplink.error.clone());
+            }
+        }
+        _ => line("control", "none configured".to_owned()),
+    }
+    if status.servers.is_empty() {
+        text.push_str("\nno database server found on this host\n");
+        return text;
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["server", "at", "proxy", "through the proxy", "round it", "statements", "refused", "since"]);
+    status.servers.iter().for_each(|server| {
+        table.add_row(row(server));
+    });
+    let _ = writeln!(text, "\n{table}");
+    text
+}
+
+fn row(server: &ServerStatus) -> [String; 8] {
+    let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
+    let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
+        ("", "") => "none",
+        ("", error) => error,
+        (proxy, _) => proxy,
+    };
+    let since = server.since.as_ref().and_then(|since| jiff::Timestamp::from_second(since.seconds).ok());
+    [
+        name.unwrap_or_default(),
+        server.addresses.join("\n"),
+        proxy.to_owned(),
+        format!("{} open, {} in all", server.proxied_open, server.proxied_total),
+        format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total),
+        server.statements.to_string(),
+        server.refused.to_string(),
+        since.map(|since| since.to_string()).unwrap_or_default(),
+    ]
+}

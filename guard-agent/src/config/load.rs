@@ -1,0 +1,254 @@
+//! Reading the configuration: file, environment, checks.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
+
+/// Environment variables that override a key start with this; `__` goes one level down.
+pub const ENV_PREFIX: &str = "GUARD_AGENT_";
+
+/// Largest configuration file in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration `{path}`: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("{source_name}: {problem}")]
+    Invalid {
+        /// The file, or the environment variable.
+        source_name: String,
+        /// Line, key, and what to write.
+        problem: String,
+    },
+    /// Every key is fine alone, but not together.
+    #[error("{source_name}: `{key}`: {problem}")]
+    Conflict {
+        /// The file.
+        source_name: String,
+        /// The key.
+        key: String,
+        /// What is wrong and what to write.
+        problem: String,
+    },
+}
+
+/// A configuration and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration, checked.
+    pub config: Config,
+    /// The file; `None` for the built-in defaults.
+    pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads `file`, or the default file where it exists, or takes the built-in defaults; then the environment.
+    pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+        let default = Path::new(DEFAULT_PATH);
+        let file = file.or_else(|| default.exists().then_some(default));
+        let text = match file {
+            Some(path) => read(path)?,
+            None => String::new(),
+        };
+        let name = file.map_or_else(|| "built-in defaults".to_owned(), |path| format!("`{}`", path.display()));
+        let environment = std::env::vars().filter(|(key, _)| key.starts_with(ENV_PREFIX));
+        let config = parse(&text, &name, environment)?;
+        check(&config).map_err(|(key, problem)| ConfigError::Conflict { source_name: name, key, problem })?;
+        Ok(Loaded { config, file: file.map(Path::to_owned) })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |error| ConfigError::Read { path: path.to_owned(), error };
+    if fs::metadata(path).map_err(failed)?.len() > MAX_BYTES {
+        return Err(failed(io::Error::other("it is larger than 1 MiB")));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+fn parse(
+    text: &str,
+    name: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let invalid = |source_name: &str, problem: String| ConfigError::Invalid { source_name: source_name.to_owned(), problem };
+    // First alone: errors then name the line.
+    let config: Config = toml::from_str(text).map_err(|error| invalid(name, explain(&error.to_string())))?;
+    let mut table: Table = toml::from_str(text).map_err(|error| invalid(name, error.to_string()))?;
+    let mut overridden = false;
+    for (key, value) in environment {
+        let path: Vec<String> = key[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        set(&mut table, &path, read_value(&value)).map_err(|problem| invalid(&format!("environment variable {key}"), problem))?;
+        let whole: Result<Config, _> = table.clone().try_into();
+        whole.map_err(|error| invalid(&format!("environment variable {key}"), explain(&error.to_string())))?;
+        overridden = true;
+    }
+    if !overridden {
+        return Ok(config);
+    }
+    table.try_into().map_err(|error: toml::de::Error| invalid(name, explain(&error.to_string())))
+}
+
+/// A number, a boolean or a list as TOML writes it; any other text is a string.
+fn read_value(text: &str) -> Value {
+    let document: Result<Table, _> = toml::from_str(&format!("value = {text}"));
+    document.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn set(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+    match path {
+        [] => Err("it names no key".to_owned()),
+        [key] => {
+            table.insert(key.clone(), value);
+            Ok(())
+        }
+        [key, rest @ ..] => match table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(inner) => set(inner, rest, value),
+            _ => Err(format!("`{key}` is not a table")),
+        },
+    }
+}
+
+/// Adds the nearest known key to an error about an unknown one.
+fn explain(error: &str) -> String {
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let Some(at) = error.find("unknown field `") else {
+        return error.trim_end().to_owned();
+    };
+    let names = quoted(&error[at..]);
+    let Some((unknown, known)) = names.split_first() else {
+        return error.trim_end().to_owned();
+    };
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(name, unknown), name))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match nearest {
+        Some((_, name)) => format!("{}\ndid you mean `{name}`?", error.trim_end()),
+        None => error.trim_end().to_owned(),
+    }
+}
+
+type Problem = (String, String);
+
+fn check(config: &Config) -> Result<(), Problem> {
+    let wrong = |key: String, problem: &str| Err((key, problem.to_owned()));
+    let mut names = BTreeSet::new();
+    let mut listens = BTreeSet::new();
+    for server in &config.servers {
+        let key = |field: &str| format!("servers.{}.{field}", server.name);
+        if server.name.is_empty() || !names.insert(&server.name) {
+            return wrong(key("name"), "give each server a name of its own: policies and records use it");
+        }
+        if let Some(listen) = server.listen {
+            if listen == server.address {
+                return wrong(key("listen"), "this is the server's own address: choose another port for the proxy");
+            }
+            if listen.port() != 0 && !listens.insert(listen) {
+                return wrong(key("listen"), "another server's proxy listens there already");
+            }
+        }
+        if server.listen_unix.is_some() && server.listen_unix == server.unix_socket {
+            return wrong(key("listen_unix"), "this is the server's own socket: choose another path for the proxy");
+        }
+    }
+    if config.journal.segment_mib == 0 || config.journal.max_mib < config.journal.segment_mib * 2 {
+        return wrong("journal.max_mib".to_owned(), "it must hold at least two segments of `journal.segment_mib`");
+    }
+    if config.proxy.max_connections == 0 {
+        return wrong("proxy.max_connections".to_owned(), "0 would refuse every client");
+    }
+    if !(1024..=512 * 1024 * 1024).contains(&config.proxy.max_statement_bytes) {
+        return wrong("proxy.max_statement_bytes".to_owned(), "choose between 1024 and 536870912 bytes");
+    }
+    let listen = &config.proxy.discovered_listen;
+    if !listen.is_empty() && listen.parse::<std::net::IpAddr>().is_err() {
+        return wrong("proxy.discovered_listen".to_owned(), "write an IP address such as 127.0.0.1, or \"\" for none");
+    }
+    if config.discovery.interval_seconds == 0 {
+        return wrong("discovery.interval_seconds".to_owned(), "choose at least 1 second");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+
+    fn load(text: &str) -> Result<Config, String> {
+        with_environment(text, &[])
+    }
+
+    fn with_environment(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let variables = variables.iter().map(|(key, value)| (format!("{ENV_PREFIX}{key}"), (*value).to_owned()));
+        let config = parse(text, "`guard.toml`", variables).map_err(|error| error.to_string())?;
+        check(&config).map_err(|(key, problem)| format!("{key}: {problem}"))?;
+        Ok(config)
+    }
+
+    #[test]
+    fn nothing_at_all_monitors() {
+        let config = load("").unwrap();
+        assert_eq!(config.mode, Mode::Monitor);
+        assert!(config.discovery.enabled && config.sensor.ebpf && config.servers.is_empty());
+    }
+
+    #[test]
+    fn a_typo_names_the_line_and_the_nearest_key() {
+        let error = load("mode = \"enforce\"\n[jurnal]\nmax_mib = 1\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("did you mean `journal`"), "{error}");
+        let error = load("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nlisen = \"127.0.0.1:2\"").unwrap_err();
+        assert!(error.contains("lisen") && error.contains("did you mean `listen`"), "{error}");
+        let error = load("mode = \"enforced\"").unwrap_err();
+        assert!(error.contains("enforced") && error.contains("monitor"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_overrides() {
+        let config = with_environment(
+            "[journal]\nmax_mib = 64\n",
+            &[("MODE", "enforce"), ("JOURNAL__MAX_MIB", "128"), ("CONTROL__ENDPOINT", "http://127.0.0.1:7400")],
+        )
+        .unwrap();
+        assert_eq!((config.mode, config.journal.max_mib), (Mode::Enforce, 128));
+        assert_eq!(config.control.endpoint.as_deref(), Some("http://127.0.0.1:7400"));
+        let error = with_environment("", &[("MODUS", "enforce")]).unwrap_err();
+        assert!(error.contains("GUARD_AGENT_MODUS") && error.contains("did you mean `mode`"), "{error}");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        let server = |extra: &str| format!("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:5432\"\n{extra}");
+        assert!(load(&server("listen = \"127.0.0.1:5432\"")).unwrap_err().contains("own address"));
+        assert!(load(&format!("{}{}", server(""), server(""))).unwrap_err().contains("name of its own"));
+        assert!(load("[journal]\nmax_mib = 1").unwrap_err().contains("two segments"));
+        assert!(load("[proxy]\nmax_connections = 0").unwrap_err().contains("every client"));
+        assert!(load("[proxy]\ndiscovered_listen = \"localhost\"").unwrap_err().contains("IP address"));
+    }
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let shipped = load(include_str!("../../../deploy/guard.toml")).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
+    }
+}

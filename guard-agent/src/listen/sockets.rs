@@ -1,0 +1,161 @@
+//! Listening sockets and the loops that accept from them.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{Semaphore, watch},
+};
+
+use super::threads::{Arrival, SessionThreads, Socket};
+use crate::session::{Peer, Proxy};
+
+/// Surplus clients that are told so at once; beyond, they are closed without a word.
+const MAX_SURPLUS: usize = 64;
+
+/// Why the proxy cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Taken, not ours, or not permitted.
+    #[error("the proxy for `{server}` cannot listen on {address}: {error}; {hint}")]
+    Bind {
+        /// The server behind.
+        server: String,
+        /// Where.
+        address: String,
+        /// Why not.
+        error: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+/// A listening socket of the proxy.
+#[derive(Debug)]
+pub enum Listener {
+    /// On TCP.
+    Tcp(TcpListener),
+    /// On a unix socket; its file goes with it.
+    Unix(UnixListener, SocketFile),
+}
+
+/// Removes a socket's file when it is no longer listened on.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another may have taken its place in the meantime; a failure leaves a stale file, which the next start removes.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Listens on a TCP address for the server called `server`.
+    pub async fn tcp(server: &str, address: SocketAddr) -> Result<Self, ListenError> {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => "another process has it: choose another `listen` in the configuration",
+                io::ErrorKind::AddrNotAvailable => "this host has no such address: check `listen` in the configuration",
+                _ => "check `listen` in the configuration",
+            };
+            ListenError::Bind { server: server.to_owned(), address: address.to_string(), error, hint }
+        })?;
+        Ok(Self::Tcp(listener))
+    }
+
+    /// Listens on a unix socket that every local user may connect to, as with PostgreSQL's own.
+    pub async fn unix(server: &str, path: &Path) -> Result<Self, ListenError> {
+        let bound = bind_unix(path).await;
+        bound.map_err(|error| ListenError::Bind {
+            server: server.to_owned(),
+            address: path.display().to_string(),
+            error,
+            hint: "choose another `listen_unix` in the configuration",
+        })
+    }
+
+    /// The TCP address, with the port that the system chose where 0 was asked for.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Accepts until the agent stops.
+    pub async fn run(self, proxy: Arc<Proxy>, threads: SessionThreads, places: Arc<Semaphore>) {
+        let mut stopping = proxy.stopping.clone();
+        let surplus = Arc::new(Semaphore::new(MAX_SURPLUS));
+        let mut turn: usize = 0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = stopped(&mut stopping) => return,
+            };
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, mostly: what is open goes on, and accepting again at once would only spin.
+                    tracing::warn!(server = %proxy.server.get().name, "cannot accept: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let place = Arc::clone(&places).try_acquire_owned().ok();
+            let proxy = Arc::clone(&proxy);
+            if place.is_none() && surplus.available_permits() == 0 {
+                tracing::warn!(server = %proxy.server.get().name, "too many connections: one was closed without a word");
+                continue;
+            }
+            turn = turn.wrapping_add(1);
+            if !threads.hand_over(Arrival { proxy, socket, peer, place }, turn) {
+                tracing::warn!("all session threads are busy: a connection was closed");
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, client) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let local = stream.local_addr()?;
+                Ok((Socket::Tcp(stream.into_std()?), Peer::Tcp { client, local }))
+            }
+            Self::Unix(listener, SocketFile(path)) => {
+                let (stream, _) = listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+                let peer = Peer::Unix { pid, uid: credentials.uid(), gid: credentials.gid(), path: path.clone() };
+                Ok((Socket::Unix(stream.into_std()?), peer))
+            }
+        }
+    }
+}
+
+async fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_socket {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        // Nobody listens: it is left over.
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
+}
+
+/// Returns when the agent stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}

@@ -1,0 +1,234 @@
+//! Logging in: the server asks, the client answers, and guard passes it on without reading secrets.
+//!
+//! Leaves with a session that is ready for its first statement, or with the server's refusal.
+
+use bytes::Buf;
+use guard_common::audit::v1::SessionStarted;
+use guard_policy::{Principal, Target};
+
+use super::{
+    Attested, Proxy, Served, SessionError, Worker,
+    pending::Pending,
+    pipe::{Event, Pipe},
+    prepared::Names,
+    recorder::{Context, Recorder},
+    refusal::{self, Refusals},
+    relay::Relay,
+    stream::Stream,
+};
+use crate::{
+    decide::{Ruling, Session},
+    sql::Modes,
+    wire::postgres::{
+        Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, Severity, Startup, TransactionStatus,
+        WireError, parameter_status, ready_for_query,
+    },
+};
+
+/// Longest message before the login is through, from either side.
+const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// Authentication requests and answers before it is a loop without end.
+const MAX_ROUNDS: usize = 64;
+
+/// One login.
+pub(super) struct Login<'a> {
+    pub(super) proxy: &'a Proxy,
+    pub(super) worker: &'a Worker,
+    pub(super) attested: &'a Attested<'a>,
+    pub(super) startup: Startup,
+}
+
+/// How a login ended.
+pub(super) enum End<'a> {
+    /// The session can begin.
+    Ready(Box<Relay<'a>>),
+    /// The server refused it, or one side left.
+    Over(Served),
+}
+
+/// What the server has told so far.
+#[derive(Default)]
+struct Told {
+    parameters: Vec<(Vec<u8>, String)>,
+    backend_pid: u32,
+    failure: String,
+    ready: Option<TransactionStatus>,
+}
+
+impl<'a> Login<'a> {
+    /// Relays between `client` and `server`, from the startup packet on.
+    pub(super) async fn relay(self, client: Stream, server: Stream, packet: &[u8]) -> Result<End<'a>, SessionError> {
+        let mut pipe = Pipe::new(client, server);
+        let session = self.session();
+        if self.startup.replication()
+            && let Ruling::Refused(decision) =
+                self.worker.rule(&session, session.scope(), &self.worker.replication_command())
+        {
+            let response = ErrorResponse { severity: Severity::Fatal, ..refusal::by_policy(&decision) };
+            return self.refuse(pipe, decision.policy.clone(), response).await;
+        }
+        pipe.to_server.extend_from_slice(packet);
+        let mut told = Told::default();
+        let mut rounds = 0;
+        while told.ready.is_none() {
+            match pipe.next(true, None).await {
+                Event::Client => {
+                    while pass_answer(&mut pipe)? {
+                        rounds += 1;
+                        if rounds > MAX_ROUNDS {
+                            return Err(WireError::Malformed('p').into());
+                        }
+                    }
+                }
+                Event::Server => while told.ready.is_none() && pass_request(&mut pipe, &mut told)? {},
+                Event::ClientEnded | Event::ServerEnded => return Ok(self.over(pipe, &told).await),
+                Event::Timer => {}
+            }
+        }
+        Ok(End::Ready(Box::new(self.begin(pipe, session, told))))
+    }
+
+    fn session(&self) -> Session {
+        let Proxy { decider, .. } = self.proxy;
+        let server = self.attested.server;
+        Session {
+            principal: Principal::new(&self.attested.workload),
+            target: Target::new(&server.environment, &server.name, server.engine.as_str(), self.startup.database()),
+            mode: decider.mode(&server.name),
+            transport: self.attested.peer.transport(),
+            db_user: self.startup.user().to_owned(),
+            application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn recorder(&self, session: &Session) -> Recorder {
+        let context = Context {
+            connection_id: self.attested.connection.id().to_string(),
+            db_user: session.db_user.clone(),
+            database: self.startup.database().to_owned(),
+            workload: session.principal.name().clone(),
+        };
+        Recorder::new(self.proxy.audit.clone(), context)
+    }
+
+    fn started(&self, told: &Told) -> SessionStarted {
+        let parameter = |name: &[u8]| {
+            told.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        SessionStarted {
+            connection_id: self.attested.connection.id().to_string(),
+            db_user: self.startup.user().to_owned(),
+            database: self.startup.database().to_owned(),
+            application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
+            backend_pid: told.backend_pid,
+            server_version: parameter(b"server_version"),
+            failure: told.failure.clone(),
+        }
+    }
+
+    fn begin(self, pipe: Pipe, session: Session, told: Told) -> Relay<'a> {
+        let recorder = self.recorder(&session);
+        recorder.started(self.started(&told));
+        let mut relay = Relay {
+            proxy: self.proxy,
+            worker: self.worker,
+            pipe,
+            pending: Pending::default(),
+            names: Names::default(),
+            refusals: Refusals::new(),
+            recorder,
+            scope: session.scope(),
+            session,
+            modes: Modes::default(),
+            replication: self.startup.replication(),
+            transaction: told.ready.unwrap_or_default(),
+            passing: 0,
+            dropping: 0,
+            server_passing: 0,
+            skipping: false,
+            finished: false,
+        };
+        for (name, value) in &told.parameters {
+            relay.on_parameter(name, value);
+        }
+        relay
+    }
+
+    /// The login came to nothing: the server said why, or somebody left.
+    async fn over(self, mut pipe: Pipe, told: &Told) -> End<'a> {
+        let failure = if told.failure.is_empty() { "08006".to_owned() } else { told.failure.clone() };
+        let reason = format!("login failed: {failure}");
+        let session = self.session();
+        self.recorder(&session).started(SessionStarted { failure, ..self.started(told) });
+        pipe.finish(super::LAST_WORDS).await;
+        End::Over(Served { reason, ..served(&pipe, 0) })
+    }
+
+    async fn refuse(self, mut pipe: Pipe, policy: String, response: ErrorResponse) -> Result<End<'a>, SessionError> {
+        pipe.to_client.extend_from_slice(&response.encode());
+        let failure = response.code.to_owned();
+        let session = self.session();
+        self.recorder(&session).started(SessionStarted { failure, ..self.started(&Told::default()) });
+        pipe.finish(super::LAST_WORDS).await;
+        Ok(End::Over(Served { reason: format!("refused by policy {policy}"), ..served(&pipe, 0) }))
+    }
+}
+
+/// The sums of a session that is over.
+pub(super) fn served(pipe: &Pipe, statements: u64) -> Served {
+    Served {
+        reason: String::new(),
+        bytes_from_client: pipe.bytes_from_client,
+        bytes_to_client: pipe.bytes_to_client,
+        statements,
+    }
+}
+
+/// Passes one answer of the client on. Its content is a secret and is not looked at.
+fn pass_answer(pipe: &mut Pipe) -> Result<bool, SessionError> {
+    let Some(header) = Header::read(&pipe.from_client, MAX_LOGIN_MESSAGE)? else {
+        return Ok(false);
+    };
+    match Frontend::from_tag(header.tag)? {
+        Frontend::Password | Frontend::Terminate => {}
+        _ => return Err(WireError::Unknown(header.tag.into()).into()),
+    }
+    if pipe.from_client.len() < header.total() {
+        return Ok(false);
+    }
+    pipe.to_server.extend_from_slice(&pipe.from_client[..header.total()]);
+    pipe.from_client.advance(header.total());
+    Ok(true)
+}
+
+/// Passes one message of the server on and keeps what the session will need.
+fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> {
+    let buffer = &pipe.from_server;
+    let Some(header) = Header::read(buffer, MAX_LOGIN_MESSAGE).map_err(SessionError::Server)? else {
+        return Ok(false);
+    };
+    let kind = Backend::from_tag(header.tag).map_err(SessionError::Server)?;
+    let Some(body) = buffer.get(HEADER_BYTES..header.total()) else {
+        return Ok(false);
+    };
+    match kind {
+        Backend::ParameterStatus => {
+            let (name, value) = parameter_status(body).map_err(SessionError::Server)?;
+            told.parameters.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        }
+        Backend::BackendKeyData => {
+            told.backend_pid = body.first_chunk().map(|pid| u32::from_be_bytes(*pid)).unwrap_or_default();
+        }
+        Backend::ErrorResponse => {
+            let fields = ErrorFields::read(body).map_err(SessionError::Server)?;
+            told.failure = String::from_utf8_lossy(fields.code).chars().take(5).collect();
+        }
+        Backend::ReadyForQuery => told.ready = Some(ready_for_query(body).map_err(SessionError::Server)?),
+        Backend::Authentication | Backend::NegotiateProtocolVersion | Backend::NoticeResponse => {}
+        _ => return Err(SessionError::OutOfTurn("a message of a running session")),
+    }
+    pipe.to_client.extend_from_slice(&pipe.from_server[..header.total()]);
+    pipe.from_server.advance(header.total());
+    Ok(true)
+}

@@ -1,0 +1,108 @@
+//! What the sessions of one thread share: the reading of statements and decisions already made. No locks are waited for:
+//! a worker belongs to one thread.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
+
+use crate::{
+    config::ProxyConfig,
+    decide::{Decider, DecisionCache, Ruling, Scope, Session},
+    sql::{Classifier, Limits, Modes, Statement},
+};
+
+/// Large-object functions, which libpq calls by number (`pg_proc.dat`).
+const FUNCTIONS: [(u32, &str); 15] = [
+    (715, "lo_create"),
+    (764, "lo_import"),
+    (765, "lo_export"),
+    (952, "lo_open"),
+    (953, "lo_close"),
+    (954, "loread"),
+    (955, "lowrite"),
+    (956, "lo_lseek"),
+    (957, "lo_creat"),
+    (958, "lo_tell"),
+    (964, "lo_unlink"),
+    (1004, "lo_truncate"),
+    (3170, "lo_lseek64"),
+    (3171, "lo_tell64"),
+    (3172, "lo_truncate64"),
+];
+
+/// One session thread's own. It is never shared, so its lock is never contended.
+#[derive(Debug)]
+pub struct Worker {
+    inner: Mutex<Inner>,
+    unknown: Arc<Statement>,
+    replication: Arc<Statement>,
+    oversized: Arc<Statement>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    classifier: Classifier,
+    decisions: DecisionCache,
+}
+
+impl Worker {
+    /// A worker with empty caches.
+    pub fn new(limits: &ProxyConfig, decider: Arc<Decider>) -> Self {
+        let limits = Limits { max_statement_bytes: limits.max_statement_bytes, ..Limits::default() };
+        Self {
+            inner: Mutex::new(Inner { classifier: Classifier::new(limits), decisions: DecisionCache::new(decider) }),
+            unknown: Arc::new(stand_in(Action::Execute, Object::any(ObjectKind::Unknown), "unknown prepared statement")),
+            replication: Arc::new(stand_in(Action::Replicate, Object::any(ObjectKind::Server), "replication command")),
+            oversized: Arc::new(stand_in(Action::Unreadable, Object::any(ObjectKind::Unknown), "statement over the size limit")),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a statement.
+    pub(super) fn classify(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
+        self.inner().classifier.classify(text, &modes)
+    }
+
+    /// Reads a call of the function with this object id.
+    pub(super) fn classify_function(&self, oid: u32, modes: Modes) -> Arc<Statement> {
+        match FUNCTIONS.iter().find(|(known, _)| *known == oid) {
+            Some((_, name)) => self.classify(format!("SELECT pg_catalog.{name}()").as_bytes(), modes),
+            None => self.classify(format!("SELECT \"function {oid}\"()").as_bytes(), modes),
+        }
+    }
+
+    /// Decides on a statement.
+    pub(super) fn rule(&self, session: &Session, scope: Scope, statement: &Arc<Statement>) -> Ruling {
+        self.inner().decisions.rule(session, scope, statement)
+    }
+
+    /// A prepared statement or portal of which nobody knows the text.
+    pub(super) fn unknown_statement(&self) -> Arc<Statement> {
+        Arc::clone(&self.unknown)
+    }
+
+    /// A command of the walsender.
+    pub(super) fn replication_command(&self) -> Arc<Statement> {
+        Arc::clone(&self.replication)
+    }
+
+    /// A statement that is too long to be read.
+    pub(super) fn oversized(&self) -> Arc<Statement> {
+        Arc::clone(&self.oversized)
+    }
+}
+
+/// Stands for a statement whose text is not known.
+fn stand_in(action: Action, object: Object, text: &str) -> Statement {
+    Statement {
+        text: format!("<{text}>"),
+        fingerprint: String::new(),
+        parse: Parse::None,
+        parts: 1,
+        effects: vec![Effect::new(action, object)],
+        prepared: Vec::new(),
+    }
+}
