@@ -3,7 +3,16 @@
 //! Reads towards the dangerous side: what cannot be read for certain is reported as what it could do. Never panics,
 //! never recurses deeper than the caps allow, never keeps a literal.
 
-use guard_policy::vocabulary::{Effect, Parse};
+mod cache;
+mod effects;
+mod postgres;
+
+use std::sync::Arc;
+
+use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
+use sha2::{Digest, Sha256};
+
+use cache::Cache;
 
 /// What a statement string does: all of its parts together.
 #[derive(Debug)]
@@ -16,7 +25,8 @@ pub struct Statement {
     pub parse: Parse,
     /// Number of statements in the string; 0 for an empty one.
     pub parts: u32,
-    /// Sorted, without repeats.
+    /// Sorted, without repeats. Empty only where there are no parts: what touches no object is a `select` on the
+    /// session.
     pub effects: Vec<Effect>,
     /// Names that SQL-level PREPARE, EXECUTE and DEALLOCATE use.
     pub prepared: Vec<Prepared>,
@@ -34,9 +44,161 @@ pub enum Prepared {
     /// `DEALLOCATE ALL`, `DISCARD ALL`.
     DeallocateAll,
 }
-#[derive(Debug)] pub struct Classifier;
-#[derive(Debug, Default)] pub struct Limits { pub max_statement_bytes: usize }
-#[derive(Clone, Copy, Debug, Default)] pub struct Modes { pub standard_conforming_strings: bool, pub client_encoding: Encoding }
-#[derive(Clone, Copy, Debug, Default)] pub enum Encoding { #[default] Utf8 }
-impl Encoding { pub fn from_name(_n: &str) -> Self { Self::Utf8 } }
-impl Classifier { pub fn new(_l: Limits) -> Self { Self } pub fn classify(&mut self, _t: &[u8], _m: &Modes) -> std::sync::Arc<Statement> { std::sync::Arc::new(Statement{text:String::new(),fingerprint:String::new(),parse:Parse::Full,parts:1,effects:vec![],prepared:vec![]}) } }
+
+/// Caps on what is read and kept. The defaults keep any statement within a stack of 32 MiB, in debug builds too.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longer texts are not read at all.
+    pub max_statement_bytes: usize,
+    /// Texts of more tokens are not read at all.
+    pub max_tokens: usize,
+    /// Deepest nesting of parentheses and comments; deeper is not read at all.
+    pub max_depth: usize,
+    /// A single statement of more tokens, lists of literals shortened, is classified by its tokens.
+    pub max_parse_tokens: usize,
+    /// Most statements kept.
+    pub cache_entries: usize,
+    /// Most bytes kept, roughly.
+    pub cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_statement_bytes: 4 * 1024 * 1024,
+            max_tokens: 1_000_000,
+            max_depth: 96,
+            max_parse_tokens: 4096,
+            cache_entries: 4096,
+            cache_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// What the session's settings say about how text is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// Backslashes are ordinary in `'..'`.
+    pub standard_conforming_strings: bool,
+    /// How the client writes letters beyond ASCII.
+    pub client_encoding: Encoding,
+}
+
+impl Default for Modes {
+    fn default() -> Self {
+        Self { standard_conforming_strings: true, client_encoding: Encoding::Utf8 }
+    }
+}
+
+/// The client's encoding, as far as reading needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// UTF8.
+    Utf8,
+    /// One byte per letter, ASCII within: LATIN1, WIN1252, KOI8R, SQL_ASCII.
+    SingleByteAsciiSafe,
+    /// Anything else; an ASCII byte may be part of a letter.
+    Other,
+}
+
+/// Reads statements for one session thread and remembers what it read.
+#[derive(Debug)]
+pub struct Classifier {
+    limits: Limits,
+    cache: Cache,
+    scratch: postgres::Scratch,
+    key: String,
+}
+
+impl Classifier {
+    /// With an empty cache.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            cache: Cache::new(limits.cache_entries, limits.cache_bytes),
+            scratch: postgres::Scratch::default(),
+            key: String::new(),
+        }
+    }
+
+    /// What `text` does under the session's `modes`. Never fails: what can't be read is [`Parse::None`].
+    pub fn classify(&mut self, text: &[u8], modes: &Modes) -> Arc<Statement> {
+        let Self { limits, cache, scratch, key, .. } = self;
+        if text.len() > limits.max_statement_bytes {
+            return unreadable("longer than the cap", text.len());
+        }
+        let text_length = text.len();
+        let Some(text) = postgres::decode(text, modes) else {
+            return unreadable("not valid in the client's encoding", text_length);
+        };
+        if let Err(error) = scratch.lex(&text, modes, limits) {
+            return if scratch.is_ambiguous() {
+                Arc::new(both_ways(&text, modes, limits))
+            } else {
+                unreadable(&error.to_string(), text_length)
+            };
+        }
+        if scratch.is_ambiguous() {
+            return Arc::new(both_ways(&text, modes, limits));
+        }
+        scratch.spell(key);
+        if let Some(known) = cache.get(key) {
+            return known;
+        }
+        let statement = Arc::new(statement(scratch.read(limits), key, scratch.record_text(limits)));
+        cache.insert(key, &statement);
+        const KEEP: usize = 256 * 1024;
+        key.clear();
+        key.shrink_to(KEEP);
+        statement
+    }
+}
+
+fn statement((findings, parts): (effects::Findings, u32), key: &str, text: String) -> Statement {
+    let parse = findings.parse;
+    let prepared = findings.prepared.clone();
+    Statement { text, fingerprint: fingerprint(key), parse, parts, effects: findings.into_effects(), prepared }
+}
+
+/// Where a literal ends depends on a setting that this text may itself change: both readings count.
+fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
+    let mut findings = effects::Findings::default();
+    let mut parts = 0;
+    let (mut key, mut record) = (String::new(), None);
+    for standard in [modes.standard_conforming_strings, !modes.standard_conforming_strings] {
+        let modes = Modes { standard_conforming_strings: standard, ..*modes };
+        let mut scratch = postgres::Scratch::default();
+        if scratch.lex(text, &modes, limits).is_err() {
+            findings.add_any(Action::Unreadable, ObjectKind::Unknown);
+            findings.at_best(Parse::None);
+            continue;
+        }
+        let (found, count) = scratch.read(limits);
+        findings.merge(found);
+        parts = parts.max(count);
+        if record.is_none() {
+            scratch.spell(&mut key);
+            record = Some(scratch.record_text(limits));
+        }
+    }
+    statement((findings, parts.max(1)), &key, record.unwrap_or_else(|| "-- unreadable".to_owned()))
+}
+
+fn fingerprint(key: &str) -> String {
+    let digest = Sha256::digest(key.as_bytes());
+    hex::encode(digest.get(..8).unwrap_or(&[]))
+}
+
+fn unreadable(reason: &str, length: usize) -> Arc<Statement> {
+    Arc::new(Statement {
+        text: format!("-- unreadable, {length} bytes: {reason}"),
+        fingerprint: fingerprint(reason),
+        parse: Parse::None,
+        parts: 1,
+        effects: vec![Effect::new(Action::Unreadable, Object::any(ObjectKind::Unknown))],
+        prepared: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
