@@ -3,6 +3,7 @@
 //! Enters: what happened, as [`v1`] messages. Leaves: sealed records, and the verdict on a chain. Does no I/O.
 
 pub mod chain;
+pub mod display;
 
 /// Records as messages, generated from `proto/guard/audit/v1/record.proto`.
 pub mod v1 {

@@ -1,2 +1,7 @@
 //! `guard-control`: see [`guard_control::cli`].
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guard_control::cli::main()
+}

@@ -147,7 +147,8 @@ impl Service<Request<Body>> for Services {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        let service =
+            path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         match service {
             Some(<QueryServer<QueryService> as NamedService>::NAME) => self.query.call(request),
             // It answers what it does not know with UNIMPLEMENTED.

@@ -82,7 +82,9 @@ impl Stream {
     async fn talk(&mut self) -> Result<(), Status> {
         let hello = match tokio::time::timeout(HELLO_TIME, self.messages.message()).await {
             Ok(message) => greeting(message?)?,
-            Err(_) => return Err(Status::deadline_exceeded("the first message must be Hello, and come at once")),
+            Err(_) => {
+                return Err(Status::deadline_exceeded("the first message must be Hello, and come at once"));
+            }
         };
         let (agent_id, oldest) = (hello.agent_id.clone(), hello.oldest_sequence);
         let mut session = self

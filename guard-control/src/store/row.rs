@@ -69,9 +69,9 @@ impl Row {
 }
 
 fn columns(record: Record) -> Columns {
-    let at = record.at.map_or(0, |at| {
-        at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos) / 1_000)
-    });
+    let at = record
+        .at
+        .map_or(0, |at| at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos) / 1_000));
     let mut columns = match record.body {
         Some(Body::ConnectionOpened(connection)) => of_connection(connection),
         Some(Body::Statement(statement)) => of_statement(statement),

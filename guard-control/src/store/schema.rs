@@ -60,7 +60,8 @@ const MIGRATIONS: [&str; 1] = [
 /// Brings the database up to the version of this program.
 pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    let version: usize = transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
+    let version: usize =
+        transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
     check(version)?;
     for migration in &MIGRATIONS[version..] {
         transaction.execute_batch(migration)?;

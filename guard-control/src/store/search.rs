@@ -245,7 +245,8 @@ fn page(connection: &Connection, filter: &Filter, limit: usize) -> Result<Decisi
         limit + 1
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(filter.values.iter().map(|value| value as &dyn ToSql)))?;
+    let mut rows =
+        statement.query(params_from_iter(filter.values.iter().map(|value| value as &dyn ToSql)))?;
     let mut answer = DecisionsResponse::default();
     let (mut bytes, mut last) = (0, None);
     while let Some(row) = rows.next()? {

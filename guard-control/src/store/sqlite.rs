@@ -102,7 +102,9 @@ impl Writer {
         for command in group.drain(..) {
             let savepoint = transaction.savepoint()?;
             answers.push(match command {
-                Command::Hello(hello, reply) => Answer::Hello(in_savepoint(savepoint, |at| greet(at, &hello)), reply),
+                Command::Hello(hello, reply) => {
+                    Answer::Hello(in_savepoint(savepoint, |at| greet(at, &hello)), reply)
+                }
                 Command::Append(batch, reply) => {
                     let mut result = in_savepoint(savepoint, |at| append(at, &batch));
                     if let Ok(Err(refused)) = &result
@@ -110,7 +112,10 @@ impl Writer {
                     {
                         result = Err(error);
                     }
-                    Answer::Append(result.map(|outcome| outcome.unwrap_or_else(Refused::into_appended)), reply)
+                    Answer::Append(
+                        result.map(|outcome| outcome.unwrap_or_else(Refused::into_appended)),
+                        reply,
+                    )
                 }
             });
             // A full disk makes SQLite roll back everything, and what follows would run outside of the transaction.
@@ -132,8 +137,12 @@ impl Answer {
     fn send(self, committed: bool) {
         // Whoever has gone away asks again.
         match self {
-            Self::Hello(result, reply) => _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) }),
-            Self::Append(result, reply) => _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) }),
+            Self::Hello(result, reply) => {
+                _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
+            }
+            Self::Append(result, reply) => {
+                _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
+            }
         }
     }
 }
@@ -303,8 +312,9 @@ fn skip_hole(
         return Ok(0);
     }
     let last = oldest - 1;
-    let mut insert =
-        at.prepare_cached("INSERT INTO holes (agent, first, last, previous, found) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut insert = at.prepare_cached(
+        "INSERT INTO holes (agent, first, last, previous, found) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
     insert.execute(params![agent, expected.cast_signed(), last.cast_signed(), &first.previous[..], now()])?;
     tracing::warn!(first = expected, last, "records were deleted on the agent's host before they were sent");
     *head = Head { sequence: last, hash: previous };
