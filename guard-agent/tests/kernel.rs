@@ -226,8 +226,12 @@ fn earlier_programs_of_a_process_are_in_its_ancestry() {
     finish(child);
     let workload = sensor.one().workload;
     assert_eq!(workload.pid, pid);
-    let chain: Vec<(u32, &str)> =
-        workload.ancestry.iter().take(3).map(|ancestor| (ancestor.pid, ancestor.executable.as_str())).collect();
+    let chain: Vec<(u32, &str)> = workload
+        .ancestry
+        .iter()
+        .take(3)
+        .map(|ancestor| (ancestor.pid, ancestor.executable.as_str()))
+        .collect();
     let (env, shell) = (executable_of("/usr/bin/env"), executable_of("/bin/bash"));
     assert_eq!(chain[0], (pid, env.as_str()));
     assert_eq!(chain[1], (pid, shell.as_str()));

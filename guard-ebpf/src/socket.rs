@@ -8,6 +8,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     EbpfContext,
     bindings::{
+        BPF_F_NO_PREALLOC,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
@@ -41,6 +42,10 @@ static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192
 /// Local clients of watched ports. The agent reads it when its proxy accepts.
 #[map]
 static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Cookies of the sockets that were reported as accepted: other programs may ask for the end of other sockets.
+#[map]
+static OPEN: HashMap<u64, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
 /// A local process connects over IPv4.
 #[cgroup_sock_addr(connect4)]
@@ -104,6 +109,9 @@ fn on_accept(ctx: &SockOpsContext) {
     let Some((local, remote)) = addresses(ctx) else { return };
     let flow = flow(ctx, (remote, remote_port(ctx)), (local, local_port(ctx)));
     let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let _ = OPEN.insert(&cookie, &1, 0);
     let Some(mut entry) = reserve::<AcceptedEvent>(EventKind::Accepted) else { return };
     // SAFETY: the entry is copied at once.
     let client = match unsafe { CLIENTS.get(&flow) } {
@@ -112,9 +120,8 @@ fn on_accept(ctx: &SockOpsContext) {
     };
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
-        // SAFETY: the helpers take the program's own context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        // SAFETY: as above.
+        cookie,
+        // SAFETY: the helper takes the program's own context.
         namespace: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         flow,
         client,
@@ -127,13 +134,17 @@ fn on_state(ctx: &SockOpsContext) {
     if ctx.arg(1) != BPF_TCP_CLOSE {
         return;
     }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if OPEN.remove(&cookie).is_err() {
+        return;
+    }
     // SAFETY: fields of the program's own context.
     let (received, acked) = unsafe { ((*ctx.ops).bytes_received, (*ctx.ops).bytes_acked) };
     let Some(mut entry) = reserve::<ClosedEvent>(EventKind::Closed) else { return };
     entry.write(ClosedEvent {
         header: header(EventKind::Closed),
-        // SAFETY: the helper takes the program's own context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        cookie,
         received,
         acked,
         previous_state: ctx.arg(0),

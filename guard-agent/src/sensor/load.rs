@@ -266,7 +266,9 @@ mod tests {
     use super::chain;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("it failed: {0}. Verifier output: 1: (61) r1 = r2\ninvalid access\nstack depth 8\nprocessed 9 insns\n")]
+    #[error(
+        "it failed: {0}. Verifier output: 1: (61) r1 = r2\ninvalid access\nstack depth 8\nprocessed 9 insns\n"
+    )]
     struct Refused(#[source] std::io::Error);
 
     #[test]
