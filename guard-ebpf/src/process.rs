@@ -10,13 +10,16 @@ use aya_ebpf::{
 };
 use guard_common::kernel::{
     EventKind,
-    process::{ARGV_LEN, ExecEvent, ExitEvent, ForkEvent, PATH_LEN},
+    process::{ARGV_LEN, ExecEvent, ExitEvent, ForkEvent, NAME_LEN, PATH_LEN},
 };
 
 use crate::{
     events::{header, reserve},
     read::{member_or, offset, task_info},
 };
+
+/// Names and mounts on the way from a program to the root.
+const MAX_STEPS: usize = 32;
 
 /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
@@ -29,7 +32,6 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     unsafe {
         (&raw mut (*event).header).write(header(EventKind::Exec));
         (&raw mut (*event).task).write(task_info(task));
-        (&raw mut (*event).reserved).write(0);
     }
     read_path(&mut entry, binprm);
     read_argv(&mut entry, task);
@@ -37,18 +39,55 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Walks from the program file up to the root of its mounts, as d_path does.
 #[inline(always)]
 fn read_path(entry: &mut RingBufEntry<ExecEvent>, binprm: u64) {
     let event = entry.as_mut_ptr();
-    let name: u64 = member_or(binprm, offset!(binprm_interp), 0);
-    // SAFETY: the length is that of the field; the helper checks the source.
-    let read = unsafe {
-        bpf_probe_read_kernel_str((&raw mut (*event).path).cast(), PATH_LEN as u32, name as *const _)
-    };
-    // The helper counts the final zero byte.
-    let kept = if read > 0 && read <= PATH_LEN as i64 { read as u32 - 1 } else { 0 };
-    // SAFETY: a field of the reserved entry.
-    unsafe { (&raw mut (*event).path_kept).write(kept) };
+    let file: u64 = member_or(binprm, offset!(binprm_file), 0);
+    let path = file + u64::from(offset!(file_path));
+    let mut mount: u64 = member_or(path, offset!(path_mnt), 0);
+    let mut dentry: u64 = member_or(path, offset!(path_dentry), 0);
+    let mut kept = 0_u64;
+    let mut truncated = 1_u32;
+    for _ in 0..MAX_STEPS {
+        // Room for the longest name: the verifier wants a bound that does not depend on what was read.
+        if kept > (PATH_LEN - NAME_LEN) as u64 {
+            break;
+        }
+        if dentry == member_or(mount, offset!(vfsmount_root), 0) {
+            // The root of a mount stands for the folder on which it is mounted.
+            let inner = mount.wrapping_sub(u64::from(offset!(mount_mnt)));
+            let parent: u64 = member_or(inner, offset!(mount_parent), 0);
+            if parent == inner || parent == 0 {
+                truncated = 0;
+                break;
+            }
+            dentry = member_or(inner, offset!(mount_mountpoint), 0);
+            mount = parent + u64::from(offset!(mount_mnt));
+            continue;
+        }
+        let name: u64 = member_or(dentry + u64::from(offset!(dentry_name)), offset!(qstr_name), 0);
+        // SAFETY: the bound above leaves room for NAME_LEN bytes; the helper checks the source.
+        let read = unsafe {
+            let to = (&raw mut (*event).path).cast::<u8>().add(kept as usize);
+            bpf_probe_read_kernel_str(to.cast(), NAME_LEN as u32, name as *const _)
+        };
+        if read <= 0 || read > NAME_LEN as i64 {
+            break;
+        }
+        kept += read as u64;
+        let parent: u64 = member_or(dentry, offset!(dentry_parent), 0);
+        if parent == dentry || parent == 0 {
+            truncated = 0; // A file without a folder, such as that of memfd_create.
+            break;
+        }
+        dentry = parent;
+    }
+    // SAFETY: fields of the reserved entry.
+    unsafe {
+        (&raw mut (*event).path_kept).write(kept as u32);
+        (&raw mut (*event).path_truncated).write(truncated);
+    }
 }
 
 #[inline(always)]

@@ -3,9 +3,12 @@
 //! connect4 and connect6 run in the client and know it; its port is chosen later. sock_ops then knows both ends,
 //! and the server's side of a local connection finds the client by them.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{
+        BPF_F_NO_PREALLOC,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
@@ -39,6 +42,10 @@ static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192
 /// Local clients of watched ports. The agent reads it when its proxy accepts.
 #[map]
 static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Cookies of the sockets that were reported as accepted: other programs may ask for the end of other sockets.
+#[map]
+static OPEN: HashMap<u64, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
 /// A local process connects over IPv4.
 #[cgroup_sock_addr(connect4)]
@@ -102,6 +109,9 @@ fn on_accept(ctx: &SockOpsContext) {
     let Some((local, remote)) = addresses(ctx) else { return };
     let flow = flow(ctx, (remote, remote_port(ctx)), (local, local_port(ctx)));
     let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let _ = OPEN.insert(&cookie, &1, 0);
     let Some(mut entry) = reserve::<AcceptedEvent>(EventKind::Accepted) else { return };
     // SAFETY: the entry is copied at once.
     let client = match unsafe { CLIENTS.get(&flow) } {
@@ -110,9 +120,8 @@ fn on_accept(ctx: &SockOpsContext) {
     };
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
-        // SAFETY: the helpers take the program's own context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        // SAFETY: as above.
+        cookie,
+        // SAFETY: the helper takes the program's own context.
         namespace: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         flow,
         client,
@@ -125,13 +134,17 @@ fn on_state(ctx: &SockOpsContext) {
     if ctx.arg(1) != BPF_TCP_CLOSE {
         return;
     }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if OPEN.remove(&cookie).is_err() {
+        return;
+    }
     // SAFETY: fields of the program's own context.
     let (received, acked) = unsafe { ((*ctx.ops).bytes_received, (*ctx.ops).bytes_acked) };
     let Some(mut entry) = reserve::<ClosedEvent>(EventKind::Closed) else { return };
     entry.write(ClosedEvent {
         header: header(EventKind::Closed),
-        // SAFETY: the helper takes the program's own context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        cookie,
         received,
         acked,
         previous_state: ctx.arg(0),
@@ -160,10 +173,37 @@ fn remote_port(ctx: &SockOpsContext) -> u16 {
 /// Local and remote address, IPv4 in its IPv6 form: so a socket of either family gives the same key.
 #[inline(always)]
 fn addresses(ctx: &SockOpsContext) -> Option<([u8; 16], [u8; 16])> {
+    // All of them before the choice, and volatile: a load whose place in the context depends on a condition is
+    // refused by the verifier, and that is what the compiler would make of it.
+    // SAFETY: fields of the program's own context.
+    let (local4, remote4, local6, remote6) = unsafe {
+        (
+            read_volatile(&raw const (*ctx.ops).local_ip4),
+            read_volatile(&raw const (*ctx.ops).remote_ip4),
+            words(&raw const (*ctx.ops).local_ip6),
+            words(&raw const (*ctx.ops).remote_ip6),
+        )
+    };
     match ctx.family() {
-        AF_INET => Some((mapped(ctx.local_ip4()), mapped(ctx.remote_ip4()))),
-        AF_INET6 => Some((bytes(ctx.local_ip6()), bytes(ctx.remote_ip6()))),
+        AF_INET => Some((mapped(local4), mapped(remote4))),
+        AF_INET6 => Some((bytes(local6), bytes(remote6))),
         _ => None,
+    }
+}
+
+/// # Safety
+/// `address` must be a field of the program's own context.
+#[inline(always)]
+unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
+    let first: *const u32 = address.cast();
+    // SAFETY: four words, by the field's type; one load each, since the context takes no wider ones.
+    unsafe {
+        [
+            read_volatile(first),
+            read_volatile(first.add(1)),
+            read_volatile(first.add(2)),
+            read_volatile(first.add(3)),
+        ]
     }
 }
 

@@ -21,12 +21,22 @@ impl Image {
         let path = event.path.get(..event.path_kept as usize).unwrap_or_default();
         let argv = event.argv.get(..event.argv_kept as usize).unwrap_or_default();
         Self {
-            executable: String::from_utf8_lossy(path).into_owned(),
+            executable: joined(path, event.path_truncated != 0),
             argv: arguments(argv),
             argv_truncated: event.argv_bytes > event.argv_kept,
             comm: comm(&event.task.comm),
         }
     }
+}
+
+/// The path whose names are given from the last to the first, each ended by a zero byte.
+fn joined(names: &[u8], truncated: bool) -> String {
+    let mut path = if truncated { "/...".to_owned() } else { String::new() };
+    for name in arguments(names).iter().rev().filter(|name| *name != "/") {
+        path.push('/');
+        path.push_str(name);
+    }
+    path
 }
 
 /// Splits the kernel's form of an argument vector, in which a zero byte ends every argument.
@@ -46,7 +56,7 @@ pub fn comm(bytes: &[u8; COMM_LEN]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{arguments, comm};
+    use super::{arguments, comm, joined};
 
     #[test]
     fn keeps_empty_arguments() {
@@ -62,6 +72,14 @@ mod tests {
     #[test]
     fn replaces_bytes_that_are_not_text() {
         assert_eq!(arguments(b"a\xff\0"), ["a\u{fffd}"]);
+    }
+
+    #[test]
+    fn joins_a_path_from_its_end() {
+        assert_eq!(joined(b"psql\0bin\0usr\0", false), "/usr/bin/psql");
+        assert_eq!(joined(b"psql\0bin\0", true), "/.../bin/psql");
+        assert_eq!(joined(b"memfd:x\0", false), "/memfd:x");
+        assert_eq!(joined(b"", false), "");
     }
 
     #[test]

@@ -429,9 +429,20 @@ impl Worker {
     }
 }
 
-/// Payload bytes of a connection.
+/// Payload bytes of a connection. The kernel's counters take the end of a direction (FIN) for one more byte, and
+/// the state before the end tells which ones there were. One case stays open: in FIN-WAIT-2 the client's may have
+/// been counted; it is not where the server closes first.
 fn payload(event: &ClosedEvent) -> Bytes {
-    Bytes { from_client: event.received, to_client: event.acked }
+    const FIN_WAIT_2: u32 = 5;
+    const CLOSE_WAIT: u32 = 8;
+    const LAST_ACK: u32 = 9;
+    const CLOSING: u32 = 11;
+    let client_ended = matches!(event.previous_state, CLOSE_WAIT | LAST_ACK | CLOSING);
+    let server_ended = matches!(event.previous_state, FIN_WAIT_2 | LAST_ACK | CLOSING);
+    Bytes {
+        from_client: event.received.saturating_sub(client_ended.into()),
+        to_client: event.acked.saturating_sub(server_ended.into()),
+    }
 }
 
 fn unix_path(path: &UnixPath) -> PathBuf {

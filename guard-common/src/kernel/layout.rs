@@ -66,7 +66,17 @@ layout! {
     kernfs_node_id = ["kernfs_node"."id"],
     mm_arg_start = ["mm_struct"."arg_start"],
     mm_arg_end = ["mm_struct"."arg_end"],
-    binprm_interp = ["linux_binprm"."interp"],
+    binprm_file = ["linux_binprm"."file"],
+    file_path = ["file"."f_path"],
+    path_mnt = ["path"."mnt"],
+    path_dentry = ["path"."dentry"],
+    vfsmount_root = ["vfsmount"."mnt_root"],
+    mount_mnt = ["mount"."mnt"],
+    mount_parent = ["mount"."mnt_parent"],
+    mount_mountpoint = ["mount"."mnt_mountpoint"],
+    dentry_parent = ["dentry"."d_parent"],
+    dentry_name = ["dentry"."d_name"],
+    qstr_name = ["qstr"."name"],
     nsproxy_mnt = ["nsproxy"."mnt_ns"],
     nsproxy_net = ["nsproxy"."net_ns"],
     mnt_namespace_ns = ["mnt_namespace"."ns"],
@@ -110,7 +120,10 @@ impl Layout {
             && self.cred_uid != ABSENT
             && self.task_mm != ABSENT
             && self.mm_arg_start != ABSENT
-            && self.binprm_interp != ABSENT
+            && self.binprm_file != ABSENT
+            && self.file_path != ABSENT
+            && self.dentry_parent != ABSENT
+            && self.mount_parent != ABSENT
     }
 
     /// Everything that the unix socket programs need is there.

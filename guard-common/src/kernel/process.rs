@@ -3,7 +3,9 @@
 use super::EventHeader;
 
 /// Bytes of an executable's path that are kept.
-pub const PATH_LEN: usize = 256;
+pub const PATH_LEN: usize = 512;
+/// Longest name of a file that the kernel takes, with its final zero byte.
+pub const NAME_LEN: usize = 256;
 /// Bytes of the argument vector that are kept.
 pub const ARGV_LEN: usize = 1024;
 /// `TASK_COMM_LEN` of the kernel.
@@ -57,11 +59,12 @@ pub struct ExecEvent {
     pub argv_bytes: u32,
     /// Bytes of [`ExecEvent::argv`] that are filled.
     pub argv_kept: u32,
-    /// Bytes of [`ExecEvent::path`] that are filled, without a final zero byte.
+    /// Bytes of [`ExecEvent::path`] that are filled.
     pub path_kept: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// The program file as it was named to the kernel; for scripts, the interpreter.
+    /// 1 where names are missing between the root and the last one in [`ExecEvent::path`].
+    pub path_truncated: u32,
+    /// Names on the way from the program file up to the root, each ended by a zero byte; for scripts, of the
+    /// interpreter. Read from the file that was opened, so that no link can be changed behind it.
     pub path: [u8; PATH_LEN],
     /// Arguments, each ended by a zero byte.
     pub argv: [u8; ARGV_LEN],
