@@ -1,0 +1,3 @@
+//! End to end: real servers, real clients, the real kernel. One module per scenario.
+
+mod harness;
