@@ -27,8 +27,10 @@ pub struct AgentConfig {
     pub policies: Option<PathBuf>,
     /// The control plane, as `http://..`.
     pub control: Option<String>,
-    /// Further TOML, after everything else.
+    /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
+    /// The agent's program, where it is not the one of this build.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for AgentConfig {
@@ -39,6 +41,7 @@ impl Default for AgentConfig {
             policies: None,
             control: None,
             extra: String::new(),
+            program: None,
         }
     }
 }
@@ -80,6 +83,7 @@ pub struct Agent {
     server: Server,
     folder: Folder,
     listen: SocketAddr,
+    program: PathBuf,
 }
 
 impl Agent {
@@ -88,14 +92,15 @@ impl Agent {
         let folder = Folder::new("agent")?;
         let listen = ports::free()?;
         folder.write("guard.toml", &config.to_toml(&folder, postgres, listen))?;
-        let server = launch(&folder)?;
-        Ok(Self { server, folder, listen })
+        let program = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
+        let server = launch(&program, &folder)?;
+        Ok(Self { server, folder, listen, program })
     }
 
     /// Ends it in good order, and starts it again with the same state.
     pub fn restart(&mut self) -> Result<()> {
         self.server.stop()?;
-        self.server = launch(&self.folder)?;
+        self.server = launch(&self.program, &self.folder)?;
         Ok(())
     }
 
@@ -141,7 +146,7 @@ impl Agent {
 
     /// The command line: `guard-agent <arguments> --config ..`.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binaries::path("guard-agent")?);
+        let mut command = Command::new(&self.program);
         command.args(arguments).arg("--config").arg(self.config());
         Ok(command)
     }
@@ -177,11 +182,11 @@ impl Agent {
 }
 
 /// Starts the agent on the configuration in `folder` and waits for its line that it is ready.
-fn launch(folder: &Folder) -> Result<Server> {
+fn launch(program: &Path, folder: &Folder) -> Result<Server> {
     let log = folder.join("agent.log");
     // A restart writes into the same log: only a new line counts.
     let before = ready_lines(&std::fs::read_to_string(&log).unwrap_or_default());
-    let mut command = Command::new(binaries::path("guard-agent")?);
+    let mut command = Command::new(program);
     command.args(["run", "--config"]).arg(folder.join("guard.toml"));
     let mut server = Server::start("guard-agent", command, &log, Signal::SIGTERM)?;
     server
