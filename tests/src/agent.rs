@@ -27,6 +27,8 @@ pub struct AgentConfig {
     pub policies: Option<PathBuf>,
     /// The control plane, as `http://..`.
     pub control: Option<String>,
+    /// Where the proxy listens; a free port where it is not said.
+    pub listen: Option<SocketAddr>,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -40,6 +42,7 @@ impl Default for AgentConfig {
             ebpf: skip::ebpf_possible(),
             policies: None,
             control: None,
+            listen: None,
             extra: String::new(),
             program: None,
         }
@@ -90,7 +93,7 @@ impl Agent {
     /// Starts one and waits until it is attached and listens.
     pub fn start(config: &AgentConfig, postgres: &Postgres) -> Result<Self> {
         let folder = Folder::new("agent")?;
-        let listen = ports::free()?;
+        let listen = config.listen.map_or_else(ports::free, Ok)?;
         folder.write("guard.toml", &config.to_toml(&folder, postgres, listen))?;
         let program = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
         let server = launch(&program, &folder)?;
@@ -142,6 +145,11 @@ impl Agent {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.folder.join("guard.toml")
+    }
+
+    /// The folder of its journal and its identity.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     /// The command line: `guard-agent <arguments> --config ..`.

@@ -3,8 +3,12 @@
 use std::{net::SocketAddr, path::Path, process::Command};
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
-use crate::run::{self, CLIENT_LIMIT, Finished};
+use crate::{
+    Server,
+    run::{self, CLIENT_LIMIT, Finished},
+};
 
 /// How to reach a server with psql.
 #[derive(Clone, Debug)]
@@ -82,6 +86,13 @@ impl Psql {
         let mut command = self.command();
         command.args(["-A", "-t", "-q"]);
         run::run(command, lines, CLIENT_LIMIT)
+    }
+
+    /// Starts one statement and does not wait for it: a client that is still there. `log` takes its output.
+    pub fn start(&self, sql: &str, log: &Path) -> Result<Server> {
+        let mut command = self.command();
+        command.args(["-A", "-t", "-q", "-c", sql]);
+        Server::start("psql", command, log, Signal::SIGTERM)
     }
 
     /// Runs a script with the output that a person sees, and errors of ordinary length.
