@@ -1,3 +1,153 @@
 //! The kernel side in userspace: loads what this kernel offers, reads the ring buffer, yields typed events.
 //!
-//! It is the only room with kernel handles. It parses nothing that a database peer wrote.
+//! It is the only room with kernel handles. It parses nothing that a database peer wrote. A thread of its own
+//! works; the rest of the agent holds a [`SensorHandle`] and receives [`SensorEvent`]s, both owned messages, so
+//! that it can become a process of its own.
+
+mod aligned;
+mod btf;
+mod decode;
+mod event;
+mod flow;
+mod host;
+mod kernel;
+mod load;
+mod poller;
+mod sockets;
+mod unix_table;
+mod worker;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    time::Duration,
+};
+
+use guard_common::audit::v1::{SensorState, workload::Evidence};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    config::{IdentityConfig, SensorConfig},
+    identity::{Identifier, Workload},
+};
+
+pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
+pub use host::cgroup_root;
+pub use load::{Capabilities, probe};
+pub use sockets::{Listener, UnixListener, listeners, owners, unix_listeners};
+use worker::{Command, Worker};
+
+/// Events that may wait for the connection table.
+const EVENT_QUEUE: usize = 16_384;
+/// Questions that may wait for the sensor.
+const COMMAND_QUEUE: usize = 4_096;
+/// How long a connection waits to learn who it is.
+const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+
+/// Why there is no sensor.
+#[derive(Debug, thiserror::Error)]
+pub enum SensorError {
+    /// `sensor.required` is set and the kernel side does not work.
+    #[error(
+        "the eBPF programs cannot be loaded and `sensor.required` is set: {0}; \
+         run `guard-agent doctor` to see what is missing"
+    )]
+    Required(String),
+    /// `sensor.ring_kib` is not one that the kernel takes.
+    #[error("`sensor.ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
+    RingSize(u32),
+    /// The thread could not be started.
+    #[error("the sensor's thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Asks the sensor. Cheap to clone; the sensor ends with the last handle.
+#[derive(Clone, Debug)]
+pub struct SensorHandle {
+    commands: SyncSender<Command>,
+    wake: Arc<OwnedFd>,
+    state: Arc<Mutex<SensorState>>,
+}
+
+impl SensorHandle {
+    /// Who is at the client's end of a TCP connection that the proxy accepted: `client` and `local` are the ends as
+    /// the accepted socket tells them. Always answers, with the best evidence there is in time.
+    pub async fn attest_tcp(&self, client: SocketAddr, local: SocketAddr) -> Arc<Workload> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::AttestTcp { client, local, reply });
+        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+            Ok(Ok(workload)) => workload,
+            Ok(Err(_)) | Err(_) => Identifier::remote(client.ip()),
+        }
+    }
+
+    /// Who is at the other end of a unix socket that the proxy accepted, by its `SO_PEERCRED`.
+    pub async fn attest_unix(&self, pid: u32, uid: u32, gid: u32) -> Arc<Workload> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::AttestUnix { pid, uid, gid, reply });
+        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+            Ok(Ok(workload)) => workload,
+            Ok(Err(_)) | Err(_) => Arc::new(Workload {
+                evidence: Evidence::Reported.into(),
+                pid,
+                uid,
+                gid,
+                euid: uid,
+                ..Workload::default()
+            }),
+        }
+    }
+
+    /// Watches these ports and sockets from now on, and no others. Returns when the kernel side does (at once, or
+    /// after 200 ms where the sensor is busy; it follows then).
+    pub fn watch(&self, watch: Watch) {
+        let (done, applied) = std::sync::mpsc::sync_channel(1);
+        self.ask(Command::Watch { watch, done });
+        let _ = applied.recv_timeout(ANSWER_WITHIN);
+    }
+
+    /// What the sensor can see right now.
+    pub fn state(&self) -> SensorState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A full queue drops the question; who asked gets the fallback.
+    fn ask(&self, command: Command) {
+        if self.commands.try_send(command).is_ok() {
+            let _ = nix::unistd::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Starts the sensor: attaches first, then learns what already runs.
+pub fn start(
+    config: &SensorConfig,
+    identity: &IdentityConfig,
+) -> Result<(SensorHandle, mpsc::Receiver<SensorEvent>), SensorError> {
+    if !config.ring_kib.is_power_of_two() || !(64..=1_048_576).contains(&config.ring_kib) {
+        return Err(SensorError::RingSize(config.ring_kib));
+    }
+    let loaded = load::load(config);
+    if config.required
+        && let Some(reason) = loaded.essential_failure()
+    {
+        return Err(SensorError::Required(reason));
+    }
+    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+    let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
+    let wake = Arc::new(host::event_fd()?);
+    let state = Arc::new(Mutex::new(loaded.state.clone()));
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state: Arc::clone(&state) };
+    let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
+    std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
+    Ok((handle, receiver))
+}
+
+/// Whether `address` can only be this host's own.
+fn is_own(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        ip if ip.is_loopback() => true,
+        ip => host::local_addresses().contains(&ip),
+    }
+}

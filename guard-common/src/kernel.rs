@@ -1,4 +1,87 @@
-//! Structures that the eBPF programs and the agent share: `repr(C)`, no std, no pointers.
+//! Structures that the eBPF programs and the agent share: `repr(C)`, no std, no pointers, no padding.
+//!
+//! One file per kind of event, with the same stem as the program that writes it. Every event begins with an
+//! [`EventHeader`]; the kinds double as indices into the drop counters.
+
+pub mod cgroup;
+pub mod layout;
+#[cfg(feature = "user")]
+mod pod;
+pub mod process;
+pub mod socket;
+pub mod unix;
 
 /// Longest path of a unix socket that the kernel takes (`sun_path`), in bytes.
 pub const UNIX_PATH_LEN: usize = 108;
+
+/// What an event in the ring buffer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// [`process::ExecEvent`].
+    Exec = 0,
+    /// [`process::ForkEvent`].
+    Fork = 1,
+    /// [`process::ExitEvent`].
+    Exit = 2,
+    /// [`cgroup::CgroupEvent`].
+    Cgroup = 3,
+    /// [`socket::AcceptedEvent`].
+    Accepted = 4,
+    /// [`socket::ClosedEvent`].
+    Closed = 5,
+    /// [`unix::UnixAcceptedEvent`].
+    UnixAccepted = 6,
+}
+
+impl EventKind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [Self; 7] =
+        [Self::Exec, Self::Fork, Self::Exit, Self::Cgroup, Self::Accepted, Self::Closed, Self::UnixAccepted];
+
+    /// The kind with that number.
+    pub fn from_u32(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// Its name in messages and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Fork => "fork",
+            Self::Exit => "exit",
+            Self::Cgroup => "cgroup",
+            Self::Accepted => "accepted",
+            Self::Closed => "closed",
+            Self::UnixAccepted => "unix-accepted",
+        }
+    }
+}
+
+/// How every event begins.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct EventHeader {
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// `CLOCK_MONOTONIC` nanoseconds at which it happened.
+    pub at_ns: u64,
+}
+
+/// Names of the maps, as both sides know them.
+pub mod maps {
+    /// The one ring buffer for all events.
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU count of events that found the ring buffer full, by [`super::EventKind`].
+    pub const DROPS: &str = "DROPS";
+    /// Port (host order, `u16`) to [`super::socket::watch`] bits.
+    pub const WATCHED_PORTS: &str = "WATCHED_PORTS";
+    /// [`super::unix::UnixPath`] to 1.
+    pub const WATCHED_PATHS: &str = "WATCHED_PATHS";
+    /// Socket cookie to [`super::process::TaskInfo`], between connect and the choice of the local port.
+    pub const CONNECTING: &str = "CONNECTING";
+    /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.
+    pub const CLIENTS: &str = "CLIENTS";
+}

@@ -1,0 +1,98 @@
+//! Bytes of the ring buffer enter, events leave. The bytes come from guard's own programs, but are checked for
+//! length all the same.
+
+use guard_common::kernel::{
+    EventHeader, EventKind,
+    cgroup::CgroupEvent,
+    process::{ExecEvent, ExitEvent, ForkEvent},
+    socket::{AcceptedEvent, ClosedEvent},
+    unix::UnixAcceptedEvent,
+};
+
+/// An event as the kernel side wrote it.
+#[derive(Debug)]
+pub enum KernelEvent {
+    /// A new image.
+    Exec(Box<ExecEvent>),
+    /// A new process.
+    Fork(ForkEvent),
+    /// The end of a process.
+    Exit(ExitEvent),
+    /// A new cgroup.
+    Cgroup(Box<CgroupEvent>),
+    /// A TCP connection.
+    Accepted(AcceptedEvent),
+    /// Its end.
+    Closed(ClosedEvent),
+    /// A connection on a unix socket.
+    UnixAccepted(UnixAcceptedEvent),
+}
+
+/// Structures of integers and arrays of them alone.
+///
+/// # Safety
+/// Every bit pattern must be valid.
+unsafe trait Plain: Copy {}
+// SAFETY: integers alone, here and below.
+unsafe impl Plain for EventHeader {}
+// SAFETY: as above.
+unsafe impl Plain for ExecEvent {}
+// SAFETY: as above.
+unsafe impl Plain for ForkEvent {}
+// SAFETY: as above.
+unsafe impl Plain for ExitEvent {}
+// SAFETY: as above.
+unsafe impl Plain for CgroupEvent {}
+// SAFETY: as above.
+unsafe impl Plain for AcceptedEvent {}
+// SAFETY: as above.
+unsafe impl Plain for ClosedEvent {}
+// SAFETY: as above.
+unsafe impl Plain for UnixAcceptedEvent {}
+
+/// The event in `bytes`; nothing for what is too short or of an unknown kind.
+pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
+    let header: EventHeader = read(bytes)?;
+    Some(match EventKind::from_u32(header.kind)? {
+        EventKind::Exec => KernelEvent::Exec(Box::new(read(bytes)?)),
+        EventKind::Fork => KernelEvent::Fork(read(bytes)?),
+        EventKind::Exit => KernelEvent::Exit(read(bytes)?),
+        EventKind::Cgroup => KernelEvent::Cgroup(Box::new(read(bytes)?)),
+        EventKind::Accepted => KernelEvent::Accepted(read(bytes)?),
+        EventKind::Closed => KernelEvent::Closed(read(bytes)?),
+        EventKind::UnixAccepted => KernelEvent::UnixAccepted(read(bytes)?),
+    })
+}
+
+fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
+    let bytes = bytes.get(..size_of::<T>())?;
+    // SAFETY: as many bytes as the type has, and every bit pattern is valid.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KernelEvent, decode};
+
+    #[test]
+    fn takes_what_is_long_enough() {
+        let mut bytes = vec![0_u8; 32];
+        bytes[0] = 2;
+        bytes[24] = 7;
+        assert!(matches!(decode(&bytes), Some(KernelEvent::Exit(event)) if event.pid == 7));
+    }
+
+    #[test]
+    fn refuses_what_is_short_or_unknown() {
+        for length in 0..32 {
+            let mut bytes = vec![0_u8; length];
+            if let Some(kind) = bytes.first_mut() {
+                *kind = 2;
+            }
+            assert!(decode(&bytes).is_none());
+        }
+        let mut unknown = vec![0_u8; 4096];
+        unknown[0] = 99;
+        assert!(decode(&unknown).is_none());
+    }
+}

@@ -1,0 +1,66 @@
+//! Between the kernel's form of a TCP connection's ends and the standard library's.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use guard_common::kernel::socket::FlowKey;
+
+/// The key under which the kernel side remembers the client of that connection.
+pub fn key(client: SocketAddr, server: SocketAddr, namespace: u64) -> FlowKey {
+    FlowKey {
+        client: bytes(client.ip()),
+        server: bytes(server.ip()),
+        namespace: if client.ip().to_canonical().is_loopback() { namespace } else { 0 },
+        client_port: client.port(),
+        server_port: server.port(),
+        reserved: 0,
+    }
+}
+
+/// The client's end.
+pub fn client(flow: &FlowKey) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(flow.client).to_canonical(), flow.client_port)
+}
+
+/// The server's end.
+pub fn server(flow: &FlowKey) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(flow.server).to_canonical(), flow.server_port)
+}
+
+fn bytes(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{client, key, server};
+
+    #[test]
+    fn there_and_back() {
+        for (from, to) in
+            [("127.0.0.1:1", "127.0.0.1:2"), ("[::1]:3", "[::1]:4"), ("10.0.0.1:5", "10.0.0.2:6")]
+        {
+            let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+            let flow = key(from, to, 7);
+            assert_eq!((client(&flow), server(&flow)), (from, to));
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_the_same_connection() {
+        let plain = key("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap(), 7);
+        let mapped = key("[::ffff:127.0.0.1]:1".parse().unwrap(), "[::ffff:127.0.0.1]:2".parse().unwrap(), 7);
+        assert_eq!(plain, mapped);
+    }
+
+    #[test]
+    fn only_loopback_depends_on_the_namespace() {
+        let of = |address: &str| key(address.parse().unwrap(), "10.0.0.2:2".parse().unwrap(), 7).namespace;
+        assert_eq!(of("127.0.0.2:1"), 7);
+        assert_eq!(of("[::1]:1"), 7);
+        assert_eq!(of("10.0.0.1:1"), 0);
+        assert_eq!(of("[2001:db8::1]:1"), 0);
+    }
+}

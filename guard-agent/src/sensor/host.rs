@@ -1,0 +1,90 @@
+//! Facts about this host that the sensor needs: mount points, addresses, its own network namespace.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    net::{IpAddr, TcpListener},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
+
+use nix::{
+    ifaddrs::getifaddrs,
+    time::{ClockId, clock_gettime},
+};
+
+/// Where the cgroup v2 hierarchy is mounted.
+pub fn cgroup_root() -> Option<PathBuf> {
+    mount_of("cgroup2")
+}
+
+/// Where tracefs is mounted; on its own, or where debugfs brings it along.
+pub fn tracefs() -> Option<PathBuf> {
+    mount_of("tracefs").or_else(|| {
+        let inside = mount_of("debugfs")?.join("tracing");
+        inside.join("events").is_dir().then_some(inside)
+    })
+}
+
+/// Mounts tracefs at its usual place. It holds the numbers of tracepoints and nothing private to a user.
+pub fn mount_tracefs() -> io::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tracefs"), "/sys/kernel/tracing", Some("tracefs"), flags, None::<&str>)?;
+    Ok(())
+}
+
+/// The first mount point of a file system.
+fn mount_of(kind: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (place, found) = (fields.next()?, fields.next()?);
+        // Blanks in paths are written as octal numbers.
+        (found == kind).then(|| PathBuf::from(place.replace("\\040", " ")))
+    })
+}
+
+/// Addresses of this host's interfaces, in this network namespace.
+pub fn local_addresses() -> HashSet<IpAddr> {
+    let Ok(interfaces) = getifaddrs() else { return HashSet::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+        })
+        .collect()
+}
+
+/// The cookie of this process's network namespace; 0 before Linux 5.14.
+pub fn namespace_cookie() -> u64 {
+    /// Not in libc for every architecture; `asm-generic/socket.h`.
+    const SO_NETNS_COOKIE: i32 = 71;
+    let Ok(socket) = TcpListener::bind("127.0.0.1:0") else { return 0 };
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: cookie and length are as large as the option and live through the call.
+    let result = unsafe {
+        let value = (&raw mut cookie).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, &raw mut length)
+    };
+    if result == 0 { cookie } else { 0 }
+}
+
+/// Time on the clock of the kernel's events.
+pub fn monotonic() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+}
+
+/// A counter that wakes whoever polls it.
+pub fn event_fd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the descriptor is checked.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

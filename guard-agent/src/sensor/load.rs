@@ -1,0 +1,256 @@
+//! Loads and attaches what this kernel offers, program by program, and says what is missing and what it costs.
+//!
+//! Probes, never version numbers: a program works when the kernel has taken and attached it.
+
+use std::{fs::File, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupAttachMode, CgroupSockAddr, Program, ProgramError, RawTracePoint, SockOps, TracePoint},
+};
+use guard_common::{
+    audit::v1::{SensorState, sensor_state},
+    kernel::{layout::Layout, maps},
+};
+
+use super::{aligned, btf, host, kernel::Kernel};
+use crate::config::SensorConfig;
+
+/// What a program hangs on.
+#[derive(Clone, Copy, Debug)]
+enum Hook {
+    CgroupAddress,
+    CgroupSockets,
+    Raw(&'static str),
+    Syscall(&'static str),
+}
+
+/// Which part of the sensor needs a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Connections,
+    Processes,
+    Unix,
+}
+
+const PROGRAMS: [(&str, Hook, Part); 9] = [
+    ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
+    ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
+    ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
+    ("cgroup_mkdir", Hook::Raw("cgroup_mkdir"), Part::Processes),
+    ("connect4", Hook::CgroupAddress, Part::Connections),
+    ("connect6", Hook::CgroupAddress, Part::Connections),
+    ("socket_ops", Hook::CgroupSockets, Part::Connections),
+    ("accept", Hook::Syscall("sys_exit_accept"), Part::Unix),
+    ("accept4", Hook::Syscall("sys_exit_accept4"), Part::Unix),
+];
+
+/// What came of loading.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The running kernel side, where TCP connections can be seen.
+    pub kernel: Option<Kernel>,
+    /// What works, for records and people.
+    pub state: SensorState,
+}
+
+impl Loaded {
+    /// Why the kernel side does not do its main job; nothing where it does.
+    pub fn essential_failure(&self) -> Option<String> {
+        if self.kernel.is_some() {
+            return None;
+        }
+        let failed = self.state.programs.iter().find(|program| !program.attached);
+        let reason = failed.map(|program| format!("{}: {}", program.name, program.error));
+        Some(reason.or_else(|| self.state.missing.first().cloned()).unwrap_or_default())
+    }
+}
+
+/// What this host can do, as `guard-agent doctor` shows it.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// As a running sensor would report it.
+    pub state: SensorState,
+    /// Where the cgroup v2 hierarchy is.
+    pub cgroup_root: Option<PathBuf>,
+    /// Where tracefs is.
+    pub tracefs: Option<PathBuf>,
+    /// Why offsets of kernel structures are not known.
+    pub btf_error: Option<String>,
+    /// Members of kernel structures that this kernel does not have.
+    pub absent: Vec<&'static str>,
+}
+
+/// Loads and attaches everything, and takes it down again.
+pub fn probe(config: &SensorConfig) -> Capabilities {
+    let layout = btf::kernel_layout();
+    let state = load(config).state;
+    Capabilities {
+        state,
+        cgroup_root: host::cgroup_root(),
+        tracefs: host::tracefs(),
+        absent: layout.as_ref().map(|layout| layout.absent().collect()).unwrap_or_default(),
+        btf_error: layout.err().map(|error| error.to_string()),
+    }
+}
+
+/// Loads and attaches what this kernel takes.
+pub fn load(config: &SensorConfig) -> Loaded {
+    let mut state = SensorState { rung: "procfs".to_owned(), ..SensorState::default() };
+    if !config.ebpf {
+        state.missing.push("eBPF is switched off (`sensor.ebpf = false`): ".to_owned() + WITHOUT_KERNEL);
+        return Loaded { kernel: None, state };
+    }
+    let layout = btf::kernel_layout().unwrap_or_else(|error| {
+        state.missing.push(format!(
+            "no offsets of kernel structures ({error}): processes that end quickly and unix sockets are not \
+             attested; a kernel with CONFIG_DEBUG_INFO_BTF brings them"
+        ));
+        Layout::UNKNOWN
+    });
+    let ring = config.ring_kib.saturating_mul(1024);
+    let mut ebpf = match EbpfLoader::new()
+        .override_global("LAYOUT", &layout, true)
+        .map_max_entries(maps::EVENTS, ring)
+        .load(aligned::object())
+    {
+        Ok(ebpf) => ebpf,
+        Err(error) => {
+            state.missing.push(format!("the eBPF maps cannot be made ({}): {WITHOUT_KERNEL}", chain(&error)));
+            return Loaded { kernel: None, state };
+        }
+    };
+    let cgroup = host::cgroup_root().and_then(|root| File::open(root).ok());
+    if host::tracefs().is_none()
+        && let Err(error) = host::mount_tracefs()
+    {
+        tracing::warn!(%error, "tracefs cannot be mounted at /sys/kernel/tracing");
+    }
+    state.programs = PROGRAMS
+        .iter()
+        .map(|(name, hook, part)| {
+            let result =
+                supported(*part, &layout).and_then(|()| attach(&mut ebpf, name, *hook, cgroup.as_ref()));
+            let error = result.err().unwrap_or_default();
+            sensor_state::Program { name: (*name).to_owned(), attached: error.is_empty(), error }
+        })
+        .collect();
+    explain(&mut state);
+    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log));
+    match kernel.transpose() {
+        Ok(Some(kernel)) => {
+            state.rung = "kernel".to_owned();
+            Loaded { kernel: Some(kernel), state }
+        }
+        Ok(None) => Loaded { kernel: None, state },
+        Err(error) => {
+            state.missing.push(format!("the eBPF maps cannot be used ({error}): {WITHOUT_KERNEL}"));
+            Loaded { kernel: None, state }
+        }
+    }
+}
+
+const WITHOUT_KERNEL: &str = "connections come from /proc every 250 ms, shorter ones are missed, as are all on unix \
+                              sockets round the proxy, and identities are reported, not attested";
+
+fn supported(part: Part, layout: &Layout) -> Result<(), String> {
+    let there = match part {
+        Part::Connections => true,
+        Part::Processes => layout.has_tasks(),
+        Part::Unix => layout.has_unix(),
+    };
+    if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
+}
+
+fn attach(ebpf: &mut Ebpf, name: &str, hook: Hook, cgroup: Option<&File>) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| "not in the eBPF object".to_owned())?;
+    let root = || cgroup.ok_or_else(|| "no cgroup v2 hierarchy is mounted".to_owned());
+    let result = match hook {
+        Hook::CgroupAddress => attach_address(program, root()?),
+        Hook::CgroupSockets => attach_sockets(program, root()?),
+        Hook::Raw(tracepoint) => attach_raw(program, tracepoint),
+        Hook::Syscall(tracepoint) => attach_syscall(program, tracepoint),
+    };
+    result.map_err(|error| {
+        tracing::debug!(program = name, %error, "not attached");
+        chain(&error)
+    })
+}
+
+// With bpf_link, `Single` is the mode that coexists with other programs: links are always shared.
+fn attach_address(program: &mut Program, cgroup: &File) -> Result<(), ProgramError> {
+    let program: &mut CgroupSockAddr = program.try_into()?;
+    program.load()?;
+    program.attach(cgroup, CgroupAttachMode::Single).map(|_| ())
+}
+
+fn attach_sockets(program: &mut Program, cgroup: &File) -> Result<(), ProgramError> {
+    let program: &mut SockOps = program.try_into()?;
+    program.load()?;
+    program.attach(cgroup, CgroupAttachMode::Single).map(|_| ())
+}
+
+fn attach_raw(program: &mut Program, tracepoint: &str) -> Result<(), ProgramError> {
+    let program: &mut RawTracePoint = program.try_into()?;
+    program.load()?;
+    program.attach(tracepoint).map(|_| ())
+}
+
+fn attach_syscall(program: &mut Program, tracepoint: &str) -> Result<(), ProgramError> {
+    let program: &mut TracePoint = program.try_into()?;
+    program.load()?;
+    program.attach("syscalls", tracepoint).map(|_| ())
+}
+
+fn works(state: &SensorState, part: Part) -> bool {
+    PROGRAMS
+        .iter()
+        .filter(|(_, _, of)| *of == part)
+        .all(|(name, _, _)| state.programs.iter().any(|program| program.name == *name && program.attached))
+}
+
+/// Says what each missing part costs.
+fn explain(state: &mut SensorState) {
+    let costs = [
+        (Part::Connections, WITHOUT_KERNEL.to_owned()),
+        (
+            Part::Processes,
+            "processes are looked up in /proc: those that end quickly have no executable, arguments or ancestry"
+                .to_owned(),
+        ),
+        (
+            Part::Unix,
+            "connections on unix sockets round the proxy are not seen; tracefs at /sys/kernel/tracing and BTF \
+             bring them"
+                .to_owned(),
+        ),
+    ];
+    for (part, cost) in costs {
+        if !works(state, part) {
+            let failed: Vec<&str> = PROGRAMS
+                .iter()
+                .filter(|(name, _, of)| {
+                    *of == part
+                        && state.programs.iter().any(|program| program.name == *name && !program.attached)
+                })
+                .map(|(name, _, _)| *name)
+                .collect();
+            state.missing.push(format!("{} cannot be attached: {cost}", failed.join(", ")));
+        }
+    }
+}
+
+/// An error with its causes in one line, without the verifier's log, which can fill pages.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    let first = text.lines().next().unwrap_or_default();
+    first.split(". Verifier output:").next().unwrap_or(first).chars().take(300).collect()
+}

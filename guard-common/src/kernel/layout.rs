@@ -1,0 +1,130 @@
+//! Offsets of kernel structures. They differ from kernel to kernel, so the agent reads them from the kernel's
+//! own BTF and hands them to the programs as a constant before loading.
+
+/// The value of an offset that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Declares [`Layout`] and the table from which userspace resolves it, so that the two cannot drift.
+macro_rules! layout {
+    ($($field:ident = [$($structure:literal . $member:literal),+],)*) => {
+        /// Byte offsets of the members that the programs read; [`ABSENT`] where this kernel has none.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Layout {
+            /// 1 where the offsets were resolved; with 0 the programs use helpers alone.
+            pub known: u32,
+            $(#[doc = concat!("Offset of `", stringify!($field), "`.")] pub $field: u32,)*
+        }
+
+        impl Layout {
+            /// No offset is known.
+            pub const UNKNOWN: Self = Self { known: 0, $($field: ABSENT,)* };
+
+            /// Fills every offset by asking `find` for structure and member; the first name that exists wins,
+            /// since members were renamed over the years.
+            pub fn resolve(mut find: impl FnMut(&str, &str) -> Option<u32>) -> Self {
+                Self {
+                    known: 1,
+                    $($field: None$(.or_else(|| find($structure, $member)))+.unwrap_or(ABSENT),)*
+                }
+            }
+
+            /// The members that this kernel lacks.
+            pub fn absent(&self) -> impl Iterator<Item = &'static str> {
+                [$((self.$field, stringify!($field)),)*]
+                    .into_iter()
+                    .filter_map(|(offset, name)| (offset == ABSENT).then_some(name))
+            }
+        }
+    };
+}
+
+layout! {
+    task_pid = ["task_struct"."pid"],
+    task_tgid = ["task_struct"."tgid"],
+    task_group_leader = ["task_struct"."group_leader"],
+    task_real_parent = ["task_struct"."real_parent"],
+    // `real_start_time` until 5.5.
+    task_start_boottime = ["task_struct"."start_boottime", "task_struct"."real_start_time"],
+    task_cred = ["task_struct"."cred"],
+    task_comm = ["task_struct"."comm"],
+    task_login_uid = ["task_struct"."loginuid"],
+    task_session = ["task_struct"."sessionid"],
+    task_nsproxy = ["task_struct"."nsproxy"],
+    task_cgroups = ["task_struct"."cgroups"],
+    task_mm = ["task_struct"."mm"],
+    task_files = ["task_struct"."files"],
+    task_thread_pid = ["task_struct"."thread_pid"],
+    cred_uid = ["cred"."uid"],
+    cred_gid = ["cred"."gid"],
+    cred_euid = ["cred"."euid"],
+    cred_egid = ["cred"."egid"],
+    css_set_dfl_cgrp = ["css_set"."dfl_cgrp"],
+    cgroup_kn = ["cgroup"."kn"],
+    cgroup_root = ["cgroup"."root"],
+    cgroup_root_hierarchy = ["cgroup_root"."hierarchy_id"],
+    kernfs_node_id = ["kernfs_node"."id"],
+    mm_arg_start = ["mm_struct"."arg_start"],
+    mm_arg_end = ["mm_struct"."arg_end"],
+    binprm_interp = ["linux_binprm"."interp"],
+    nsproxy_mnt = ["nsproxy"."mnt_ns"],
+    nsproxy_net = ["nsproxy"."net_ns"],
+    mnt_namespace_ns = ["mnt_namespace"."ns"],
+    net_ns = ["net"."ns"],
+    pid_namespace_ns = ["pid_namespace"."ns"],
+    ns_common_inum = ["ns_common"."inum"],
+    pid_numbers = ["pid"."numbers"],
+    pid_level = ["pid"."level"],
+    upid_nr = ["upid"."nr"],
+    upid_ns = ["upid"."ns"],
+    files_fdt = ["files_struct"."fdt"],
+    fdtable_max_fds = ["fdtable"."max_fds"],
+    fdtable_fd = ["fdtable"."fd"],
+    file_private_data = ["file"."private_data"],
+    file_inode = ["file"."f_inode"],
+    inode_number = ["inode"."i_ino"],
+    inode_mode = ["inode"."i_mode"],
+    socket_sk = ["socket"."sk"],
+    socket_alloc_socket = ["socket_alloc"."socket"],
+    socket_alloc_inode = ["socket_alloc"."vfs_inode"],
+    sock_family = ["sock_common"."skc_family"],
+    sock_socket = ["sock"."sk_socket"],
+    sock_peer_pid = ["sock"."sk_peer_pid"],
+    sock_peer_cred = ["sock"."sk_peer_cred"],
+    unix_addr = ["unix_sock"."addr"],
+    unix_peer = ["unix_sock"."peer"],
+    unix_address_len = ["unix_address"."len"],
+    unix_address_name = ["unix_address"."name"],
+}
+
+impl Layout {
+    /// Everything that the process programs need is there; login uid and session may be absent (no audit).
+    pub const fn has_tasks(&self) -> bool {
+        self.known == 1
+            && self.task_tgid != ABSENT
+            && self.task_pid != ABSENT
+            && self.task_group_leader != ABSENT
+            && self.task_real_parent != ABSENT
+            && self.task_start_boottime != ABSENT
+            && self.task_cred != ABSENT
+            && self.cred_uid != ABSENT
+            && self.task_mm != ABSENT
+            && self.mm_arg_start != ABSENT
+            && self.binprm_interp != ABSENT
+    }
+
+    /// Everything that the unix socket programs need is there.
+    pub const fn has_unix(&self) -> bool {
+        self.known == 1
+            && self.task_files != ABSENT
+            && self.files_fdt != ABSENT
+            && self.fdtable_fd != ABSENT
+            && self.file_private_data != ABSENT
+            && self.socket_sk != ABSENT
+            && self.sock_family != ABSENT
+            && self.sock_peer_pid != ABSENT
+            && self.pid_numbers != ABSENT
+            && self.unix_addr != ABSENT
+            && self.unix_address_name != ABSENT
+    }
+}

@@ -1,0 +1,35 @@
+//! Connections on watched unix sockets.
+
+use super::{EventHeader, UNIX_PATH_LEN};
+
+/// A unix socket's address: the bytes of `sun_path`, padded with zero bytes; an abstract name starts with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnixPath {
+    /// The bytes.
+    pub bytes: [u8; UNIX_PATH_LEN],
+}
+
+/// A server has accepted a connection on a watched unix socket.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct UnixAcceptedEvent {
+    /// Kind [`super::EventKind::UnixAccepted`].
+    pub header: EventHeader,
+    /// Inode number of the server-side socket.
+    pub inode: u64,
+    /// Inode number of the client's socket, 0 where it was closed already.
+    pub peer_inode: u64,
+    /// The process that accepted.
+    pub server_pid: u32,
+    /// The client's pid when it connected.
+    pub client_pid: u32,
+    /// The client's effective uid when it connected.
+    pub client_uid: u32,
+    /// The client's effective gid when it connected.
+    pub client_gid: u32,
+    /// Where the server listens.
+    pub path: UnixPath,
+    /// Zero.
+    pub reserved: u32,
+}

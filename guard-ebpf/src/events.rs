@@ -1,0 +1,38 @@
+//! The ring buffer, and the count of what did not fit into it.
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
+};
+use guard_common::kernel::{EventHeader, EventKind};
+
+/// All events. The agent sets its size before loading.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
+
+/// Events that found the ring buffer full, by kind.
+#[map]
+static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
+
+/// Room for one event, or a counted loss.
+#[inline(always)]
+pub fn reserve<T: 'static>(kind: EventKind) -> Option<RingBufEntry<T>> {
+    match EVENTS.reserve::<T>(0) {
+        Some(entry) => Some(entry),
+        None => {
+            if let Some(count) = DROPS.get_ptr_mut(kind as u32) {
+                // SAFETY: the slot belongs to this CPU and programs are not preempted by themselves.
+                unsafe { *count += 1 };
+            }
+            None
+        }
+    }
+}
+
+/// The header of an event that happens now.
+#[inline(always)]
+pub fn header(kind: EventKind) -> EventHeader {
+    // SAFETY: a helper without arguments.
+    EventHeader { kind: kind as u32, reserved: 0, at_ns: unsafe { bpf_ktime_get_ns() } }
+}

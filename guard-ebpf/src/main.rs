@@ -1,0 +1,25 @@
+//! guard's eBPF programs. Kernel contexts enter, events and client identities leave.
+//!
+//! They observe and remember; nothing here parses what a peer wrote. One file per hook; the structures are in
+//! `guard_common::kernel`, in files of the same names. Whatever does not fit the ring buffer is counted.
+#![no_std]
+#![no_main]
+
+mod cgroup;
+mod events;
+mod process;
+mod read;
+mod socket;
+mod unix;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: never reached: the programs have no panicking operation, or the verifier would refuse them.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// The kernel gives the helpers that these programs need only to GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,137 @@
+//! Reading kernel structures at offsets that the agent resolved from this kernel's BTF.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+};
+use guard_common::kernel::{
+    layout::{ABSENT, Layout},
+    process::{COMM_LEN, TaskInfo, UNSET},
+};
+
+/// Filled in by the agent before loading, and frozen: the verifier sees constants.
+#[unsafe(no_mangle)]
+static LAYOUT: Layout = Layout::UNKNOWN;
+
+/// One offset of [`LAYOUT`]: a volatile read, or the compiler would take the value of this file for the truth.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::read::load(&raw const $crate::read::layout().$field)
+    };
+}
+pub(crate) use offset;
+
+#[inline(always)]
+pub fn layout() -> &'static Layout {
+    &LAYOUT
+}
+
+#[inline(always)]
+pub fn load(offset: *const u32) -> u32 {
+    // SAFETY: always a field of LAYOUT.
+    unsafe { core::ptr::read_volatile(offset) }
+}
+
+/// The member at `offset` of the kernel structure at `base`; nothing where either is missing.
+#[inline(always)]
+pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 || offset == ABSENT {
+        return None;
+    }
+    // SAFETY: the helper checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// The same, with what stands for an absent member.
+#[inline(always)]
+pub fn member_or<T: Copy>(base: u64, offset: u32, absent: T) -> T {
+    member(base, offset).unwrap_or(absent)
+}
+
+/// Everything about the process of `task`, which may be any of its threads.
+#[inline(always)]
+pub fn task_info(task: u64) -> TaskInfo {
+    let leader: u64 = member_or(task, offset!(task_group_leader), 0);
+    // The parent of a thread is that of its leader; a thread may be its child's real parent.
+    let parent: u64 = member_or(leader, offset!(task_real_parent), 0);
+    let parent_leader: u64 = member_or(parent, offset!(task_group_leader), 0);
+    let cred: u64 = member_or(task, offset!(task_cred), 0);
+    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    TaskInfo {
+        start_ns: member_or(leader, offset!(task_start_boottime), 0),
+        parent_start_ns: member_or(parent_leader, offset!(task_start_boottime), 0),
+        cgroup_id: cgroup_id(task),
+        pid: member_or(task, offset!(task_tgid), 0),
+        parent_pid: member_or(parent, offset!(task_tgid), 0),
+        uid: member_or(cred, offset!(cred_uid), UNSET),
+        gid: member_or(cred, offset!(cred_gid), UNSET),
+        euid: member_or(cred, offset!(cred_euid), UNSET),
+        login_uid: member_or(task, offset!(task_login_uid), UNSET),
+        session: member_or(task, offset!(task_session), UNSET),
+        pid_namespace: pid_namespace(task),
+        mount_namespace: namespace(nsproxy, offset!(nsproxy_mnt), offset!(mnt_namespace_ns)),
+        net_namespace: namespace(nsproxy, offset!(nsproxy_net), offset!(net_ns)),
+        comm: member_or(leader, offset!(task_comm), [0; COMM_LEN]),
+    }
+}
+
+/// The process that runs right now; without BTF, what helpers tell.
+#[inline(always)]
+pub fn current_task_info() -> TaskInfo {
+    if offset!(known) == 1 {
+        // SAFETY: a helper without arguments.
+        return task_info(unsafe { bpf_get_current_task() });
+    }
+    let ids = bpf_get_current_uid_gid();
+    TaskInfo {
+        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        uid: ids as u32,
+        gid: (ids >> 32) as u32,
+        euid: UNSET,
+        login_uid: UNSET,
+        session: UNSET,
+        // SAFETY: a helper without arguments.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        ..TaskInfo::default()
+    }
+}
+
+#[inline(always)]
+fn cgroup_id(task: u64) -> u64 {
+    let set: u64 = member_or(task, offset!(task_cgroups), 0);
+    let cgroup: u64 = member_or(set, offset!(css_set_dfl_cgrp), 0);
+    kernfs_id(cgroup)
+}
+
+/// The id of a `struct cgroup`.
+#[inline(always)]
+pub fn kernfs_id(cgroup: u64) -> u64 {
+    let node: u64 = member_or(cgroup, offset!(cgroup_kn), 0);
+    member_or(node, offset!(kernfs_node_id), 0)
+}
+
+#[inline(always)]
+fn namespace(nsproxy: u64, which: u32, common: u32) -> u32 {
+    let namespace: u64 = member_or(nsproxy, which, 0);
+    if common == ABSENT || namespace == 0 {
+        return 0;
+    }
+    member_or(namespace + u64::from(common), offset!(ns_common_inum), 0)
+}
+
+/// The pid namespace in which the process runs: that of the deepest of its numbers.
+#[inline(always)]
+fn pid_namespace(task: u64) -> u32 {
+    let pid: u64 = member_or(task, offset!(task_thread_pid), 0);
+    let level: u32 = member_or(pid, offset!(pid_level), 0);
+    if pid == 0 || level > 32 || offset!(pid_numbers) == ABSENT || offset!(upid_ns) == ABSENT {
+        return 0;
+    }
+    // `struct upid` is an int, its padding and a pointer on every 64-bit kernel.
+    let number = pid + u64::from(offset!(pid_numbers)) + u64::from(level) * 16;
+    let namespace: u64 = member_or(number, offset!(upid_ns), 0);
+    if namespace == 0 {
+        return 0;
+    }
+    member_or(namespace + u64::from(offset!(pid_namespace_ns)), offset!(ns_common_inum), 0)
+}

@@ -1,0 +1,207 @@
+//! TCP: who connects to a watched port, and what a database's sockets accept and close.
+//!
+//! connect4 and connect6 run in the client and know it; its port is chosen later. sock_ops then knows both ends,
+//! and the server's side of a local connection finds the client by them.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
+    },
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    macros::{cgroup_sock_addr, map, sock_ops},
+    maps::{HashMap, LruHashMap},
+    programs::{SockAddrContext, SockOpsContext},
+};
+use guard_common::kernel::{
+    EventKind,
+    process::TaskInfo,
+    socket::{AcceptedEvent, ClosedEvent, FlowKey, watch},
+};
+
+use crate::{
+    events::{header, reserve},
+    read::current_task_info,
+};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// Port in host order to [`watch`] bits.
+#[map]
+static WATCHED_PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Client of a socket that connects but has no port yet, by socket cookie.
+#[map]
+static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192, 0);
+
+/// Local clients of watched ports. The agent reads it when its proxy accepts.
+#[map]
+static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(65_536, 0);
+
+/// A local process connects over IPv4.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    remember(&ctx)
+}
+
+/// A local process connects over IPv6; libpq's `localhost` may be `::1`.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    remember(&ctx)
+}
+
+/// Always lets the connection through.
+#[inline(always)]
+fn remember(ctx: &SockAddrContext) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let port = u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16);
+    if watched(port) != 0 {
+        // SAFETY: the helper takes the program's own context.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        let _ = CONNECTING.insert(&cookie, &current_task_info(), 0);
+    }
+    1
+}
+
+/// Called for every TCP socket of the host at a few points of its life.
+#[sock_ops]
+pub fn socket_ops(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => on_connect(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => on_accept(&ctx),
+        BPF_SOCK_OPS_STATE_CB => on_state(&ctx),
+        _ => {}
+    }
+    0
+}
+
+/// In the client: its port is known now.
+#[inline(always)]
+fn on_connect(ctx: &SockOpsContext) {
+    if watched(remote_port(ctx)) == 0 {
+        return;
+    }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // SAFETY: the entry is copied at once, and only this socket writes it.
+    let Some(task) = (unsafe { CONNECTING.get(&cookie) }) else { return };
+    let Some((local, remote)) = addresses(ctx) else { return };
+    let flow = flow(ctx, (local, local_port(ctx)), (remote, remote_port(ctx)));
+    let _ = CLIENTS.insert(&flow, task, 0);
+    let _ = CONNECTING.remove(&cookie);
+}
+
+/// At the server's side, in soft interrupt context: the current task says nothing.
+#[inline(always)]
+fn on_accept(ctx: &SockOpsContext) {
+    if watched(local_port(ctx)) & watch::DATABASE == 0 {
+        return;
+    }
+    let Some((local, remote)) = addresses(ctx) else { return };
+    let flow = flow(ctx, (remote, remote_port(ctx)), (local, local_port(ctx)));
+    let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    let Some(mut entry) = reserve::<AcceptedEvent>(EventKind::Accepted) else { return };
+    // SAFETY: the entry is copied at once.
+    let client = match unsafe { CLIENTS.get(&flow) } {
+        Some(task) => *task,
+        None => TaskInfo::default(),
+    };
+    entry.write(AcceptedEvent {
+        header: header(EventKind::Accepted),
+        // SAFETY: the helpers take the program's own context.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        // SAFETY: as above.
+        namespace: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        flow,
+        client,
+    });
+    entry.submit(0);
+}
+
+#[inline(always)]
+fn on_state(ctx: &SockOpsContext) {
+    if ctx.arg(1) != BPF_TCP_CLOSE {
+        return;
+    }
+    // SAFETY: fields of the program's own context.
+    let (received, acked) = unsafe { ((*ctx.ops).bytes_received, (*ctx.ops).bytes_acked) };
+    let Some(mut entry) = reserve::<ClosedEvent>(EventKind::Closed) else { return };
+    entry.write(ClosedEvent {
+        header: header(EventKind::Closed),
+        // SAFETY: the helper takes the program's own context.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        received,
+        acked,
+        previous_state: ctx.arg(0),
+        reserved: 0,
+    });
+    entry.submit(0);
+}
+
+#[inline(always)]
+fn watched(port: u16) -> u8 {
+    // SAFETY: one byte, copied at once.
+    unsafe { WATCHED_PORTS.get(&port) }.copied().unwrap_or(0)
+}
+
+#[inline(always)]
+fn local_port(ctx: &SockOpsContext) -> u16 {
+    ctx.local_port() as u16
+}
+
+/// The context has the remote port in network order in the upper half (`bpf_sock_ops` in the kernel's UAPI).
+#[inline(always)]
+fn remote_port(ctx: &SockOpsContext) -> u16 {
+    u32::from_be(ctx.remote_port()) as u16
+}
+
+/// Local and remote address, IPv4 in its IPv6 form: so a socket of either family gives the same key.
+#[inline(always)]
+fn addresses(ctx: &SockOpsContext) -> Option<([u8; 16], [u8; 16])> {
+    match ctx.family() {
+        AF_INET => Some((mapped(ctx.local_ip4()), mapped(ctx.remote_ip4()))),
+        AF_INET6 => Some((bytes(ctx.local_ip6()), bytes(ctx.remote_ip6()))),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn mapped(ip: u32) -> [u8; 16] {
+    bytes([0, 0, 0xffff_u32.to_be(), ip])
+}
+
+#[inline(always)]
+fn bytes(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: the same size, and every bit pattern is valid.
+    unsafe { core::mem::transmute(words) }
+}
+
+#[inline(always)]
+fn flow(ctx: &SockOpsContext, client: ([u8; 16], u16), server: ([u8; 16], u16)) -> FlowKey {
+    let namespace = if is_loopback(&client.0) {
+        // SAFETY: the helper takes the program's own context.
+        unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+    } else {
+        0
+    };
+    FlowKey {
+        client: client.0,
+        server: server.0,
+        namespace,
+        client_port: client.1,
+        server_port: server.1,
+        reserved: 0,
+    }
+}
+
+#[inline(always)]
+fn is_loopback(address: &[u8; 16]) -> bool {
+    // SAFETY: the same size, and every bit pattern is valid.
+    let words: [u32; 4] = unsafe { core::mem::transmute(*address) };
+    if words[0] != 0 || words[1] != 0 {
+        return false;
+    }
+    if words[2] == 0xffff_u32.to_be() { address[12] == 127 } else { words[2] == 0 && words[3] == 1_u32.to_be() }
+}
