@@ -27,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Setup(setup::Arguments),
+    BuildEbpf(build::Arguments),
     Demo(demo::Arguments),
     Test(test::Arguments),
     Lint(lint::Arguments),
@@ -37,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(arguments) => setup::main(&arguments),
+        Task::BuildEbpf(arguments) => build::main(&arguments),
         Task::Demo(arguments) => demo::main(&arguments),
         Task::Test(arguments) => test::main(&arguments),
         Task::Lint(arguments) => lint::main(&arguments),
