@@ -3,6 +3,7 @@
 mod bad_input;
 mod faults;
 mod harness;
+mod least_privilege;
 mod monitor_mode;
 mod non_proxied;
 mod ordinary_work;

@@ -33,6 +33,8 @@ pub struct AgentConfig {
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
     pub program: Option<PathBuf>,
+    /// The only capabilities that it may have, without `CAP_`; all of the caller's where it is not said.
+    pub capabilities: Option<Vec<String>>,
 }
 
 impl Default for AgentConfig {
@@ -45,6 +47,7 @@ impl Default for AgentConfig {
             listen: None,
             extra: String::new(),
             program: None,
+            capabilities: None,
         }
     }
 }
@@ -86,7 +89,28 @@ pub struct Agent {
     server: Server,
     folder: Folder,
     listen: SocketAddr,
-    program: PathBuf,
+    program: Program,
+}
+
+/// How the agent is started, each time.
+#[derive(Clone, Debug)]
+struct Program {
+    path: PathBuf,
+    capabilities: Option<Vec<String>>,
+}
+
+impl Program {
+    fn command(&self) -> Command {
+        let Some(capabilities) = &self.capabilities else { return Command::new(&self.path) };
+        let mut set = "-all".to_owned();
+        for capability in capabilities {
+            set.push_str(",+");
+            set.push_str(capability);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--no-new-privs", "--inh-caps", "-all", "--bounding-set", &set, "--"]).arg(&self.path);
+        command
+    }
 }
 
 impl Agent {
@@ -95,7 +119,8 @@ impl Agent {
         let folder = Folder::new("agent")?;
         let listen = config.listen.map_or_else(ports::free, Ok)?;
         folder.write("guard.toml", &config.to_toml(&folder, postgres, listen))?;
-        let program = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
+        let path = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
+        let program = Program { path, capabilities: config.capabilities.clone() };
         let server = launch(&program, &folder)?;
         Ok(Self { server, folder, listen, program })
     }
@@ -154,7 +179,7 @@ impl Agent {
 
     /// The command line: `guard-agent <arguments> --config ..`.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.program.path);
         command.args(arguments).arg("--config").arg(self.config());
         Ok(command)
     }
@@ -190,11 +215,11 @@ impl Agent {
 }
 
 /// Starts the agent on the configuration in `folder` and waits for its line that it is ready.
-fn launch(program: &Path, folder: &Folder) -> Result<Server> {
+fn launch(program: &Program, folder: &Folder) -> Result<Server> {
     let log = folder.join("agent.log");
     // A restart writes into the same log: only a new line counts.
     let before = ready_lines(&std::fs::read_to_string(&log).unwrap_or_default());
-    let mut command = Command::new(program);
+    let mut command = program.command();
     command.args(["run", "--config"]).arg(folder.join("guard.toml"));
     let mut server = Server::start("guard-agent", command, &log, Signal::SIGTERM)?;
     server
