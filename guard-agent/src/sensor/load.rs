@@ -240,7 +240,7 @@ fn explain(state: &mut SensorState) {
     }
 }
 
-/// An error with its causes in one line, without the verifier's log, which can fill pages.
+/// An error with its causes in one line; of the verifier's log, which can fill pages, the line with the reason.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -251,6 +251,27 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    let first = text.lines().next().unwrap_or_default();
-    first.split(". Verifier output:").next().unwrap_or(first).chars().take(300).collect()
+    let (what, log) = text.split_once(". Verifier output:").unwrap_or((&text, ""));
+    let statistics = ["processed ", "verification time", "stack depth"];
+    let reason = log
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)));
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{}{reason}", what.lines().next().unwrap_or_default()).chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chain;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("it failed: {0}. Verifier output: 1: (61) r1 = r2\ninvalid access\nstack depth 8\nprocessed 9 insns\n")]
+    struct Refused(#[source] std::io::Error);
+
+    #[test]
+    fn shows_the_reason_of_the_verifier_alone() {
+        let error = Refused(std::io::Error::other("denied"));
+        assert_eq!(chain(&error), "it failed: denied: invalid access");
+    }
 }

@@ -1,0 +1,390 @@
+//! The sensor on this machine's own kernel. Needs root; without it, every test says SKIP aloud.
+//!
+//! Each test watches ports, sockets and cgroups of its own alone, so that others may use the kernel at the same
+//! time.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use guard_agent::{
+    config::{IdentityConfig, SensorConfig},
+    identity::Workload,
+    sensor::{self, Accepted, Closed, Endpoint, SensorEvent, SensorHandle, Watch},
+};
+use guard_common::audit::v1::workload::Evidence;
+use tokio::sync::mpsc;
+
+/// A running sensor that keeps what it said.
+struct Sensor {
+    handle: SensorHandle,
+    events: mpsc::Receiver<SensorEvent>,
+    accepted: Vec<Accepted>,
+    closed: Vec<Closed>,
+}
+
+impl Sensor {
+    fn start(config: &SensorConfig) -> Option<Self> {
+        let (handle, events) = sensor::start(config, &IdentityConfig::default()).unwrap();
+        let state = handle.state();
+        if config.ebpf && state.rung != "kernel" {
+            eprintln!("SKIP: eBPF programs cannot be attached here: {:?}", state.missing);
+            return None;
+        }
+        Some(Self { handle, events, accepted: Vec::new(), closed: Vec::new() })
+    }
+
+    fn watching(watch: Watch) -> Option<Self> {
+        let sensor = Self::start(&SensorConfig { ring_kib: 2048, ..SensorConfig::default() })?;
+        sensor.handle.watch(watch);
+        Some(sensor)
+    }
+
+    fn watching_port(port: u16) -> Option<Self> {
+        Self::watching(Watch { database_ports: BTreeSet::from([port]), ..Watch::default() })
+    }
+
+    /// Takes events until `enough`.
+    fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !enough(self) {
+            match self.events.try_recv() {
+                Ok(SensorEvent::Accepted(accepted)) => self.accepted.push(accepted),
+                Ok(SensorEvent::Closed(closed)) => self.closed.push(closed),
+                Ok(SensorEvent::Lost(lost)) => panic!("lost: {lost:?}"),
+                Ok(SensorEvent::State(_)) => {}
+                Err(_) => {
+                    let (accepted, closed) = (self.accepted.len(), self.closed.len());
+                    assert!(Instant::now() < deadline, "no {what}: {accepted} accepted, {closed} closed");
+                    thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+    }
+
+    fn one(&mut self) -> Accepted {
+        self.until("connection", |sensor| !sensor.accepted.is_empty());
+        self.accepted[0].clone()
+    }
+
+    fn ending(&mut self) -> Closed {
+        self.until("end of a connection", |sensor| !sensor.closed.is_empty());
+        self.closed[0].clone()
+    }
+}
+
+/// Accepts and reads to the end, for as long as the test runs.
+fn serve(listener: TcpListener) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
+        }
+    });
+}
+
+fn listen(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn bash(script: &str) -> Child {
+    Command::new("/bin/bash").args(["-c", script]).stdin(Stdio::null()).spawn().unwrap()
+}
+
+/// A client in bash that connects and is gone at once.
+fn dial(address: SocketAddr) -> String {
+    format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port())
+}
+
+fn finish(mut child: Child) {
+    assert!(child.wait().unwrap().success());
+}
+
+fn executable_of(name: &str) -> String {
+    fs::canonicalize(name).unwrap().to_string_lossy().into_owned()
+}
+
+fn assert_attested(workload: &Workload) {
+    assert_eq!(workload.evidence(), Evidence::Attested, "{workload:?}");
+}
+
+#[test]
+fn hundreds_of_short_lived_clients_are_told_apart() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+    serve(listener);
+    let mut pids = HashMap::new();
+    for round in 0..75 {
+        let children: Vec<Child> =
+            (0..4).map(|number| bash(&format!(": {round}.{number}; {}", dial(address)))).collect();
+        for (number, child) in children.into_iter().enumerate() {
+            pids.insert(child.id(), format!(": {round}.{number};"));
+            finish(child);
+        }
+    }
+    sensor.until("300 connections", |sensor| sensor.accepted.len() >= 300);
+    let mut seen = HashSet::new();
+    for accepted in &sensor.accepted {
+        let workload = &accepted.workload;
+        assert_attested(workload);
+        assert!(workload.argv[2].starts_with(&pids[&workload.pid]), "{workload:?}");
+        assert_eq!(workload.executable, executable_of("/bin/bash"));
+        assert_eq!(workload.ancestry[0].pid, std::process::id());
+        assert!(seen.insert(workload.pid));
+    }
+    assert_eq!(seen.len(), pids.len());
+}
+
+#[test]
+fn every_family_is_seen() {
+    for (bind, to) in [
+        ("127.0.0.1:0", "127.0.0.1"),
+        ("[::1]:0", "::1"),
+        ("[::]:0", "127.0.0.1"),
+        ("[::]:0", "::ffff:127.0.0.1"),
+    ] {
+        let (listener, address) = listen(bind);
+        let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+        let client = TcpStream::connect((to, address.port())).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let accepted = sensor.one();
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let expected = Endpoint::Tcp {
+            client: canonical(client.local_addr().unwrap()),
+            server: canonical(server.local_addr().unwrap()),
+        };
+        assert_eq!(accepted.endpoint, expected, "{bind} {to}");
+        assert_attested(&accepted.workload);
+        assert_eq!(accepted.workload.pid, std::process::id());
+    }
+}
+
+#[test]
+fn bytes_agree_with_what_was_sent() {
+    for server_first in [false, true] {
+        let (listener, address) = listen("127.0.0.1:0");
+        let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+        let mut client = TcpStream::connect(address).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[1; 123_456]).unwrap();
+        server.read_exact(&mut [0; 123_456]).unwrap();
+        server.write_all(&[2; 7_891]).unwrap();
+        client.read_exact(&mut [0; 7_891]).unwrap();
+        if server_first {
+            drop(server);
+            thread::sleep(Duration::from_millis(50));
+            drop(client);
+        } else {
+            drop(client);
+            thread::sleep(Duration::from_millis(50));
+            drop(server);
+        }
+        let socket = sensor.one().socket;
+        let closed = sensor.ending();
+        assert_eq!(closed.socket, socket);
+        let bytes = closed.bytes.unwrap();
+        assert_eq!((bytes.from_client, bytes.to_client), (123_456, 7_891), "server first: {server_first}");
+    }
+}
+
+#[test]
+fn a_fork_without_exec_is_a_process_of_its_own() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+    serve(listener);
+    let parent = bash(&format!("( {} ) & wait", dial(address)));
+    let parent_pid = parent.id();
+    finish(parent);
+    let workload = sensor.one().workload;
+    assert_attested(&workload);
+    assert_ne!(workload.pid, parent_pid);
+    assert_eq!(workload.ancestry[0].pid, parent_pid);
+    assert_eq!(workload.executable, executable_of("/bin/bash"));
+}
+
+#[test]
+fn earlier_programs_of_a_process_are_in_its_ancestry() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+    serve(listener);
+    let child = bash(&format!("exec /usr/bin/env bash -c '{}'", dial(address)));
+    let pid = child.id();
+    finish(child);
+    let workload = sensor.one().workload;
+    assert_eq!(workload.pid, pid);
+    let chain: Vec<(u32, &str)> =
+        workload.ancestry.iter().take(3).map(|ancestor| (ancestor.pid, ancestor.executable.as_str())).collect();
+    let (env, shell) = (executable_of("/usr/bin/env"), executable_of("/bin/bash"));
+    assert_eq!(chain[0], (pid, env.as_str()));
+    assert_eq!(chain[1], (pid, shell.as_str()));
+    assert_eq!(chain[2].0, std::process::id());
+}
+
+/// A cgroup that goes with the test.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        let root = sensor::cgroup_root().unwrap();
+        let slice = root.join("system.slice");
+        let _ = fs::create_dir(&slice);
+        let folder = slice.join(name);
+        fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+        // Others may be in it: it stays then.
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
+
+#[test]
+fn the_unit_is_known_after_its_cgroup_is_gone() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+    serve(listener);
+    let unit = format!("guard-test-{}.service", std::process::id());
+    let cgroup = Cgroup::new(&unit);
+    let procs = cgroup.0.join("cgroup.procs");
+    finish(bash(&format!("echo $$ > {}; {}", procs.display(), dial(address))));
+    drop(cgroup);
+    let workload = sensor.one().workload;
+    assert_eq!(workload.unit, unit);
+    assert_eq!(workload.cgroup, format!("/system.slice/{unit}"));
+}
+
+#[test]
+fn the_proxy_learns_who_its_clients_are() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let watch = Watch { proxy_ports: BTreeSet::from([address.port()]), ..Watch::default() };
+    let Some(sensor) = Sensor::watching(watch) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..50 {
+        let child = bash(&dial(address));
+        let pid = child.id();
+        finish(child);
+        let (accepted, client) = listener.accept().unwrap();
+        let local = accepted.local_addr().unwrap();
+        let workload = runtime.block_on(sensor.handle.attest_tcp(client, local));
+        assert_attested(&workload);
+        assert_eq!(workload.pid, pid);
+        assert_eq!(workload.executable, executable_of("/bin/bash"));
+    }
+    let stranger = runtime.block_on(sensor.handle.attest_tcp("192.0.2.1:9".parse().unwrap(), address));
+    assert_eq!(stranger.evidence(), Evidence::Address);
+    assert_eq!(stranger.remote_address, "192.0.2.1");
+    let peer = runtime.block_on(sensor.handle.attest_unix(std::process::id(), 0, 0));
+    assert_attested(&peer);
+    assert_eq!(peer.executable, std::env::current_exe().unwrap().to_string_lossy());
+}
+
+#[test]
+fn connections_from_before_are_found() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let client = TcpStream::connect(address).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let Some(mut sensor) = Sensor::watching_port(address.port()) else { return };
+    let accepted = sensor.one();
+    assert!(accepted.preexisting);
+    assert_eq!(accepted.workload.pid, std::process::id());
+    assert_eq!(accepted.workload.evidence(), Evidence::Reported);
+    drop((client, server));
+    assert_eq!(sensor.ending().socket, accepted.socket);
+}
+
+#[test]
+fn without_ebpf_connections_come_from_procfs() {
+    let (listener, address) = listen("127.0.0.1:0");
+    let config = SensorConfig { ebpf: false, ..SensorConfig::default() };
+    let mut sensor = Sensor::start(&config).unwrap();
+    assert_eq!(sensor.handle.state().rung, "procfs");
+    sensor.handle.watch(Watch { database_ports: BTreeSet::from([address.port()]), ..Watch::default() });
+    thread::sleep(Duration::from_millis(100));
+    let client = TcpStream::connect(address).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let accepted = sensor.one();
+    assert_eq!(accepted.workload.pid, std::process::id());
+    assert_eq!(accepted.workload.evidence(), Evidence::Reported);
+    drop((client, server));
+    assert_eq!(sensor.ending().socket, accepted.socket);
+}
+
+fn python(script: &str, argument: &Path) -> Child {
+    Command::new("python3").arg("-c").arg(script).arg(argument).stdin(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn unix_clients_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path).unwrap();
+    let watch = Watch { unix_sockets: BTreeSet::from([path.clone()]), ..Watch::default() };
+    let Some(mut sensor) = Sensor::watching(watch) else { return };
+    if !sensor.handle.state().missing.is_empty() {
+        eprintln!("SKIP: {:?}", sensor.handle.state().missing);
+        return;
+    }
+    const CONNECT: &str = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
+        }
+    });
+    let mut pids = HashSet::new();
+    for _ in 0..40 {
+        let child = python(CONNECT, &path);
+        pids.insert(child.id());
+        finish(child);
+    }
+    sensor.until("40 connections", |sensor| sensor.accepted.len() >= 40);
+    for accepted in &sensor.accepted {
+        assert_attested(&accepted.workload);
+        assert!(matches!(&accepted.endpoint, Endpoint::Unix { path: found, .. } if *found == path));
+        assert!(pids.remove(&accepted.workload.pid), "{:?}", accepted.workload);
+        assert_eq!(accepted.workload.argv[1..3], ["-c", CONNECT]);
+    }
+    sensor.until("40 ends", |sensor| sensor.closed.len() >= 40);
+}
+
+#[test]
+fn both_sockets_of_a_unix_connection_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let watch = Watch { unix_sockets: BTreeSet::from([path.clone()]), ..Watch::default() };
+    let Some(mut sensor) = Sensor::watching(watch) else { return };
+    let client = UnixStream::connect(&path).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let accepted = sensor.one();
+    let inode = |fd: i32| {
+        let link = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+        link.to_string_lossy().trim_start_matches("socket:[").trim_end_matches(']').parse::<u64>().unwrap()
+    };
+    use std::os::fd::AsRawFd;
+    let peer_inode = inode(client.as_raw_fd());
+    assert_eq!(accepted.endpoint, Endpoint::Unix { path, peer_inode });
+    assert_eq!(accepted.socket, sensor::SocketId::Inode(inode(server.as_raw_fd())));
+    drop((client, server));
+    assert_eq!(sensor.ending().socket, accepted.socket);
+}
