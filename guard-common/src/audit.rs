@@ -3,6 +3,7 @@
 //! Enters: what happened, as [`v1`] messages. Leaves: sealed records, and the verdict on a chain. Does no I/O.
 
 pub mod chain;
+pub mod display;
 
 /// Records as messages, generated from `proto/guard/audit/v1/record.proto`.
 pub mod v1 {
@@ -13,6 +14,9 @@ pub mod v1 {
 
 /// The schema version that this build writes.
 pub const RECORD_VERSION: u32 = 1;
+
+/// Longest encoded [`v1::SealedRecord`] in bytes: nobody writes, sends or takes a longer one.
+pub const MAX_SEALED_LEN: usize = 4 * 1024 * 1024;
 
 impl v1::Record {
     /// A record of `body`, stamped with the host's wall clock.

@@ -1,2 +1,7 @@
-//! The control plane.
-fn main() {}
+//! `guard-control`: see [`guard_control::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guard_control::cli::main()
+}

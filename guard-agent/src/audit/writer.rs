@@ -1,0 +1,319 @@
+//! The journal's writer: queued records enter, sealed durable records leave.
+//!
+//! One thread. It outlives every I/O error: what could not be written is counted, whoever waits is told, and the
+//! first thing that is written afterwards says how much is missing.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use guard_common::audit::{
+    chain::Head,
+    timestamp,
+    v1::{Gap, Record, record::Body},
+};
+use prost::Message;
+
+use super::{
+    AuditError,
+    journal::{Dropped, Journal, SyncFailed},
+    queue::{Item, Loss, Queue, Waiter},
+    segment::{MAX_FRAME, write_frame},
+    shared::Shared,
+};
+use crate::config::Sync;
+
+/// One write holds about this many bytes.
+const CHUNK: usize = 1024 * 1024;
+/// Largest record; the rest of a frame is its seal.
+const MAX_RECORD: usize = MAX_FRAME - 256;
+/// How long a record that nobody waits for may stay in the page cache.
+const SYNC_AFTER: Duration = Duration::from_millis(200);
+/// The same where commits need not reach the disk. Only records that did are shipped.
+const LAZY_SYNC_AFTER: Duration = Duration::from_secs(1);
+/// How often a gap record is tried while the disk refuses.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The writer's state.
+#[derive(Debug)]
+pub struct Writer {
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+    journal: Journal,
+    sync: Sync,
+    buffer: Vec<u8>,
+    /// Written, but not durable yet.
+    pending: Vec<Waiter>,
+    dirty_since: Option<Instant>,
+    gaps: Gaps,
+}
+
+/// What is missing and not yet in a gap record.
+#[derive(Debug, Default)]
+struct Gaps {
+    queue: Option<Loss>,
+    disk: Option<Loss>,
+    /// Ready-made ones: from the start, from deleted segments.
+    made: Vec<Gap>,
+}
+
+impl Gaps {
+    fn is_empty(&self) -> bool {
+        self.queue.is_none() && self.disk.is_none() && self.made.is_empty()
+    }
+
+    fn records(&self) -> impl Iterator<Item = Gap> {
+        let lost = |source: &str, loss: &Loss, detail: &str| Gap {
+            source: source.to_owned(),
+            lost: loss.lost,
+            since: Some(timestamp(loss.since)),
+            until: Some(timestamp(loss.until)),
+            detail: detail.to_owned(),
+        };
+        let disk = self.disk.map(|loss| lost("journal-disk", &loss, "the journal could not be written"));
+        let queue = self.queue.map(|loss| lost("audit-queue", &loss, "more records than the queue takes"));
+        disk.into_iter().chain(queue).chain(self.made.iter().cloned())
+    }
+
+    /// Puts back what could not be written.
+    fn restore(&mut self, unwritten: Self) {
+        Loss::merge(&mut self.queue, unwritten.queue);
+        Loss::merge(&mut self.disk, unwritten.disk);
+        self.made.splice(0..0, unwritten.made);
+    }
+}
+
+/// Frames in the buffer, and who cares for them.
+#[derive(Debug)]
+struct Chunk {
+    head: Head,
+    waiters: Vec<Waiter>,
+    gaps: Gaps,
+    loss: Option<Loss>,
+}
+
+impl Writer {
+    /// A writer for `journal` that begins with `gaps`.
+    pub fn new(queue: Arc<Queue>, shared: Arc<Shared>, journal: Journal, sync: Sync, gaps: Vec<Gap>) -> Self {
+        let gaps = Gaps { made: gaps, ..Gaps::default() };
+        Self {
+            queue,
+            shared,
+            journal,
+            sync,
+            buffer: Vec::new(),
+            pending: Vec::new(),
+            dirty_since: None,
+            gaps,
+        }
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub fn run(mut self) {
+        self.publish();
+        // A gap found at start must not wait for the first record.
+        self.write(Vec::new());
+        loop {
+            let taken = self.queue.take(self.deadline());
+            self.shared.add_lost(taken.loss.map_or(0, |loss| loss.lost));
+            Loss::merge(&mut self.gaps.queue, taken.loss);
+            self.write(taken.items);
+            self.settle(taken.closed);
+            self.publish();
+            if taken.closed {
+                return;
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let sync = self.dirty_since.map(|since| since + self.sync_after());
+        let retry = (!self.gaps.is_empty()).then(|| Instant::now() + RETRY_AFTER);
+        sync.into_iter().chain(retry).min()
+    }
+
+    fn sync_after(&self) -> Duration {
+        match self.sync {
+            Sync::Disk => SYNC_AFTER,
+            Sync::Os => LAZY_SYNC_AFTER,
+        }
+    }
+
+    fn write(&mut self, items: Vec<Item>) {
+        let mut items = items.into_iter();
+        loop {
+            let chunk = self.fill(&mut items);
+            if self.buffer.is_empty() {
+                return;
+            }
+            match self.store(chunk.head) {
+                Ok(()) => {
+                    self.shared.set_error(None);
+                    self.dirty_since.get_or_insert_with(Instant::now);
+                    self.written(chunk.waiters);
+                }
+                Err(error) => {
+                    let whole = items.len() == 0;
+                    self.failed(chunk, &error);
+                    if whole {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Seals gaps and then items until the chunk is full. An empty buffer afterwards: there was nothing to do.
+    fn fill(&mut self, items: &mut impl Iterator<Item = Item>) -> Chunk {
+        self.buffer.clear();
+        let mut chunk = Chunk {
+            head: self.journal.head(),
+            waiters: Vec::new(),
+            gaps: std::mem::take(&mut self.gaps),
+            loss: None,
+        };
+        for gap in chunk.gaps.records() {
+            seal(&Record::now(Body::Gap(gap)), &mut chunk.head, &mut self.buffer);
+        }
+        while self.buffer.len() < CHUNK {
+            let Some(Item { at, content, waiter }) = items.next() else { break };
+            let record = Item::into_record(content, at);
+            let length = record.as_ref().map_or(0, Message::encoded_len);
+            match record {
+                Some(record) if length <= MAX_RECORD => {
+                    seal(&record, &mut chunk.head, &mut self.buffer);
+                    Loss::add(&mut chunk.loss, 1, at);
+                    chunk.waiters.extend(waiter);
+                }
+                refused => {
+                    tracing::error!(bytes = length, made = refused.is_some(), "a record could not be sealed");
+                    self.shared.add_lost(1);
+                    Loss::add(&mut self.gaps.queue, 1, at);
+                    let reason = format!("a record of {length} bytes, at most {MAX_RECORD} are taken");
+                    answer(waiter.into_iter().collect(), &Err(AuditError::Write(reason)));
+                }
+            }
+        }
+        chunk
+    }
+
+    /// Writes the buffer, in a new segment where it does not fit, making room where the disk is full.
+    fn store(&mut self, head: Head) -> io::Result<()> {
+        if self.journal.is_full_for(self.buffer.len()) {
+            self.retry_with_room(|journal, _| journal.rotate())?;
+            self.shrink();
+        }
+        self.retry_with_room(|journal, buffer| {
+            journal.append(buffer, head).map_err(|error| SyncFailed { lost: 0, error })
+        })
+    }
+
+    fn retry_with_room(
+        &mut self,
+        mut step: impl FnMut(&mut Journal, &[u8]) -> Result<(), SyncFailed>,
+    ) -> io::Result<()> {
+        loop {
+            let Err(failed) = step(&mut self.journal, &self.buffer) else { return Ok(()) };
+            if failed.lost > 0 {
+                self.taken_back(failed.lost, &failed.error);
+                return Err(failed.error);
+            }
+            let full =
+                matches!(failed.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let acknowledged = self.shared.acknowledged().unwrap_or(0);
+            if !full || !self.journal.drop_acknowledged(acknowledged)? {
+                return Err(failed.error);
+            }
+        }
+    }
+
+    fn shrink(&mut self) {
+        match self.journal.shrink() {
+            Ok(Some(dropped)) => self.gaps.made.extend(unshipped(&dropped, self.shared.acknowledged())),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "old journal segments cannot be deleted"),
+        }
+    }
+
+    fn written(&mut self, waiters: Vec<Waiter>) {
+        // Before the answer: who hears of a record may look for it at once.
+        self.publish();
+        match self.sync {
+            Sync::Disk => self.pending.extend(waiters),
+            Sync::Os => answer(waiters, &Ok(())),
+        }
+    }
+
+    fn failed(&mut self, chunk: Chunk, error: &io::Error) {
+        self.gaps.restore(chunk.gaps);
+        self.shared.add_lost(chunk.loss.map_or(0, |loss| loss.lost));
+        Loss::merge(&mut self.gaps.disk, chunk.loss);
+        self.report(error);
+        answer(chunk.waiters, &Err(AuditError::Write(error.to_string())));
+    }
+
+    fn report(&self, error: &io::Error) {
+        if self.shared.set_error(Some(error.to_string())) {
+            tracing::error!(%error, "the audit journal cannot be written: records are being lost and counted");
+        }
+    }
+
+    /// Syncs if someone waits for it or it is due.
+    fn settle(&mut self, now: bool) {
+        let due = self.dirty_since.is_some_and(|since| since.elapsed() >= self.sync_after());
+        if !now && !due && self.pending.is_empty() {
+            return;
+        }
+        self.dirty_since = None;
+        match self.journal.sync() {
+            Ok(()) => {
+                self.publish();
+                answer(std::mem::take(&mut self.pending), &Ok(()));
+            }
+            Err(failed) => self.taken_back(failed.lost, &failed.error),
+        }
+    }
+
+    /// Records that had been written are gone again.
+    fn taken_back(&mut self, lost: u64, error: &io::Error) {
+        self.dirty_since = None;
+        self.shared.add_lost(lost);
+        Loss::add(&mut self.gaps.disk, lost, SystemTime::now());
+        self.report(error);
+        answer(std::mem::take(&mut self.pending), &Err(AuditError::Write(error.to_string())));
+    }
+
+    fn publish(&self) {
+        self.shared.publish(&self.journal);
+    }
+}
+
+fn seal(record: &Record, head: &mut Head, buffer: &mut Vec<u8>) {
+    write_frame(&head.seal(record.encode_to_vec().into()), buffer);
+}
+
+/// Gives each waiter the answer, and its place in the queue back.
+fn answer(waiters: Vec<Waiter>, result: &Result<(), AuditError>) {
+    for Waiter { done, slot } in waiters {
+        // Whoever has stopped waiting does not mind.
+        let _ = done.send(result.clone());
+        drop(slot);
+    }
+}
+
+/// The gap record for deleted segments, if a control plane should have had them first.
+fn unshipped(dropped: &Dropped, acknowledged: Option<u64>) -> Option<Gap> {
+    let first = dropped.first.max(acknowledged?.saturating_add(1));
+    (first <= dropped.last).then(|| Gap {
+        source: "uplink".to_owned(),
+        lost: dropped.last - first + 1,
+        since: dropped.since,
+        until: dropped.until,
+        detail: format!(
+            "records {first} to {} were deleted before the control plane had them: `journal.max_mib` was reached",
+            dropped.last
+        ),
+    })
+}

@@ -1,0 +1,98 @@
+//! The store's tables, as a list of migrations.
+//!
+//! A database of any earlier version is brought up to date at opening; one of a later version is refused.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// One per version, applied in order. Never changed once released: add another.
+const MIGRATIONS: [&str; 1] = [
+    // A record's id is `agent << 44 | sequence` (`RecordId`): the chain of one agent lies together, and both the
+    // look-up of a duplicate and the insert touch one tree.
+    "CREATE TABLE agents (
+        id INTEGER PRIMARY KEY,
+        agent_id TEXT NOT NULL UNIQUE,
+        host TEXT NOT NULL,
+        version TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        labels TEXT NOT NULL,
+        first_seen INTEGER NOT NULL,
+        last_seen INTEGER NOT NULL,
+        head_sequence INTEGER NOT NULL DEFAULT 0,
+        head_hash BLOB NOT NULL,
+        gaps INTEGER NOT NULL DEFAULT 0,
+        missing INTEGER NOT NULL DEFAULT 0,
+        malformed INTEGER NOT NULL DEFAULT 0,
+        alarm TEXT
+    ) STRICT;
+
+    CREATE TABLE holes (
+        agent INTEGER NOT NULL REFERENCES agents (id),
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        previous BLOB NOT NULL,
+        found INTEGER NOT NULL,
+        PRIMARY KEY (agent, first)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE records (
+        id INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        payload BLOB NOT NULL,
+        malformed INTEGER NOT NULL,
+        verdict INTEGER,
+        access INTEGER,
+        policy TEXT,
+        executable TEXT,
+        db_user TEXT,
+        workload TEXT,
+        text TEXT
+    ) STRICT;
+
+    CREATE INDEX decisions ON records (at) WHERE verdict IS NOT NULL;
+    CREATE INDEX refusals ON records (at) WHERE verdict > 1;
+    CREATE INDEX non_proxied ON records (at) WHERE access = 2;",
+];
+
+/// Brings the database up to the version of this program.
+pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    let version: usize =
+        transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
+    check(version)?;
+    for migration in &MIGRATIONS[version..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    Ok(transaction.commit()?)
+}
+
+/// Refuses a database that this program can't read.
+pub fn check_readable(connection: &Connection) -> Result<(), StoreError> {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
+    check(version)
+}
+
+fn check(version: usize) -> Result<(), StoreError> {
+    match version <= MIGRATIONS.len() {
+        true => Ok(()),
+        false => Err(StoreError::Newer { found: version, known: MIGRATIONS.len() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrating_twice_changes_nothing_and_a_later_version_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        migrate(&mut connection).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(migrate(&mut connection), Err(StoreError::Newer { found: 99, .. })));
+    }
+}

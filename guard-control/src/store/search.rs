@@ -1,0 +1,282 @@
+//! The reading side of the store. Filters enter, decisions leave, the newest first; it never writes.
+
+use std::{
+    fmt::Write,
+    path::Path,
+    sync::{Mutex, PoisonError, mpsc},
+    time::Duration,
+};
+
+use guard_common::{
+    api::control::{Agent, DecisionsRequest, DecisionsResponse, StoredDecision, stored_decision::Subject},
+    audit::v1::{Record, connection_opened::Access, decision::Verdict, record::Body},
+};
+use pbjson_types::Timestamp;
+use prost::Message;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params_from_iter, types::Value};
+
+use super::{
+    FILE, SEARCH_TIME, StoreError,
+    row::kind,
+    schema,
+    sqlite::{record_id, sequence_of},
+};
+
+/// Decisions in an answer where the question names no number.
+const DEFAULT_LIMIT: u32 = 100;
+/// At most.
+const MAX_LIMIT: u32 = 10_000;
+/// Bytes of records in an answer; more go to the next page.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// Idle connections that are kept.
+const IDLE: usize = 4;
+
+/// Searches one store.
+#[derive(Debug)]
+pub struct Search {
+    path: std::path::PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Search {
+    /// For the store in `dir`, which must be there. It may be in use by a server.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        if !path.exists() {
+            return Err(StoreError::Absent(dir.to_owned()));
+        }
+        let search = Self { path, idle: Mutex::default() };
+        let connection = search.connect()?;
+        schema::check_readable(&connection)?;
+        search.put_back(connection);
+        Ok(search)
+    }
+
+    fn connect(&self) -> Result<Connection, StoreError> {
+        let connection = Connection::open_with_flags(
+            &self.path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        Ok(connection)
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(connection);
+        }
+    }
+
+    /// Runs `work` on a connection of its own, interrupted when it takes too long.
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let interrupt = connection.get_interrupt_handle();
+        let (done, is_done) = mpsc::channel::<()>();
+        let watch = std::thread::spawn(move || {
+            if is_done.recv_timeout(SEARCH_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+                interrupt.interrupt();
+            }
+        });
+        let result = work(&connection);
+        drop(done);
+        // An interrupt that comes late must not hit the next search.
+        let _ = watch.join();
+        match result {
+            Err(StoreError::Sqlite(error))
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) =>
+            {
+                Err(StoreError::TooSlow)
+            }
+            Err(error) => Err(error),
+            Ok(value) => {
+                self.put_back(connection);
+                Ok(value)
+            }
+        }
+    }
+
+    /// Decisions that match, the newest first.
+    pub fn decisions(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
+        let limit = match request.limit {
+            0 => DEFAULT_LIMIT,
+            limit => limit.min(MAX_LIMIT),
+        };
+        self.with(|connection| {
+            let Some(filter) = Filter::new(connection, request)? else {
+                return Ok(DecisionsResponse::default());
+            };
+            page(connection, &filter, limit as usize)
+        })
+    }
+
+    /// All agents, by host.
+    pub fn agents(&self) -> Result<Vec<Agent>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT agent_id, host, version, mode, first_seen, last_seen, head_sequence, alarm, gaps, missing
+                 FROM agents ORDER BY host, agent_id",
+            )?;
+            let agents = statement.query_map([], |row| {
+                Ok(Agent {
+                    agent_id: row.get(0)?,
+                    host: row.get(1)?,
+                    agent_version: row.get(2)?,
+                    mode: row.get(3)?,
+                    first_seen: Some(time(row.get(4)?)),
+                    last_seen: Some(time(row.get(5)?)),
+                    stored_sequence: row.get::<_, i64>(6)?.cast_unsigned(),
+                    connected: false,
+                    alarm: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+                    gaps: row.get::<_, i64>(8)?.cast_unsigned(),
+                    missing: row.get::<_, i64>(9)?.cast_unsigned(),
+                })
+            })?;
+            Ok(agents.collect::<Result<_, _>>()?)
+        })
+    }
+}
+
+fn time(micros: i64) -> Timestamp {
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;
+    Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+/// Conditions in SQL with their values.
+#[derive(Debug, Default)]
+struct Filter {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Filter {
+    /// Nothing: no decision can match.
+    fn new(connection: &Connection, request: &DecisionsRequest) -> Result<Option<Self>, StoreError> {
+        let mut filter = Self::default();
+        // The literal terms are what lets SQLite use the partial indexes.
+        match request.verdict.as_str() {
+            "" => filter.sql.push_str("r.verdict IS NOT NULL"),
+            "allowed" => filter.verdict("r.verdict IS NOT NULL", Verdict::Allowed),
+            "refused" => filter.verdict("r.verdict > 1", Verdict::Refused),
+            "would_refuse" => filter.verdict("r.verdict > 1", Verdict::WouldRefuse),
+            _ => return Err(StoreError::Request("the verdict must be allowed, refused or would_refuse")),
+        }
+        match request.kind.as_str() {
+            "" => {}
+            "connection" => filter.and("r.kind = ", kind::CONNECTION_OPENED.into()),
+            "statement" => filter.and("r.kind = ", kind::STATEMENT.into()),
+            _ => return Err(StoreError::Request("the kind must be connection or statement")),
+        }
+        if request.non_proxied {
+            let _ = write!(filter.sql, " AND r.access = {}", i32::from(Access::NonProxied));
+        }
+        if !request.agent_id.is_empty() {
+            let agent: Option<i64> = connection
+                .prepare_cached("SELECT id FROM agents WHERE agent_id = ?1")?
+                .query_row([&request.agent_id], |row| row.get(0))
+                .optional()?;
+            let Some(agent) = agent else { return Ok(None) };
+            filter.and("r.id >= ", record_id(agent, 0).unwrap_or(i64::MAX).into());
+            filter.and("r.id < ", record_id(agent + 1, 0).unwrap_or(i64::MAX).into());
+        }
+        filter.contains(&request.contains)?;
+        filter.behind(&request.page)?;
+        Ok(Some(filter))
+    }
+
+    fn verdict(&mut self, index: &str, verdict: Verdict) {
+        self.sql.push_str(index);
+        self.and("r.verdict = ", i64::from(i32::from(verdict)).into());
+    }
+
+    fn and(&mut self, condition: &str, value: Value) {
+        self.values.push(value);
+        let _ = write!(self.sql, " AND {condition}?{}", self.values.len());
+    }
+
+    fn contains(&mut self, part: &str) -> Result<(), StoreError> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        if part.len() > 1024 {
+            return Err(StoreError::Request("the text to look for must be shorter than 1024 bytes"));
+        }
+        let mut pattern = String::from("%");
+        for letter in part.chars() {
+            if matches!(letter, '%' | '_' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern.push('%');
+        self.values.push(pattern.into());
+        let at = self.values.len();
+        let columns = ["text", "executable", "db_user", "policy", "workload"];
+        let like = columns.map(|column| format!("r.{column} LIKE ?{at} ESCAPE '\\'"));
+        let _ = write!(self.sql, " AND ({})", like.join(" OR "));
+        Ok(())
+    }
+
+    fn behind(&mut self, page: &str) -> Result<(), StoreError> {
+        if page.is_empty() {
+            return Ok(());
+        }
+        let (at, id) = page
+            .split_once('.')
+            .and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id.parse::<i64>().ok()?)))
+            .ok_or(StoreError::Request("the page is not one that an answer named"))?;
+        self.values.extend([at.into(), id.into()]);
+        let last = self.values.len();
+        let _ = write!(self.sql, " AND (r.at, r.id) < (?{}, ?{last})", last - 1);
+        Ok(())
+    }
+}
+
+fn page(connection: &Connection, filter: &Filter, limit: usize) -> Result<DecisionsResponse, StoreError> {
+    let sql = format!(
+        "SELECT r.id, r.at, r.payload, a.agent_id, a.host
+         FROM records r JOIN agents a ON a.id = r.id >> 44
+         WHERE {} ORDER BY r.at DESC, r.id DESC LIMIT {}",
+        filter.sql,
+        limit + 1
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows =
+        statement.query(params_from_iter(filter.values.iter().map(|value| value as &dyn ToSql)))?;
+    let mut answer = DecisionsResponse::default();
+    let (mut bytes, mut last) = (0, None);
+    while let Some(row) = rows.next()? {
+        let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let payload = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        bytes += payload.len();
+        let full = answer.decisions.len() == limit || bytes > MAX_BYTES;
+        if let Some((at, id)) = last.filter(|_| full) {
+            answer.next_page = format!("{at}.{id}");
+            break;
+        }
+        last = Some((at, id));
+        // Only what was decodable has a verdict.
+        let Some((at, subject)) = subject(payload) else { continue };
+        answer.decisions.push(StoredDecision {
+            agent_id: row.get(3)?,
+            host: row.get(4)?,
+            sequence: sequence_of(id),
+            at,
+            subject: Some(subject),
+        });
+    }
+    Ok(answer)
+}
+
+fn subject(payload: &[u8]) -> Option<(Option<Timestamp>, Subject)> {
+    let record = Record::decode(payload).ok()?;
+    match record.body? {
+        Body::ConnectionOpened(connection) => Some((record.at, Subject::Connection(connection))),
+        Body::Statement(statement) => Some((record.at, Subject::Statement(statement))),
+        _ => None,
+    }
+}
