@@ -1,0 +1,12 @@
+//! End to end: real servers, real clients, the real kernel. One module per scenario.
+
+mod bad_input;
+mod faults;
+mod harness;
+mod least_privilege;
+mod monitor_mode;
+mod non_proxied;
+mod ordinary_work;
+mod records;
+mod refused_statements;
+mod workloads;

@@ -1,0 +1,193 @@
+//! A private PostgreSQL: its own folder, port, socket and account.
+//!
+//! It listens on 127.0.0.1 and on a unix socket. Everybody logs in by trust, but the role [`SCRAM_ROLE`], which
+//! has to give its password.
+
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::{
+    Account, Folder, Psql, Server, ports,
+    run::{self, CLIENT_LIMIT},
+};
+
+/// The role of the cluster's owner.
+pub const OWNER: &str = "postgres";
+/// The one role that logs in by SCRAM-SHA-256, with [`SCRAM_PASSWORD`].
+pub const SCRAM_ROLE: &str = "clerk";
+/// Its password.
+pub const SCRAM_PASSWORD: &str = "not-a-secret";
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("fsync", "off"),
+    ("shared_buffers", "64MB"),
+    ("max_connections", "100"),
+    ("log_min_messages", "warning"),
+    ("max_prepared_transactions", "4"),
+];
+
+const HBA: &str = "\
+# type database user address method
+local all clerk scram-sha-256
+host all clerk 127.0.0.1/32 scram-sha-256
+local all all trust
+host all all 127.0.0.1/32 trust
+";
+
+/// A running PostgreSQL. Dropping it ends the server and removes its folder.
+#[derive(Debug)]
+pub struct Postgres {
+    // INVARIANT: dropped in this order, the server before the folder under it.
+    server: Server,
+    address: SocketAddr,
+    account: Account,
+    folder: Folder,
+}
+
+impl Postgres {
+    /// Starts one with the server programs that are installed.
+    pub fn start() -> Result<Self> {
+        let bin = programs()?;
+        let account = Account::unprivileged()?;
+        let folder = Folder::new("pg")?;
+        // initdb makes `data` itself, in a folder that it may write to.
+        let home = folder.subfolder("server", &account)?;
+        initdb(&bin, &home, &account)?;
+        fs::write(home.join("data/pg_hba.conf"), HBA)?;
+        let address = ports::free()?;
+        let server = launch(&bin, &home, &account, address)?;
+        let mut postgres = Self { server, address, account, folder };
+        postgres.wait()?;
+        postgres
+            .psql(OWNER, "postgres")
+            .query(&format!("CREATE ROLE {SCRAM_ROLE} LOGIN PASSWORD '{SCRAM_PASSWORD}'"))?
+            .expect_ok("creating the SCRAM role")?;
+        Ok(postgres)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let ready = {
+            let socket = self.socket();
+            let address = self.address;
+            move || socket.exists() && ports::accepts(address)
+        };
+        self.server.wait_until(|_| ready())?;
+        // It accepts connections before it answers them: "the database system is starting up".
+        let psql = self.psql(OWNER, "postgres");
+        run::eventually("PostgreSQL answering", Duration::from_secs(30), || Ok(psql.query("SELECT 1")?.ok()))
+    }
+
+    /// Ends the server and keeps its folder.
+    pub fn stop(&mut self) -> Result<()> {
+        self.server.stop()
+    }
+
+    /// Starts it again where it was.
+    pub fn restart(&mut self) -> Result<()> {
+        self.server.stop()?;
+        self.server = launch(&programs()?, &self.folder.join("server"), &self.account, self.address)?;
+        self.wait()
+    }
+
+    /// Where it listens on TCP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The folder of its unix socket, as `PGHOST` takes it.
+    pub fn socket_folder(&self) -> PathBuf {
+        self.folder.join("server")
+    }
+
+    /// Its unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket_folder().join(format!(".s.PGSQL.{}", self.address.port()))
+    }
+
+    /// Process id of the postmaster.
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// The account that it runs as.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// psql straight to it over TCP.
+    pub fn psql(&self, user: &str, database: &str) -> Psql {
+        Psql::tcp(self.address, user, database)
+    }
+
+    /// psql straight to it over the unix socket.
+    pub fn psql_unix(&self, user: &str, database: &str) -> Psql {
+        Psql::unix(&self.socket_folder(), self.address.port(), user, database)
+    }
+}
+
+fn initdb(bin: &Path, home: &Path, account: &Account) -> Result<()> {
+    let mut command = Command::new(bin.join("initdb"));
+    command
+        .args([
+            "--no-sync",
+            "--no-instructions",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--username",
+        ])
+        .arg(OWNER)
+        .arg("--pgdata")
+        .arg(home.join("data"))
+        .env("TZ", "UTC")
+        .current_dir(home);
+    account.apply(&mut command);
+    run::run(command, "", CLIENT_LIMIT * 4)?.expect_ok("initdb")?;
+    Ok(())
+}
+
+fn launch(bin: &Path, home: &Path, account: &Account, address: SocketAddr) -> Result<Server> {
+    let mut command = Command::new(bin.join("postgres"));
+    command
+        .arg("-D")
+        .arg(home.join("data"))
+        .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-k"])
+        .arg(home)
+        .current_dir(home);
+    for (key, value) in SETTINGS {
+        command.arg("-c").arg(format!("{key}={value}"));
+    }
+    account.apply(&mut command);
+    let log = home.with_file_name("postgres.log");
+    // SIGINT: sessions are ended and the server stops; SIGTERM would wait for its clients.
+    Server::start("PostgreSQL", command, &log, Signal::SIGINT)
+}
+
+/// The folder of the newest PostgreSQL server programs of this host.
+pub fn programs() -> Result<PathBuf> {
+    find_programs().context("no PostgreSQL server is installed; `cargo xtask setup` mends it")
+}
+
+fn find_programs() -> Option<PathBuf> {
+    // Debian and Ubuntu keep one folder per major version; others put the programs on the path.
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
+        .filter(|(_, bin)| bin.join("initdb").exists() && bin.join("postgres").exists())
+        .max_by_key(|(version, _)| *version);
+    if let Some((_, bin)) = newest {
+        return Some(bin);
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).find(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
+}

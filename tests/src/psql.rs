@@ -1,0 +1,105 @@
+//! psql against one address: real client, exit code, output, SQLSTATE.
+
+use std::{net::SocketAddr, path::Path, process::Command};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::{
+    Server,
+    run::{self, CLIENT_LIMIT, Finished},
+};
+
+/// How to reach a server with psql.
+#[derive(Clone, Debug)]
+pub struct Psql {
+    host: String,
+    port: u16,
+    user: String,
+    database: String,
+    password: Option<String>,
+}
+
+impl Psql {
+    /// Over TCP.
+    pub fn tcp(address: SocketAddr, user: &str, database: &str) -> Self {
+        Self::new(address.ip().to_string(), address.port(), user, database)
+    }
+
+    /// Over the unix socket `.s.PGSQL.<port>` in `folder`.
+    pub fn unix(folder: &Path, port: u16, user: &str, database: &str) -> Self {
+        Self::new(folder.display().to_string(), port, user, database)
+    }
+
+    fn new(host: String, port: u16, user: &str, database: &str) -> Self {
+        Self { host, port, user: user.to_owned(), database: database.to_owned(), password: None }
+    }
+
+    /// The same with a password.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// Its arguments, without a statement.
+    pub fn arguments(&self) -> Vec<String> {
+        let port = self.port.to_string();
+        ["-X", "-w", "-h", &self.host, "-p", &port, "-U", &self.user, "-d", &self.database]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    /// The command as a person would type it.
+    pub fn shown(&self) -> String {
+        format!("psql -h {} -p {} -U {} {}", self.host, self.port, self.user, self.database)
+    }
+
+    /// The command: errors show their SQLSTATE, nothing of the caller's settings leaks in.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("psql");
+        command.args(self.arguments()).args(["-v", "VERBOSITY=verbose", "-P", "pager=off"]);
+        self.environment(&mut command);
+        command
+    }
+
+    /// Gives `command` the environment that a client of this server gets.
+    pub fn environment(&self, command: &mut Command) {
+        for name in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGOPTIONS", "PGSERVICE", "PGSSLMODE"] {
+            command.env_remove(name);
+        }
+        command.env("PGCONNECT_TIMEOUT", "10").env("PSQL_HISTORY", "/dev/null").env("LC_ALL", "C.UTF-8");
+        match &self.password {
+            Some(password) => command.env("PGPASSWORD", password),
+            None => command.env_remove("PGPASSWORD"),
+        };
+    }
+
+    /// Runs one string with `-c`, unaligned and without headers.
+    pub fn query(&self, sql: &str) -> Result<Finished> {
+        let mut command = self.command();
+        command.args(["-A", "-t", "-q", "-c", sql]);
+        run::run(command, "", CLIENT_LIMIT)
+    }
+
+    /// Runs a script in one session, as from a keyboard: after an error it goes on.
+    pub fn script(&self, lines: &str) -> Result<Finished> {
+        let mut command = self.command();
+        command.args(["-A", "-t", "-q"]);
+        run::run(command, lines, CLIENT_LIMIT)
+    }
+
+    /// Starts one statement and does not wait for it: a client that is still there. `log` takes its output.
+    pub fn start(&self, sql: &str, log: &Path) -> Result<Server> {
+        let mut command = self.command();
+        command.args(["-A", "-t", "-q", "-c", sql]);
+        Server::start("psql", command, log, Signal::SIGTERM)
+    }
+
+    /// Runs a script with the output that a person sees, and errors of ordinary length.
+    pub fn display(&self, lines: &str) -> Result<Finished> {
+        let mut command = Command::new("psql");
+        command.args(self.arguments()).args(["-P", "pager=off"]);
+        self.environment(&mut command);
+        run::run(command, lines, CLIENT_LIMIT)
+    }
+}

@@ -1,0 +1,203 @@
+//! A PostgreSQL client that can misbehave: it sends the bytes that a test gives it and reads messages.
+//!
+//! Message formats: the chapter "Frontend/Backend Protocol" of PostgreSQL's manual, version 3.0.
+
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// How long a server may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Longer messages than any test asks for.
+const LONGEST: usize = 1 << 24;
+
+/// A startup packet for protocol 3.0.
+pub fn startup(user: &str, database: &str) -> Vec<u8> {
+    let mut body = 196_608_u32.to_be_bytes().to_vec();
+    for text in ["user", user, "database", database] {
+        body.extend_from_slice(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    packet(&body)
+}
+
+/// `body` behind its length, which counts itself.
+pub fn packet(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    let mut packet = length.to_be_bytes().to_vec();
+    packet.extend_from_slice(body);
+    packet
+}
+
+/// A message: its tag, its length, its body.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![tag];
+    message.extend(packet(body));
+    message
+}
+
+/// Zero-terminated text.
+fn text(value: &str) -> Vec<u8> {
+    let mut bytes = value.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}
+
+/// A simple query.
+pub fn query(sql: &str) -> Vec<u8> {
+    message(b'Q', &text(sql))
+}
+
+/// Parse, Bind, Describe, Execute and Sync for a statement without parameters: what drivers send.
+pub fn extended(name: &str, sql: &str) -> Vec<u8> {
+    let mut bytes = message(b'P', &[text(name), text(sql), vec![0, 0]].concat());
+    bytes.extend(message(b'B', &[text(""), text(name), vec![0; 6]].concat()));
+    bytes.extend(message(b'D', b"P\0"));
+    bytes.extend(message(b'E', &[0; 5]));
+    bytes.extend(message(b'S', b""));
+    bytes
+}
+
+/// A message from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its first byte.
+    pub tag: u8,
+    /// What follows its length.
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    /// The fields of an ErrorResponse or NoticeResponse, by their letter.
+    pub fn fields(&self) -> BTreeMap<char, String> {
+        let parts = self.body.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+        parts.map(|part| (char::from(part[0]), String::from_utf8_lossy(&part[1..]).into_owned())).collect()
+    }
+
+    /// SQLSTATE of an error.
+    pub fn sqlstate(&self) -> Option<String> {
+        if self.tag == b'E' { self.fields().remove(&'C') } else { None }
+    }
+}
+
+/// SQLSTATE of the first error among `answers`.
+pub fn first_error(answers: &[Message]) -> Option<String> {
+    answers.iter().find_map(Message::sqlstate)
+}
+
+/// A connection whose bytes the test decides.
+#[derive(Debug)]
+pub struct RawClient {
+    stream: TcpStream,
+}
+
+impl RawClient {
+    /// Connects and says nothing.
+    pub fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Connects and logs in by trust.
+    pub fn log_in(address: SocketAddr, user: &str, database: &str) -> Result<Self> {
+        let mut client = Self::connect(address)?;
+        client.send(&startup(user, database))?;
+        let answers = client.until_ready()?;
+        match first_error(&answers) {
+            None => Ok(client),
+            Some(sqlstate) => bail!("the login of {user} failed with {sqlstate}"),
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).context("sending")
+    }
+
+    /// Sends bytes as far as the server takes them: it may hang up in the middle.
+    pub fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// The next message; `None` where the server has hung up.
+    pub fn receive(&mut self) -> Result<Option<Message>> {
+        let mut head = [0; 5];
+        match self.stream.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(error) if hung_up(error.kind()) => return Ok(None),
+            Err(error) => return Err(error).context("waiting for a message"),
+        }
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if !(4..=LONGEST).contains(&length) {
+            bail!("a message of length {length} from the server");
+        }
+        let mut body = vec![0; length - 4];
+        self.stream.read_exact(&mut body).context("in a message")?;
+        Ok(Some(Message { tag: head[0], body }))
+    }
+
+    /// All messages up to and with ReadyForQuery, or up to the end of the connection.
+    pub fn until_ready(&mut self) -> Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        while let Some(message) = self.receive()? {
+            let last = message.tag == b'Z';
+            messages.push(message);
+            if last {
+                break;
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Sends a simple query and gives all answers.
+    pub fn query(&mut self, sql: &str) -> Result<Vec<Message>> {
+        self.send(&query(sql))?;
+        self.until_ready()
+    }
+
+    /// Whether the server hangs up, whatever it says before that; false where it just waits.
+    pub fn is_closed_by_server(&mut self, within: Duration) -> bool {
+        let _ = self.stream.set_read_timeout(Some(within));
+        let mut sink = [0; 4096];
+        loop {
+            match self.stream.read(&mut sink) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return hung_up(error.kind()),
+            }
+        }
+    }
+}
+
+fn hung_up(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_count_themselves() {
+        assert_eq!(query("x"), b"Q\0\0\0\x06x\0");
+        let packet = startup("app", "shop");
+        assert_eq!(u32::from_be_bytes([packet[0], packet[1], packet[2], packet[3]]) as usize, packet.len());
+        assert!(packet.ends_with(b"user\0app\0database\0shop\0\0"));
+    }
+
+    #[test]
+    fn error_fields_are_read() {
+        let error = Message { tag: b'E', body: b"SERROR\0C42501\0Mno\0\0".to_vec() };
+        assert_eq!(error.sqlstate().as_deref(), Some("42501"));
+        assert_eq!(error.fields().get(&'M').map(String::as_str), Some("no"));
+    }
+}

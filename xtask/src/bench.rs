@@ -1,0 +1,24 @@
+//! Measurements: side by side, in interleaved rounds, as ratios.
+
+mod pgbench;
+mod proxy;
+mod report;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// Measure guard against its yardsticks.
+///
+/// Every bench prints a table and writes `target/bench/NAME.json`, a flat map from figure to number.
+#[derive(Debug, clap::Subcommand)]
+pub enum Bench {
+    Proxy(proxy::Arguments),
+}
+
+/// Runs the task.
+pub fn main(bench: &Bench) -> Result<ExitCode> {
+    match bench {
+        Bench::Proxy(arguments) => proxy::main(arguments),
+    }
+}

@@ -1,0 +1,75 @@
+//! Figures: medians over rounds, ratios within rounds, a table and a JSON file.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use anyhow::Result;
+
+use crate::shell;
+
+/// What was measured: a name, and one number per round.
+#[derive(Debug, Default)]
+pub struct Samples {
+    rounds: BTreeMap<String, Vec<f64>>,
+}
+
+impl Samples {
+    /// Adds the number of one round.
+    pub fn add(&mut self, figure: &str, value: f64) {
+        self.rounds.entry(figure.to_owned()).or_default().push(value);
+    }
+
+    /// The names of everything that was measured.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rounds.keys().map(String::as_str)
+    }
+
+    /// The median over all rounds.
+    pub fn median(&self, figure: &str) -> Option<f64> {
+        median(self.rounds.get(figure)?)
+    }
+
+    /// The median of the ratios of each round: what the machine does meanwhile touches both sides.
+    pub fn ratio(&self, figure: &str, to: &str) -> Option<f64> {
+        let (above, below) = (self.rounds.get(figure)?, self.rounds.get(to)?);
+        let ratios: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
+        median(&ratios)
+    }
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        _ if values.is_empty() => None,
+        0 => Some(f64::midpoint(values[middle - 1], values[middle])),
+        _ => Some(values[middle]),
+    }
+}
+
+/// Writes `target/bench/<name>.json` and gives its path.
+pub fn write(name: &str, figures: &BTreeMap<String, f64>) -> Result<PathBuf> {
+    let folder = shell::target().join("bench");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{name}.json"));
+    fs::write(&path, serde_json::to_string_pretty(figures)? + "\n")?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_taken_within_rounds() {
+        let mut samples = Samples::default();
+        for (guard, direct) in [(50.0, 100.0), (10.0, 20.0), (90.0, 100.0)] {
+            samples.add("guard", guard);
+            samples.add("direct", direct);
+        }
+        assert_eq!(samples.ratio("guard", "direct"), Some(0.5));
+        assert_eq!(samples.median("direct"), Some(100.0));
+        assert_eq!(samples.median("absent"), None);
+        assert_eq!(median(&[1.0, 2.0]), Some(1.5));
+    }
+}

@@ -1,0 +1,36 @@
+//! Builds: the workspace, and the eBPF programs by themselves.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{
+    setup::{self, Group},
+    shell,
+};
+
+/// Build the eBPF programs alone and say with which toolchain.
+///
+/// `cargo build` does the same by itself as part of guard-agent; this task is for looking at the result.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {}
+
+/// Runs the task.
+pub fn main(_arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure(&[Group::Build])?;
+    let toolchain = guard_ebpf_builder::Toolchain::probe()?;
+    println!("toolchain: {}", toolchain.describe());
+    let source = shell::root().join("guard-ebpf");
+    let object = guard_ebpf_builder::build(&toolchain, &source, &shell::target().join("guard-ebpf"))?;
+    println!("object:    {}", object.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds every program of the workspace. One selection of packages for every task, so that nothing is built twice.
+pub fn workspace(release: bool) -> Result<()> {
+    let mut command = shell::cargo(&["build", "--workspace", "--locked"]);
+    if release {
+        command.arg("--release");
+    }
+    shell::run(command, "the build")
+}

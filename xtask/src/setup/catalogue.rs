@@ -1,0 +1,226 @@
+//! What guard's tasks need: why, where it comes from, how one sees that it is there.
+
+use std::{fs, path::Path};
+
+use super::Group;
+use crate::shell;
+
+/// One thing that has to be there.
+#[derive(Debug)]
+pub struct Tool {
+    /// What it is.
+    pub name: &'static str,
+    /// What it is for.
+    pub why: &'static str,
+    groups: &'static [Group],
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it is there already.
+    pub is_there: fn() -> bool,
+}
+
+impl Tool {
+    /// Whether one of these groups needs it.
+    pub fn is_for(&self, groups: &[Group]) -> bool {
+        self.groups.iter().any(|group| groups.contains(group))
+    }
+}
+
+/// Where a tool comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// Debian packages.
+    Apt(&'static [&'static str]),
+    /// `cargo install`.
+    Cargo {
+        /// The crate.
+        name: &'static str,
+        /// The version that is known to work.
+        version: &'static str,
+        /// Further options.
+        options: &'static [&'static str],
+    },
+    /// A component of the Rust toolchain.
+    Rustup(&'static str),
+    /// A package for Python, into a virtual environment under target/tools.
+    Python {
+        /// The package.
+        package: &'static str,
+        /// The version that is known to work.
+        version: &'static str,
+        /// Debian packages that it needs.
+        needs: &'static [&'static str],
+    },
+}
+
+impl Source {
+    /// Whether Debian packages are part of it.
+    pub fn is_apt(&self) -> bool {
+        matches!(self, Self::Apt(_))
+    }
+
+    /// Debian packages to install for it.
+    pub fn packages(&self) -> &'static [&'static str] {
+        match self {
+            Self::Apt(packages) => packages,
+            // Only where Python cannot make environments yet.
+            Self::Python { needs, .. }
+                if !shell::answers("/usr/bin/python3", &["-c", "import ensurepip"]) =>
+            {
+                needs
+            }
+            Self::Python { .. } | Self::Cargo { .. } | Self::Rustup(_) => &[],
+        }
+    }
+
+    /// As one would type it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Apt(packages) => format!("apt-get install {}", packages.join(" ")),
+            Self::Cargo { name, version, options } => {
+                let words = [&["cargo install --locked --version", version], *options, &[*name]].concat();
+                words.join(" ")
+            }
+            Self::Rustup(component) => format!("rustup component add {component}"),
+            Self::Python { package, version, .. } => {
+                format!("pip install {package}=={version} (in target/tools)")
+            }
+        }
+    }
+}
+
+/// Everything, in the order in which it is installed.
+pub const TOOLS: &[Tool] = &[
+    Tool {
+        name: "C compiler",
+        why: "links Rust programs; builds SQLite into the control plane",
+        groups: &[Group::Build],
+        source: Source::Apt(&["gcc", "libc6-dev"]),
+        is_there: || shell::answers("cc", &["--version"]),
+    },
+    Tool {
+        name: "Rust for BPF",
+        why: "compiles the eBPF programs: a toolchain with `core` for bpfel-unknown-none",
+        groups: &[Group::Build],
+        source: Source::Apt(&["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"]),
+        is_there: || debian_bpf_core() || nightly_rust_src(),
+    },
+    Tool {
+        name: "bpf-linker",
+        why: "links the eBPF programs",
+        groups: &[Group::Build],
+        // 0.11 and later need LLVM's development packages.
+        source: Source::Cargo { name: "bpf-linker", version: "0.10.3", options: &[] },
+        is_there: || shell::answers("bpf-linker", &["--version"]),
+    },
+    Tool {
+        name: "PostgreSQL",
+        why: "the database before which guard is shown, tested and measured; server, psql, pgbench",
+        groups: &[Group::Demo, Group::Test, Group::Bench],
+        source: Source::Apt(&["postgresql", "postgresql-contrib"]),
+        is_there: || guard_tests::postgres::programs().is_ok() && shell::answers("psql", &["--version"]),
+    },
+    Tool {
+        name: "PgBouncer",
+        why: "what guard's proxy is measured against",
+        groups: &[Group::Test, Group::Bench],
+        source: Source::Apt(&["pgbouncer"]),
+        is_there: || shell::answers("pgbouncer", &["--version"]),
+    },
+    Tool {
+        name: "ip",
+        why: "makes the network namespaces of tests",
+        groups: &[Group::Test],
+        source: Source::Apt(&["iproute2"]),
+        is_there: || shell::answers("ip", &["-V"]),
+    },
+    Tool {
+        name: "systemd-analyze",
+        why: "checks deploy/systemd",
+        groups: &[Group::Test],
+        source: Source::Apt(&["systemd"]),
+        is_there: || shell::answers("systemd-analyze", &["--version"]),
+    },
+    Tool {
+        name: "kubernetes-validate",
+        why: "checks deploy/kubernetes against Kubernetes' own schemas",
+        groups: &[Group::Test],
+        source: Source::Python {
+            package: "kubernetes-validate",
+            version: "1.36.0",
+            needs: &["python3-venv"],
+        },
+        is_there: || kubernetes_validate().exists(),
+    },
+    Tool {
+        name: "rustfmt",
+        why: "the form of the code",
+        groups: &[Group::Lint],
+        source: Source::Rustup("rustfmt"),
+        is_there: || shell::output(shell::cargo(&["fmt", "--version"])).is_some(),
+    },
+    Tool {
+        name: "clippy",
+        why: "Rust's lints",
+        groups: &[Group::Lint],
+        source: Source::Rustup("clippy"),
+        is_there: || shell::output(shell::cargo(&["clippy", "--version"])).is_some(),
+    },
+    Tool {
+        name: "cargo-deny",
+        why: "licences, sources and known vulnerabilities of dependencies",
+        groups: &[Group::Lint],
+        // A debug build takes a third of the time and is fast enough.
+        source: Source::Cargo { name: "cargo-deny", version: "0.20.2", options: &["--debug"] },
+        is_there: || shell::output(shell::cargo(&["deny", "--version"])).is_some(),
+    },
+];
+
+/// The checker of Kubernetes manifests, once it is installed.
+pub fn kubernetes_validate() -> std::path::PathBuf {
+    shell::tools().join("python/bin/kubernetes-validate")
+}
+
+/// Debian's Rust with its prebuilt `core` for BPF.
+fn debian_bpf_core() -> bool {
+    let folder = Path::new("/usr/lib/rustlib/bpfel-unknown-none/lib");
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    Path::new("/usr/bin/rustc").exists()
+        && names.into_iter().any(|name| name.to_string_lossy().starts_with("libcore"))
+}
+
+/// rustup's nightly with the sources of `core`, which it builds for BPF itself.
+fn nightly_rust_src() -> bool {
+    let sysroot = shell::command("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]);
+    shell::output(sysroot)
+        .is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_typed_is_shown() {
+        let shown = |name| TOOLS.iter().find(|tool| tool.name == name).map(|tool| tool.source.shown());
+        assert_eq!(
+            shown("bpf-linker").as_deref(),
+            Some("cargo install --locked --version 0.10.3 bpf-linker")
+        );
+        assert_eq!(
+            shown("cargo-deny").as_deref(),
+            Some("cargo install --locked --version 0.20.2 --debug cargo-deny")
+        );
+    }
+
+    #[test]
+    fn every_group_needs_something_and_names_are_unique() {
+        for group in super::super::ALL {
+            assert!(TOOLS.iter().any(|tool| tool.is_for(&[*group])), "{group:?}");
+        }
+        let mut names: Vec<_> = TOOLS.iter().map(|tool| tool.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TOOLS.len());
+    }
+}
