@@ -19,7 +19,7 @@ use guard_policy::{Outcome, PolicySet, Principal, Target};
 
 pub use self::{
     cache::DecisionCache,
-    statement::{Permit, Ruling, Scope, Session},
+    statement::{Permit, Ruling, Scope, Session, subject},
 };
 use crate::{
     config::{Config, Mode},

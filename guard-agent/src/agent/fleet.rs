@@ -98,7 +98,8 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let discovery = config.discovery.clone();
     // It reads /proc: not on the thread that serves the command line.
     let discovered = tokio::task::spawn_blocking(move || servers::discover(&discovery)).await.unwrap_or_default();
-    let found = servers::merge(&config.servers, discovered, &config.environment.0);
+    let configured = servers::configured(&config.servers, &config.environment);
+    let found = servers::merge(configured, discovered, &config.environment);
     let mut fleet = agent.fleet.lock().await;
     let before = fleet.members.len();
     for server in found {

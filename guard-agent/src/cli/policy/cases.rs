@@ -121,6 +121,9 @@ fn server(case: &Case) -> Server {
     Server {
         name: case.server.clone(),
         environment: case.environment.clone(),
-        ..Server::default()
+        engine: Engine::Postgresql,
+        addresses: Vec::new(),
+        unix_sockets: Vec::new(),
+        pid: None,
     }
 }
