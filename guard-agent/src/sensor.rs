@@ -35,7 +35,7 @@ use crate::{
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
 pub use host::cgroup_root;
 pub use load::{Capabilities, probe};
-pub use sockets::{Listener, UnixListener, listeners, owners, unix_listeners};
+pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
 use worker::{Command, Worker};
 
 /// Events that may wait for the connection table.

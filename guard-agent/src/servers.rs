@@ -1,6 +1,14 @@
 //! Which listening sockets are databases: configured, or discovered by process and port.
+//!
+//! Enters: the configuration and /proc. Leaves: the servers of this host, each once. Nothing is asked of a server.
+
+mod discover;
+mod merge;
 
 use std::{net::SocketAddr, path::PathBuf};
+
+pub use discover::discover;
+pub use merge::{configured, merge};
 
 /// One database server on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +37,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The word for it in policies and records.
+    /// Its name in configuration and records.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Postgresql => "postgresql",

@@ -1,0 +1,90 @@
+//! Connections as records.
+
+use std::net::SocketAddr;
+
+use guard_common::audit::v1::{
+    ConnectionClosed, ConnectionOpened, DatabaseServer, Decision, connection_opened::Access,
+};
+
+use super::{ConnectionId, Opening, Transport, table::Followed};
+use crate::{
+    sensor::{Accepted, Closed, Endpoint, SocketId},
+    servers::Server,
+};
+
+/// An access that the kernel told of.
+pub fn opened(
+    id: &ConnectionId,
+    access: Access,
+    accepted: &Accepted,
+    server: &Server,
+    decision: Decision,
+) -> ConnectionOpened {
+    let mut record = ConnectionOpened {
+        connection_id: id.to_string(),
+        access: access.into(),
+        server: Some(database_server(server)),
+        socket_cookie: match accepted.socket {
+            SocketId::Cookie(cookie) => cookie,
+            SocketId::Inode(_) => 0,
+        },
+        workload: Some(accepted.workload.as_ref().clone()),
+        decision: Some(decision),
+        preexisting: accepted.preexisting,
+        ..ConnectionOpened::default()
+    };
+    match &accepted.endpoint {
+        Endpoint::Tcp { client, server } => {
+            record.set_transport(Transport::Tcp);
+            record.client_address = client.to_string();
+            record.server_address = server.to_string();
+        }
+        Endpoint::Unix { path, .. } => {
+            record.set_transport(Transport::Unix);
+            record.unix_path = path.to_string_lossy().into_owned();
+        }
+    }
+    record
+}
+
+/// A connection through the proxy.
+pub fn opened_proxied(id: &ConnectionId, opening: &Opening) -> ConnectionOpened {
+    let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+    let path = opening.unix_path.as_ref();
+    ConnectionOpened {
+        connection_id: id.to_string(),
+        access: Access::Proxied.into(),
+        server: Some(database_server(&opening.server)),
+        transport: opening.transport.into(),
+        client_address: text(opening.client_address),
+        server_address: text(opening.server_address),
+        unix_path: path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+        socket_cookie: 0,
+        workload: Some(opening.workload.as_ref().clone()),
+        decision: Some(opening.decision.as_ref().clone()),
+        preexisting: false,
+    }
+}
+
+/// The end of an access that the kernel told of.
+pub fn closed_non_proxied(followed: &Followed, closed: &Closed) -> ConnectionClosed {
+    let bytes = closed.bytes.unwrap_or_default();
+    let duration = closed.at.saturating_sub(followed.at).as_micros();
+    ConnectionClosed {
+        connection_id: followed.id.to_string(),
+        bytes_from_client: bytes.from_client,
+        bytes_to_client: bytes.to_client,
+        bytes_source: if closed.bytes.is_some() { "kernel" } else { "none" }.to_owned(),
+        duration_us: u64::try_from(duration).unwrap_or(u64::MAX),
+        reason: "closed".to_owned(),
+        statements: 0,
+    }
+}
+
+fn database_server(server: &Server) -> DatabaseServer {
+    DatabaseServer {
+        name: server.name.clone(),
+        engine: server.engine.as_str().to_owned(),
+        environment: server.environment.clone(),
+    }
+}

@@ -1,0 +1,250 @@
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use guard_common::audit::v1::{Gap, connection_opened::Access, record::Body, workload::Evidence};
+use tokio::sync::mpsc;
+
+use super::{Connections, Counts, Ending, Opening, Transport, UpstreamSocket};
+use crate::{
+    audit::{AuditLog, Entry},
+    decide::Decider,
+    identity::Workload,
+    sensor::{Accepted, Bytes, Closed, Endpoint, SensorEvent, SocketId},
+    servers::{Engine, Server},
+};
+
+struct Fixture {
+    connections: Connections,
+    records: mpsc::Receiver<Entry>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (audit, records) = AuditLog::to_queue(1000);
+        let connections = Connections::new(audit, Arc::new(Decider::default()));
+        connections.set_servers(vec![server()]);
+        Self { connections, records }
+    }
+
+    fn bodies(&mut self) -> Vec<Body> {
+        std::iter::from_fn(|| self.records.try_recv().ok()).filter_map(|entry| entry.record.body).collect()
+    }
+
+    fn accept(&self, pid: u32, cookie: u64, client: &str) {
+        self.connections.handle(SensorEvent::Accepted(accepted(pid, cookie, client)));
+    }
+
+    fn close(&self, cookie: u64) {
+        self.connections.handle(SensorEvent::Closed(Closed {
+            socket: SocketId::Cookie(cookie),
+            bytes: Some(Bytes { from_client: 10, to_client: 20 }),
+            at: Duration::from_millis(7),
+        }));
+    }
+
+    fn wait_in_vain(&self) {
+        self.connections.tick(std::time::Instant::now() + super::table::JOIN_WITHIN);
+    }
+}
+
+fn server() -> Arc<Server> {
+    Arc::new(Server {
+        name: "main".to_owned(),
+        engine: Engine::Postgresql,
+        environment: "production".to_owned(),
+        addresses: vec!["0.0.0.0:5432".parse().unwrap()],
+        unix_sockets: vec!["/run/.s.PGSQL.5432".into()],
+        pid: None,
+    })
+}
+
+fn workload(pid: u32) -> Arc<Workload> {
+    Arc::new(Workload { pid, evidence: Evidence::Attested.into(), ..Workload::default() })
+}
+
+const SERVER: &str = "127.0.0.1:5432";
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn accepted(pid: u32, cookie: u64, client: &str) -> Accepted {
+    Accepted {
+        socket: SocketId::Cookie(cookie),
+        endpoint: Endpoint::Tcp { client: address(client), server: address(SERVER) },
+        workload: workload(pid),
+        at: Duration::from_millis(2),
+        preexisting: false,
+    }
+}
+
+fn opening() -> Opening {
+    Opening {
+        workload: workload(77),
+        server: server(),
+        transport: Transport::Tcp,
+        client_address: None,
+        server_address: None,
+        unix_path: None,
+        decision: Arc::default(),
+    }
+}
+
+fn upstream(client: &str) -> UpstreamSocket {
+    UpstreamSocket::Tcp { local: address(client), peer: address(SERVER) }
+}
+
+#[test]
+fn a_client_that_goes_round_the_proxy_is_recorded() {
+    let mut fixture = Fixture::new();
+    fixture.accept(77, 5, "127.0.0.1:9");
+    assert_eq!(
+        fixture.connections.counts("main"),
+        Counts { non_proxied_open: 1, non_proxied_total: 1, ..Counts::default() }
+    );
+    fixture.close(5);
+    let bodies = fixture.bodies();
+    let [Body::ConnectionOpened(opened), Body::ConnectionClosed(closed)] = &bodies[..] else {
+        panic!("{bodies:?}")
+    };
+    assert_eq!(opened.access(), Access::NonProxied);
+    assert_eq!((opened.client_address.as_str(), opened.socket_cookie), ("127.0.0.1:9", 5));
+    assert!(opened.decision.is_some());
+    assert_eq!(closed.connection_id, opened.connection_id);
+    assert_eq!((closed.bytes_from_client, closed.bytes_to_client, closed.duration_us), (10, 20, 5000));
+    assert_eq!(closed.bytes_source, "kernel");
+    assert_eq!(fixture.connections.counts("main").non_proxied_open, 0);
+}
+
+#[test]
+fn what_the_proxy_opens_is_proxied_in_either_order() {
+    for session_first in [true, false] {
+        let mut fixture = Fixture::new();
+        let own = std::process::id();
+        let connection = fixture.connections.open_proxied(opening());
+        if session_first {
+            connection.upstream(upstream("127.0.0.1:9"));
+            fixture.accept(own, 5, "127.0.0.1:9");
+        } else {
+            fixture.accept(own, 5, "127.0.0.1:9");
+            connection.upstream(upstream("127.0.0.1:9"));
+        }
+        fixture.wait_in_vain();
+        fixture.close(5);
+        connection.close(Ending { reason: "done".to_owned(), statements: 3, ..Ending::default() });
+        let bodies = fixture.bodies();
+        let [Body::ConnectionOpened(opened), Body::ConnectionClosed(closed)] = &bodies[..] else {
+            panic!("{bodies:?}")
+        };
+        assert_eq!(opened.access(), Access::Proxied);
+        assert_eq!((closed.statements, closed.reason.as_str()), (3, "done"));
+        assert_eq!(fixture.connections.counts("main"), Counts { proxied_total: 1, ..Counts::default() });
+    }
+}
+
+#[test]
+fn an_accept_that_comes_after_its_session_has_ended_is_proxied() {
+    let mut fixture = Fixture::new();
+    let connection = fixture.connections.open_proxied(opening());
+    connection.upstream(upstream("127.0.0.1:9"));
+    connection.close(Ending::default());
+    fixture.accept(std::process::id(), 5, "127.0.0.1:9");
+    fixture.wait_in_vain();
+    assert_eq!(fixture.bodies().len(), 2);
+}
+
+#[test]
+fn what_the_agent_opens_for_no_session_is_not_hidden() {
+    let mut fixture = Fixture::new();
+    fixture.accept(std::process::id(), 5, "127.0.0.1:9");
+    fixture.close(5);
+    assert!(fixture.bodies().is_empty());
+    fixture.wait_in_vain();
+    let bodies = fixture.bodies();
+    let [Body::ConnectionOpened(opened), Body::ConnectionClosed(_)] = &bodies[..] else {
+        panic!("{bodies:?}")
+    };
+    assert_eq!(opened.access(), Access::NonProxied);
+    assert!(opened.decision.as_ref().unwrap().reason.contains("itself"));
+}
+
+#[test]
+fn another_process_cannot_pass_for_the_proxy() {
+    let mut fixture = Fixture::new();
+    let connection = fixture.connections.open_proxied(opening());
+    connection.upstream(upstream("127.0.0.1:9"));
+    fixture.accept(77, 5, "127.0.0.1:9");
+    let bodies = fixture.bodies();
+    let [_, Body::ConnectionOpened(opened)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!(opened.access(), Access::NonProxied);
+    drop(connection);
+}
+
+#[test]
+fn a_dropped_session_has_an_end() {
+    let mut fixture = Fixture::new();
+    drop(fixture.connections.open_proxied(opening()));
+    let bodies = fixture.bodies();
+    let [_, Body::ConnectionClosed(closed)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!(closed.bytes_source, "none");
+    assert_eq!(fixture.connections.counts("main").proxied_open, 0);
+}
+
+#[test]
+fn an_address_that_is_not_configured_is_no_way_round() {
+    let mut fixture = Fixture::new();
+    let mut narrow = Server::clone(&server());
+    narrow.addresses = vec![address("10.0.0.1:5432")];
+    fixture.connections.set_servers(vec![Arc::new(narrow)]);
+    fixture.accept(77, 5, "127.0.0.1:9");
+    assert_eq!(fixture.bodies().len(), 1);
+}
+
+#[test]
+fn other_ports_are_not_databases() {
+    let mut fixture = Fixture::new();
+    let mut other = accepted(77, 5, "127.0.0.1:9");
+    other.endpoint = Endpoint::Tcp { client: address("127.0.0.1:9"), server: address("127.0.0.1:80") };
+    fixture.connections.handle(SensorEvent::Accepted(other));
+    assert!(fixture.bodies().is_empty());
+}
+
+#[test]
+fn unix_sockets_are_joined_by_the_clients_inode() {
+    let mut fixture = Fixture::new();
+    let accept = |pid: u32, inode: u64, peer_inode: u64| {
+        fixture.connections.handle(SensorEvent::Accepted(Accepted {
+            socket: SocketId::Inode(inode),
+            endpoint: Endpoint::Unix { path: "/run/.s.PGSQL.5432".into(), peer_inode },
+            ..accepted(pid, 0, "127.0.0.1:9")
+        }));
+    };
+    let connection = fixture.connections.open_proxied(opening());
+    accept(std::process::id(), 1, 100);
+    connection.upstream(UpstreamSocket::Unix { inode: 100 });
+    accept(77, 2, 200);
+    fixture.wait_in_vain();
+    let bodies = fixture.bodies();
+    let [_, Body::ConnectionOpened(opened)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!((opened.transport(), opened.unix_path.as_str()), (Transport::Unix, "/run/.s.PGSQL.5432"));
+}
+
+#[test]
+fn losses_are_recorded() {
+    let mut fixture = Fixture::new();
+    let now = std::time::SystemTime::now();
+    let lost = crate::sensor::Lost { kind: "accepted", lost: 3, since: now, until: now };
+    fixture.connections.handle(SensorEvent::Lost(lost));
+    let bodies = fixture.bodies();
+    let [Body::Gap(Gap { source, lost: 3, .. })] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!(source, "kernel-ring");
+}
+
+#[tokio::test]
+async fn it_ends_with_the_sensor() {
+    let mut fixture = Fixture::new();
+    let (events, receiver) = mpsc::channel(10);
+    events.send(SensorEvent::Accepted(accepted(std::process::id(), 5, "127.0.0.1:9"))).await.unwrap();
+    drop(events);
+    fixture.connections.clone().run(receiver).await;
+    assert_eq!(fixture.bodies().len(), 1, "what waited is recorded at the end");
+}
