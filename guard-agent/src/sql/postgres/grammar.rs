@@ -122,6 +122,9 @@ impl<'a> Translation<'a> {
                 self.at += 2;
                 self.out.extend([name("ctid"), Sql::Eq, Sql::Number("0".to_owned(), false)]);
             }
+            // FOR NO KEY UPDATE, FOR KEY SHARE: weaker locks of the same kind.
+            "no" if self.is_word(0, "key") && self.follows(&[Keyword::FOR]) => self.at += 1,
+            "key" if self.is_word(0, "share") && self.follows(&[Keyword::FOR]) => {}
             "overriding" if self.is_word(1, "value") => self.at += 2,
             "tablesample" => {
                 self.out.push(bare(keyword, value));

@@ -97,9 +97,9 @@ impl<'a> Reader<'a> {
 
     /// Code of a procedural language: every word that begins a statement that changes something counts.
     pub fn scan_code(&mut self, tokens: &'a [Token]) {
-        const VERBS: [&str; 16] = [
+        const VERBS: [&str; 13] = [
             "drop", "alter", "create", "truncate", "grant", "revoke", "copy", "call", "vacuum", "reindex", "refresh",
-            "security", "comment", "reassign", "load", "import",
+            "reassign", "load",
         ];
         for index in 0..tokens.len() {
             let rest = tokens.get(index..).unwrap_or(&[]);
