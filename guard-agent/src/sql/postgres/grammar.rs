@@ -24,7 +24,7 @@ pub struct Parsed {
 /// Parses one SELECT, VALUES, TABLE, WITH, INSERT, UPDATE, DELETE or MERGE; `None` where the parser can't.
 pub fn parse(lexed: &Lexed, tokens: &[Token], max_depth: usize) -> Option<Parsed> {
     let mut translation =
-        Translation { lexed, tokens, at: 0, out: Vec::with_capacity(tokens.len() + 8), creates: Vec::new(), open: Vec::new() };
+        Translation { lexed, tokens, at: 0, out: Vec::with_capacity(tokens.len() + 8), creates: Vec::new(), open: Vec::new(), joins: 0 };
     translation.run()?;
     let Translation { out, creates, .. } = translation;
     let dialect = PostgreSqlDialect {};
@@ -32,6 +32,9 @@ pub fn parse(lexed: &Lexed, tokens: &[Token], max_depth: usize) -> Option<Parsed
     let query = parser.parse_query().ok()?;
     (parser.peek_token_ref().token == Sql::EOF).then_some(Parsed { query, creates })
 }
+
+/// `a JOIN b JOIN c ON .. ON ..`: deeper is not parsed.
+const MAX_OPEN_JOINS: usize = 24;
 
 struct Translation<'a> {
     lexed: &'a Lexed,
@@ -41,6 +44,8 @@ struct Translation<'a> {
     creates: Vec<(Option<String>, String)>,
     /// For each open parenthesis, whether its closing one is dropped as well.
     open: Vec<bool>,
+    /// Joins whose condition has not come yet: the parser recurses into them without a limit of its own.
+    joins: usize,
 }
 
 impl<'a> Translation<'a> {
@@ -122,7 +127,21 @@ impl<'a> Translation<'a> {
                 self.at += 2;
                 self.out.extend([name("ctid"), Sql::Eq, Sql::Number("0".to_owned(), false)]);
             }
+            // FOR NO KEY UPDATE, FOR KEY SHARE: weaker locks of the same kind.
+            "no" if self.is_word(0, "key") && self.follows(&[Keyword::FOR]) => self.at += 1,
+            "key" if self.is_word(0, "share") && self.follows(&[Keyword::FOR]) => {}
             "overriding" if self.is_word(1, "value") => self.at += 2,
+            "join" => {
+                self.joins += usize::from(!self.follows(&[Keyword::CROSS, Keyword::NATURAL]));
+                if self.joins > MAX_OPEN_JOINS {
+                    return None;
+                }
+                self.out.push(bare(keyword, value));
+            }
+            "on" | "using" => {
+                self.joins = self.joins.saturating_sub(1);
+                self.out.push(bare(keyword, value));
+            }
             "tablesample" => {
                 self.out.push(bare(keyword, value));
                 if let Some(method) = self.peek(0).filter(|token| token.kind == Kind::Word) {

@@ -142,10 +142,11 @@ impl Visitor for Walk<'_> {
         match expr {
             Expr::Function(function) => self.function(function),
             Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(parts), .. } => {
+                // The parser keeps the quotes that names got on the way to it.
                 if let [schema, operator] = parts.as_slice()
-                    && schema != "pg_catalog"
+                    && schema.trim_matches('"') != "pg_catalog"
                 {
-                    let object = Object::named(ObjectKind::Function, Some(schema), operator);
+                    let object = Object::named(ObjectKind::Function, Some(schema.trim_matches('"')), operator);
                     self.findings.add(Action::Function, object);
                 }
                 GO_ON

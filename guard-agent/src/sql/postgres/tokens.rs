@@ -18,7 +18,12 @@ impl<'a> Reader<'a> {
         match cursor.word() {
             "select" | "with" | "values" | "table" => self.findings.add_any(Action::Select, ObjectKind::Table),
             "" if cursor.is_kind(Kind::Open) => self.findings.add_any(Action::Select, ObjectKind::Table),
-            "insert" | "update" | "delete" | "merge" => {}
+            verb @ ("insert" | "update" | "delete" | "merge") => {
+                let reads = ["select", "using", "table", "with", "join"].iter().any(|word| cursor.contains(word));
+                if reads || (verb == "update" && cursor.contains("from")) {
+                    self.findings.add_any(Action::Select, ObjectKind::Table);
+                }
+            }
             verb => self.unread_verb(verb),
         }
         for index in 0..tokens.len() {
@@ -97,9 +102,9 @@ impl<'a> Reader<'a> {
 
     /// Code of a procedural language: every word that begins a statement that changes something counts.
     pub fn scan_code(&mut self, tokens: &'a [Token]) {
-        const VERBS: [&str; 16] = [
+        const VERBS: [&str; 13] = [
             "drop", "alter", "create", "truncate", "grant", "revoke", "copy", "call", "vacuum", "reindex", "refresh",
-            "security", "comment", "reassign", "load", "import",
+            "reassign", "load",
         ];
         for index in 0..tokens.len() {
             let rest = tokens.get(index..).unwrap_or(&[]);
