@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use guard_tests::{
-    Cgroup, Finished, PgBouncer, Postgres, ports, postgres,
+    Cgroup, Control, Finished, PgBouncer, Postgres, ports, postgres,
     run::{self, CLIENT_LIMIT},
     site,
     skip::{self, Need},
@@ -145,5 +145,16 @@ fn pgbouncer_passes_sessions_on() -> Result<()> {
     let bouncer = PgBouncer::start(&postgres)?;
     let psql = guard_tests::Psql::tcp(bouncer.address(), postgres::OWNER, "postgres");
     assert_eq!(query(psql.query("SELECT 3")?)?, "3\n");
+    Ok(())
+}
+
+#[test]
+fn the_control_plane_answers_and_comes_back_where_it_was() -> Result<()> {
+    let mut control = Control::start()?;
+    assert!(control.decisions()?.is_empty());
+    control.kill()?;
+    assert!(control.decisions().is_err());
+    control.restart()?;
+    assert!(control.decisions()?.is_empty());
     Ok(())
 }

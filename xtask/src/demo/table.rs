@@ -1,6 +1,6 @@
 //! The table at the end: what was seen, and what was decided about it.
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use guard_tests::records::{body, non_proxied, objects, text, verdict};
 use serde_json::Value;
 
@@ -13,20 +13,33 @@ const STATEMENT: usize = 64;
 pub fn render(decisions: &[Value]) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["who", "how", "what", "decision", "policy"]);
-    let mut rows: Vec<[String; 5]> = decisions.iter().rev().filter_map(row).collect();
-    rows.dedup();
-    for [who, how, what, decision, policy] in rows {
+    table.set_header(["times", "who", "how", "what", "decision", "policy"]);
+    for ([who, how, what, decision, policy], times) in grouped(decisions.iter().rev().filter_map(row)) {
         let mut cell = Cell::new(&decision);
         if style::colours() {
             cell = cell.fg(if decision == "allowed" { Color::Green } else { Color::Red });
         }
-        table.add_row([Cell::new(who), Cell::new(how), Cell::new(what), cell, Cell::new(policy)]);
+        let times = Cell::new(times).set_alignment(CellAlignment::Right);
+        table.add_row([times, Cell::new(who), Cell::new(how), Cell::new(what), cell, Cell::new(policy)]);
     }
     table.to_string()
 }
 
-fn row(decision: &Value) -> Option<[String; 5]> {
+type Row = [String; 5];
+
+/// Equal rows become one, where the first of them was, with their number.
+fn grouped(rows: impl Iterator<Item = Row>) -> Vec<(Row, usize)> {
+    let mut groups: Vec<(Row, usize)> = Vec::new();
+    for row in rows {
+        match groups.iter_mut().find(|(other, _)| *other == row) {
+            Some((_, times)) => *times += 1,
+            None => groups.push((row, 1)),
+        }
+    }
+    groups
+}
+
+fn row(decision: &Value) -> Option<Row> {
     if let Some(connection) = body(decision, "connection").or_else(|| body(decision, "connection_opened")) {
         let route = if non_proxied(connection) { "round the proxy" } else { "proxy" };
         let how = format!("{route}, {}", text(connection, "transport").to_lowercase());
@@ -45,7 +58,7 @@ fn row(decision: &Value) -> Option<[String; 5]> {
     Some(line(text(statement, "workload").to_owned(), how, short, statement))
 }
 
-fn line(who: String, how: String, what: String, body: &Value) -> [String; 5] {
+fn line(who: String, how: String, what: String, body: &Value) -> Row {
     let policy = body.get("decision").map_or("", |decision| text(decision, "policy"));
     [who, how, what, verdict(body).to_lowercase().replace('_', " "), policy.to_owned()]
 }
@@ -109,6 +122,13 @@ mod tests {
                 "decision":{"verdict":"ALLOWED"}}}"#,
         );
         assert_eq!(row(&statement).unwrap()[2], "SELECT 1");
+    }
+
+    #[test]
+    fn equal_rows_are_counted_where_the_first_was() {
+        let row = |who: &str| [who, "", "", "", ""].map(str::to_owned);
+        let groups = grouped([row("a"), row("b"), row("a")].into_iter());
+        assert_eq!(groups, [(row("a"), 2), (row("b"), 1)]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What guard's tasks need: why, where it comes from, how one sees that it is there.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::Group;
 use crate::shell;
@@ -111,7 +114,7 @@ pub const TOOLS: &[Tool] = &[
         groups: &[Group::Build],
         // 0.11 and later need LLVM's development packages.
         source: Source::Cargo { name: "bpf-linker", version: "0.10.3", options: &[] },
-        is_there: || shell::answers("bpf-linker", &["--version"]),
+        is_there: || shell::answers("bpf-linker", &["--version"]) || in_cargo_home("bpf-linker"),
     },
     Tool {
         name: "PostgreSQL",
@@ -177,8 +180,15 @@ pub const TOOLS: &[Tool] = &[
 ];
 
 /// The checker of Kubernetes manifests, once it is installed.
-pub fn kubernetes_validate() -> std::path::PathBuf {
+pub fn kubernetes_validate() -> PathBuf {
     shell::tools().join("python/bin/kubernetes-validate")
+}
+
+/// Where `cargo install` puts programs, whether the path has it or not: the build looks there too.
+fn in_cargo_home(program: &str) -> bool {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    home.is_some_and(|home| shell::answers(home.join("bin").join(program), &["--version"]))
 }
 
 /// Debian's Rust with its prebuilt `core` for BPF.
