@@ -37,6 +37,9 @@ use crate::{
 /// How long open sessions may take to come to rest when the agent stops.
 const DRAIN: Duration = Duration::from_secs(6);
 
+/// How long the last records may take to reach the control plane. What does not arrive is shipped at the next start.
+const LAST_SHIPMENT: Duration = Duration::from_secs(2);
+
 /// Why the agent cannot run. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -80,7 +83,8 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
-    pub(crate) uplink: Option<UplinkHandle>,
+    /// Taken when the agent stops.
+    pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) started: SystemTime,
     /// Why the newest policy files are not in force.
@@ -108,7 +112,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     audit.record(Body::SensorState(sensor.state()));
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
-    let uplink = uplink::start(&config, &audit)?;
+    let identity = uplink::Identity { host: hostname(), mode: mode_word(config.mode) };
+    let uplink = uplink::start(&config.control, identity, audit.clone())?;
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,
@@ -116,7 +121,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
-        uplink,
+        uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
         policy_error: std::sync::Mutex::default(),
     });
@@ -141,10 +146,12 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     wait_for_sessions(&agent).await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop(local);
-    if let Some(uplink) = &agent.uplink {
-        uplink.finish(Duration::from_secs(2)).await;
+    let closed = journal.close().await;
+    let uplink = agent.uplink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(uplink) = uplink {
+        uplink.close(LAST_SHIPMENT).await;
     }
-    journal.close().await.map_err(|error| AgentError::Io(io::Error::other(error)))
+    closed.map_err(|error| AgentError::Io(io::Error::other(error)))
 }
 
 fn make_folder(path: &Path, mode: u32, key: &'static str) -> Result<(), AgentError> {
@@ -152,11 +159,18 @@ fn make_folder(path: &Path, mode: u32, key: &'static str) -> Result<(), AgentErr
     made.map_err(|error| AgentError::Folder { path: path.to_owned(), key, error })
 }
 
+fn line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn hostname() -> String {
+    line("/proc/sys/kernel/hostname")
+}
+
 fn started(config: &Config, decider: &Decider) -> AgentStarted {
-    let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     AgentStarted {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: line("/proc/sys/kernel/hostname"),
+        host: hostname(),
         kernel: line("/proc/sys/kernel/osrelease"),
         boot_id: line("/proc/sys/kernel/random/boot_id"),
         mode: mode_word(config.mode).to_owned(),

@@ -12,7 +12,7 @@ use std::{
 
 use guard_common::{
     api::agent::{
-        JournalStatus, ServerStatus, StatusRequest, StatusResponse, UplinkStatus, local_client::LocalClient,
+        JournalStatus, ServerStatus, StatusRequest, StatusResponse, local_client::LocalClient,
         local_server::{Local, LocalServer},
     },
     audit::{timestamp, v1::DatabaseServer},
@@ -124,7 +124,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
         sensor: Some(agent.sensor.state()),
         servers: fleet.members.values().map(|member| server_status(agent, member)).collect(),
         journal: Some(JournalStatus { directory: agent.audit.dir().display().to_string(), ..journal }),
-        uplink: Some(agent.uplink.as_ref().map_or_else(UplinkStatus::default, |uplink| uplink.status())),
+        uplink: agent.uplink.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|uplink| uplink.status()),
     }
 }
 
