@@ -20,7 +20,7 @@ mod worker;
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    sync::{Arc, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -67,7 +67,7 @@ pub enum SensorError {
 pub struct SensorHandle {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
-    state: Arc<Mutex<SensorState>>,
+    state: Arc<SensorState>,
 }
 
 impl SensorHandle {
@@ -109,7 +109,7 @@ impl SensorHandle {
 
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.as_ref().clone()
     }
 
     /// A full queue drops the question; who asked gets the fallback.
@@ -137,8 +137,8 @@ pub fn start(
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(host::event_fd()?);
-    let state = Arc::new(Mutex::new(loaded.state.clone()));
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state: Arc::clone(&state) };
+    let state = Arc::new(loaded.state.clone());
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state };
     let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
