@@ -38,7 +38,7 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// An empty table; [`Identifier::scan`] fills it with what runs already.
+    /// An empty table; [`Identifier::scan_some`] fills it with what runs already.
     pub fn new(config: &IdentityConfig) -> Self {
         Self {
             processes: ProcessTable::new(config.max_processes),
@@ -48,9 +48,9 @@ impl Identifier {
         }
     }
 
-    /// Learns the processes that run now from /proc.
-    pub fn scan(&mut self) {
-        self.processes.scan();
+    /// Learns a few of the processes that run now from /proc; false when it knows them all.
+    pub fn scan_some(&mut self) -> bool {
+        self.processes.scan_some()
     }
 
     /// A process has a new program image.

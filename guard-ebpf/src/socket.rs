@@ -41,7 +41,7 @@ static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192
 
 /// Local clients of watched ports. The agent reads it when its proxy accepts.
 #[map]
-static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(65_536, 0);
+static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(32_768, 0);
 
 /// Cookies of the sockets that were reported as accepted: other programs may ask for the end of other sockets.
 #[map]

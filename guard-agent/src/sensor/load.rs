@@ -108,6 +108,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
         ));
         Layout::UNKNOWN
     });
+    host::lift_memory_limit();
     let ring = config.ring_kib.saturating_mul(1024);
     let mut ebpf = match EbpfLoader::new()
         .override_global("LAYOUT", &layout, true)
