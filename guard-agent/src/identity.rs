@@ -38,7 +38,7 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// An empty table; [`Identifier::scan`] fills it with what runs already.
+    /// An empty table; [`Identifier::scan_some`] fills it with what runs already.
     pub fn new(config: &IdentityConfig) -> Self {
         Self {
             processes: ProcessTable::new(config.max_processes),
@@ -48,9 +48,9 @@ impl Identifier {
         }
     }
 
-    /// Learns the processes that run now from /proc.
-    pub fn scan(&mut self) {
-        self.processes.scan();
+    /// Learns a few of the processes that run now from /proc; false when it knows them all.
+    pub fn scan_some(&mut self) -> bool {
+        self.processes.scan_some()
     }
 
     /// A process has a new program image.
@@ -90,7 +90,7 @@ impl Identifier {
         Arc::new(self.describe(&process, task, Evidence::Attested))
     }
 
-    /// A process named by the kernel for a connection that exists (`SO_PEERCRED`), or found in /proc.
+    /// `credentials` are effective uid and gid. A process named by the kernel for a connection that exists (`SO_PEERCRED`), or found in /proc.
     pub fn by_pid(&mut self, pid: u32, credentials: Option<(u32, u32)>, evidence: Evidence) -> Arc<Workload> {
         let Some(process) = self.processes.latest_or_read(pid) else {
             let (uid, gid) = credentials.unwrap_or((UNSET, UNSET));
@@ -100,7 +100,11 @@ impl Identifier {
             return Arc::new(workload);
         };
         let mut task = process.task;
-        if let Some((uid, gid)) = credentials {
+        // Peer credentials are the effective ids. Where they fit what is known, that tells the real ones too;
+        // otherwise the process has changed its user since.
+        if let Some((uid, gid)) = credentials
+            && uid != task.euid
+        {
             (task.uid, task.gid, task.euid) = (uid, gid, uid);
         }
         Arc::new(self.describe(&process, &task, evidence))

@@ -18,9 +18,9 @@ mod unix_table;
 mod worker;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    sync::{Arc, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -42,6 +42,8 @@ use worker::{Command, Worker};
 const EVENT_QUEUE: usize = 16_384;
 /// Questions that may wait for the sensor.
 const COMMAND_QUEUE: usize = 4_096;
+/// How long a change of what is watched waits to be in force.
+const WATCHED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a connection waits to learn who it is.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 
@@ -67,7 +69,7 @@ pub enum SensorError {
 pub struct SensorHandle {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
-    state: Arc<Mutex<SensorState>>,
+    state: Arc<SensorState>,
 }
 
 impl SensorHandle {
@@ -99,17 +101,17 @@ impl SensorHandle {
         }
     }
 
-    /// Watches these ports and sockets from now on, and no others. Returns when the kernel side does (at once, or
-    /// after 200 ms where the sensor is busy; it follows then).
+    /// Watches these ports and sockets from now on, and no others. Returns when the kernel side does: at once, or
+    /// after a second where the sensor is busy; it follows then.
     pub fn watch(&self, watch: Watch) {
         let (done, applied) = std::sync::mpsc::sync_channel(1);
         self.ask(Command::Watch { watch, done });
-        let _ = applied.recv_timeout(ANSWER_WITHIN);
+        let _ = applied.recv_timeout(WATCHED_WITHIN);
     }
 
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.as_ref().clone()
     }
 
     /// A full queue drops the question; who asked gets the fallback.
@@ -137,17 +139,9 @@ pub fn start(
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(host::event_fd()?);
-    let state = Arc::new(Mutex::new(loaded.state.clone()));
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state: Arc::clone(&state) };
+    let state = Arc::new(loaded.state.clone());
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state };
     let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
-}
-
-/// Whether `address` can only be this host's own.
-fn is_own(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        ip if ip.is_loopback() => true,
-        ip => host::local_addresses().contains(&ip),
-    }
 }

@@ -392,3 +392,15 @@ fn both_sockets_of_a_unix_connection_are_named() {
     drop((client, server));
     assert_eq!(sensor.ending().socket, accepted.socket);
 }
+
+#[test]
+fn doctor_tells_whether_everything_attaches() {
+    let found = sensor::probe(&SensorConfig::default());
+    assert!(!found.state.programs.is_empty() || !found.state.missing.is_empty());
+    if found.state.rung != "kernel" {
+        eprintln!("SKIP: eBPF programs cannot be attached here: {:?}", found.state.missing);
+        return;
+    }
+    assert!(found.state.programs.iter().all(|program| program.attached), "{:?}", found.state);
+    assert!(found.cgroup_root.is_some());
+}

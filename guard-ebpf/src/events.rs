@@ -15,6 +15,17 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 #[map]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
 
+/// 1 where the programs are to log; set by the agent before loading. Frozen, so that the verifier drops what is off.
+#[unsafe(no_mangle)]
+static LOGGING: u32 = 0;
+
+/// Whether to log, for debugging.
+#[inline(always)]
+pub fn logging() -> bool {
+    // SAFETY: a constant of this object; volatile, since the agent changes it before loading.
+    unsafe { core::ptr::read_volatile(&raw const LOGGING) != 0 }
+}
+
 /// Room for one event, or a counted loss.
 #[inline(always)]
 pub fn reserve<T: 'static>(kind: EventKind) -> Option<RingBufEntry<T>> {

@@ -1,20 +1,19 @@
 //! exec, fork and exit of processes, on raw tracepoints: they need no tracefs.
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user,
-    },
+    helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::raw_tracepoint,
     maps::ring_buf::RingBufEntry,
     programs::RawTracePointContext,
 };
+use aya_log_ebpf::debug;
 use guard_common::kernel::{
     EventKind,
     process::{ARGV_LEN, ExecEvent, ExitEvent, ForkEvent, NAME_LEN, PATH_LEN},
 };
 
 use crate::{
-    events::{header, reserve},
+    events::{header, logging, reserve},
     read::{member_or, offset, task_info},
 };
 
@@ -36,6 +35,9 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     read_path(&mut entry, binprm);
     read_argv(&mut entry, task);
     entry.submit(0);
+    if logging() {
+        debug!(&ctx, "exec of pid {}", member_or::<u32>(task, offset!(task_tgid), 0));
+    }
     0
 }
 
@@ -100,8 +102,7 @@ fn read_argv(entry: &mut RingBufEntry<ExecEvent>, task: u64) {
     // Not a byte more than the arguments: the environment follows them, with its secrets.
     let wanted = if length > ARGV_LEN as u64 { ARGV_LEN as u32 } else { length as u32 };
     // SAFETY: bounded by the field's length; the helper checks the source.
-    let result =
-        unsafe { bpf_probe_read_user((&raw mut (*event).argv).cast(), wanted, start as *const _) };
+    let result = unsafe { bpf_probe_read_user((&raw mut (*event).argv).cast(), wanted, start as *const _) };
     // SAFETY: fields of the reserved entry.
     unsafe {
         (&raw mut (*event).argv_bytes).write(length as u32);

@@ -8,15 +8,15 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_F_NO_PREALLOC,
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
+        BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     macros::{cgroup_sock_addr, map, sock_ops},
     maps::{HashMap, LruHashMap},
     programs::{SockAddrContext, SockOpsContext},
 };
+use aya_log_ebpf::debug;
 use guard_common::kernel::{
     EventKind,
     process::TaskInfo,
@@ -24,7 +24,7 @@ use guard_common::kernel::{
 };
 
 use crate::{
-    events::{header, reserve},
+    events::{header, logging, reserve},
     read::current_task_info,
 };
 
@@ -41,7 +41,7 @@ static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192
 
 /// Local clients of watched ports. The agent reads it when its proxy accepts.
 #[map]
-static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(65_536, 0);
+static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(32_768, 0);
 
 /// Cookies of the sockets that were reported as accepted: other programs may ask for the end of other sockets.
 #[map]
@@ -97,6 +97,9 @@ fn on_connect(ctx: &SockOpsContext) {
     let Some((local, remote)) = addresses(ctx) else { return };
     let flow = flow(ctx, (local, local_port(ctx)), (remote, remote_port(ctx)));
     let _ = CLIENTS.insert(&flow, task, 0);
+    if logging() {
+        debug!(ctx, "pid {} connects from port {} to port {}", task.pid, flow.client_port, flow.server_port);
+    }
     let _ = CONNECTING.remove(&cookie);
 }
 
@@ -243,5 +246,9 @@ fn is_loopback(address: &[u8; 16]) -> bool {
     if words[0] != 0 || words[1] != 0 {
         return false;
     }
-    if words[2] == 0xffff_u32.to_be() { address[12] == 127 } else { words[2] == 0 && words[3] == 1_u32.to_be() }
+    if words[2] == 0xffff_u32.to_be() {
+        address[12] == 127
+    } else {
+        words[2] == 0 && words[3] == 1_u32.to_be()
+    }
 }

@@ -4,7 +4,7 @@
 //! are what is compared.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -62,6 +62,8 @@ struct Key {
 pub struct ProcessTable {
     limit: usize,
     cgroup_root: Option<PathBuf>,
+    /// Processes that the first scan has not reached yet; nothing before it began.
+    unread: Option<Vec<u32>>,
     known: HashMap<Key, Process>,
     latest: HashMap<u32, Key>,
     ended: VecDeque<(Instant, Key)>,
@@ -73,17 +75,23 @@ impl ProcessTable {
         Self {
             limit: limit.max(64),
             cgroup_root: crate::sensor::cgroup_root(),
+            unread: None,
             known: HashMap::new(),
             latest: HashMap::new(),
             ended: VecDeque::new(),
         }
     }
 
-    /// Learns what runs now. What the kernel has told already stays: it knows more.
-    pub fn scan(&mut self) {
-        for pid in procfs::pids() {
-            self.read(pid, 0);
+    /// Learns what runs now, a few processes at a time; false when it is done. What the kernel has told already
+    /// stays: it knows more.
+    pub fn scan_some(&mut self) -> bool {
+        const AT_ONCE: usize = 16;
+        let unread = self.unread.get_or_insert_with(procfs::pids);
+        let some = unread.split_off(unread.len().saturating_sub(AT_ONCE));
+        for pid in &some {
+            self.read(*pid, 0);
         }
+        !some.is_empty()
     }
 
     /// `task` is new.
@@ -159,15 +167,17 @@ impl ProcessTable {
 
     /// Forgets processes that ended some time ago, and those of which no end was told.
     pub fn tidy(&mut self) {
+        let crowded = self.known.len() >= self.limit;
+        let enough = self.limit - self.limit / 8;
         while let Some((at, key)) = self.ended.front().copied() {
-            if at.elapsed() < REMEMBERED && self.known.len() <= self.limit {
+            if at.elapsed() < REMEMBERED && !(crowded && self.known.len() > enough) {
                 break;
             }
             self.ended.pop_front();
             self.forget(key);
         }
         if self.known.len() >= self.limit {
-            self.sweep();
+            self.sweep(enough);
         }
     }
 
@@ -227,12 +237,13 @@ impl ProcessTable {
 
     /// The table is full of processes that have not ended as far as is known: events were lost, or the limit is
     /// too small. Those that are gone go first, then any, so that the limit holds.
-    fn sweep(&mut self) {
-        let gone = |key: &Key| procfs::start_ns(key.pid).is_none_or(|ns| ticks(ns) != key.started_ticks);
+    fn sweep(&mut self, enough: usize) {
+        let running: HashSet<u32> = procfs::pids().into_iter().collect();
+        let gone = |key: &Key| !running.contains(&key.pid);
         let mut leaving: Vec<Key> = self.known.keys().copied().filter(gone).collect();
-        let room = self.limit / 8;
-        if leaving.len() < room {
-            leaving.extend(self.known.keys().copied().take(room - leaving.len()));
+        let surplus = self.known.len().saturating_sub(enough);
+        if leaving.len() < surplus {
+            leaving.extend(self.known.keys().copied().take(surplus - leaving.len()));
         }
         for key in leaving {
             self.forget(key);
@@ -327,6 +338,18 @@ mod tests {
         }
         assert!(table.known.len() <= 100, "{}", table.known.len());
         assert!(table.latest.len() <= 100);
+    }
+
+    #[test]
+    fn ended_processes_make_room_before_others() {
+        let mut table = ProcessTable::new(100);
+        table.exec(task(1, 0), image("server"));
+        for pid in 2..5_000 {
+            table.exec(task(pid, 0), image("x"));
+            table.exit(task(pid, 0).pid, task(pid, 0).start_ns);
+        }
+        assert!(table.known.len() <= 100, "{}", table.known.len());
+        assert_eq!(names(&mut table, task(1, 0)), ["/bin/server"]);
     }
 
     #[test]

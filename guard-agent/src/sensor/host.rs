@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, TcpListener},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -46,8 +46,32 @@ fn mount_of(kind: &str) -> Option<PathBuf> {
     })
 }
 
-/// Addresses of this host's interfaces, in this network namespace.
-pub fn local_addresses() -> HashSet<IpAddr> {
+/// Addresses of this host's interfaces, in this network namespace. Looked up again now and then.
+#[derive(Debug, Default)]
+pub struct OwnAddresses {
+    known: HashSet<IpAddr>,
+    looked_up: Option<Instant>,
+}
+
+impl OwnAddresses {
+    /// How long a look is good for.
+    const FRESH: Duration = Duration::from_secs(5);
+
+    /// Whether `address` is this host's own.
+    pub fn contains(&mut self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return true;
+        }
+        if self.looked_up.is_none_or(|at| at.elapsed() >= Self::FRESH) {
+            self.known = interface_addresses();
+            self.looked_up = Some(Instant::now());
+        }
+        self.known.contains(&address)
+    }
+}
+
+fn interface_addresses() -> HashSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return HashSet::new() };
     interfaces
         .filter_map(|interface| {
@@ -56,6 +80,14 @@ pub fn local_addresses() -> HashSet<IpAddr> {
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         })
         .collect()
+}
+
+/// Lets maps take the memory that they need: before Linux 5.11 they count against a limit. Best effort: where it
+/// matters and fails, making the maps fails and says so.
+pub fn lift_memory_limit() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the structure lives through the call.
+    let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
 /// The cookie of this process's network namespace; 0 before Linux 5.14.

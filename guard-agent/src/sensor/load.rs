@@ -108,9 +108,11 @@ pub fn load(config: &SensorConfig) -> Loaded {
         ));
         Layout::UNKNOWN
     });
+    host::lift_memory_limit();
     let ring = config.ring_kib.saturating_mul(1024);
     let mut ebpf = match EbpfLoader::new()
         .override_global("LAYOUT", &layout, true)
+        .override_global("LOGGING", &u32::from(config.kernel_log), true)
         .map_max_entries(maps::EVENTS, ring)
         .load(aligned::object())
     {

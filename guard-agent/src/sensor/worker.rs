@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     decode::{KernelEvent, decode},
     event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch},
-    flow, host, is_own,
+    flow, host,
     kernel::Kernel,
     load::Loaded,
     poller::Poller,
@@ -100,6 +100,7 @@ pub struct Worker {
     inbox: Inbox,
     watch: Watch,
     namespace: u64,
+    own_addresses: host::OwnAddresses,
     open: HashMap<u64, FlowKey>,
     poller: Poller,
     unix: UnixTable,
@@ -123,6 +124,7 @@ impl Worker {
             inbox,
             watch: Watch::default(),
             namespace: host::namespace_cookie(),
+            own_addresses: host::OwnAddresses::default(),
             open: HashMap::new(),
             poller: Poller::default(),
             unix: UnixTable::new(),
@@ -136,11 +138,15 @@ impl Worker {
 
     /// Works until nobody is left who could ask or listen.
     pub fn run(mut self) {
-        // What started before the programs were attached; what starts meanwhile waits in the ring buffer.
-        self.identifier.scan();
         let mut next_tick = Instant::now() + TICK;
+        let mut scanning = true;
         while !self.events.is_closed() {
-            self.wait(next_tick.saturating_duration_since(Instant::now()));
+            // What started before the programs were attached, a bit at a time: events and questions come first.
+            if scanning {
+                scanning = self.identifier.scan_some();
+            } else {
+                self.wait(next_tick.saturating_duration_since(Instant::now()));
+            }
             self.drain();
             if !self.answer() {
                 break;
@@ -281,18 +287,18 @@ impl Worker {
 
     /// Another CPU may be in the middle of writing an event, and later ones wait behind it: for microseconds.
     fn settle(&mut self, task: &TaskInfo) {
-        for _ in 0..5 {
+        for _ in 0..3 {
             if self.identifier.is_current(task) {
                 return;
             }
-            std::thread::sleep(Duration::from_micros(100));
+            std::thread::sleep(Duration::from_micros(50));
             self.drain();
         }
     }
 
     /// The best that is known of a client that the kernel side did not capture.
     fn uncaptured(&mut self, client: SocketAddr, server: SocketAddr) -> Arc<Workload> {
-        if !is_own(client.ip()) {
+        if !self.own_addresses.contains(client.ip()) {
             return Identifier::remote(client.ip());
         }
         let table = sockets::connections();
@@ -411,7 +417,7 @@ impl Worker {
             .open
             .iter()
             .filter(|(_, flow)| flow.namespace == 0 || flow.namespace == self.namespace)
-            .filter(|(_, flow)| is_own(flow::server(flow).ip()))
+            .filter(|(_, flow)| self.own_addresses.contains(flow::server(flow).ip()))
             .filter(|(_, flow)| !present.contains(&(flow::client(flow), flow::server(flow))))
             .map(|(cookie, _)| *cookie)
             .collect();
