@@ -38,7 +38,7 @@ const MAX_STREAMS: u32 = 64;
 /// How often a silent peer is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long open requests may take to end after the signal to stop.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why the server can't serve.
 #[derive(Debug, thiserror::Error)]
