@@ -77,6 +77,21 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Reads the last `count` records of the journal of `dir`, and what comes after them.
+    pub fn open_last(dir: &Path, count: u64) -> Result<Self, ReadError> {
+        let mut reader = Self::open(dir, u64::MAX)?;
+        // Nothing is wanted of the last segment but where it ends.
+        let last = loop {
+            match reader.next_record() {
+                Ok(None) => break reader.open.map_or(0, |open| open.sequence - 1),
+                Ok(Some(_)) => {}
+                Err(ReadError::Damaged { sequence, .. }) => break sequence - 1,
+                Err(error) => return Err(error),
+            }
+        };
+        Self::open(dir, last.saturating_sub(count) + 1)
+    }
+
     /// The sequence number of the record that comes next.
     pub fn position(&self) -> u64 {
         self.next
@@ -94,7 +109,7 @@ impl Reader {
                 Frame::Whole(record) => {
                     open.sequence += 1;
                     if record.sequence >= self.next {
-                        self.next = record.sequence + 1;
+                        self.next = record.sequence.saturating_add(1);
                         return Ok(Some(record));
                     }
                 }

@@ -91,7 +91,7 @@ async fn a_message_that_is_too_large_ends_the_stream_only() {
     let (mut stream, _) = Stream::open(control.address, &chain.id, 1).await.unwrap();
     let good = chain.next(1);
     stream.store(good).await;
-    let large = SealedRecord { payload: vec![0; 5 * 1024 * 1024].into(), ..SealedRecord::default() };
+    let large = SealedRecord { payload: vec![0; 7 * 1024 * 1024].into(), ..SealedRecord::default() };
     stream.batch(vec![large]).await;
     assert_eq!(stream.answer().await.unwrap_err().code(), Code::OutOfRange);
     let (mut stream, stored) = Stream::open(control.address, &chain.id, 1).await.unwrap();

@@ -1,0 +1,145 @@
+//! A record in one line, for people.
+
+use guard_common::audit::{
+    display::{short, visible},
+    v1::{
+        ConnectionOpened, Decision, Gap, Outcomes, Record, SessionStarted, Statement, Workload,
+        connection_opened::Access, decision::Verdict, record::Body,
+    },
+};
+use jiff::{Timestamp, tz::TimeZone};
+
+/// Number, time, and what happened.
+pub fn of(sequence: u64, record: &Record, colours: bool) -> String {
+    let what = record.body.as_ref().map_or_else(|| "a record that this version cannot read".to_owned(), body);
+    let verdict = match record.body.as_ref().and_then(decision).map(Decision::verdict) {
+        None => "",
+        Some(Verdict::Allowed) => "allowed ",
+        Some(Verdict::Refused) => "REFUSED ",
+        Some(Verdict::WouldRefuse) => "WOULD REFUSE ",
+        Some(Verdict::Unspecified) => "undecided ",
+    };
+    let colour = match verdict {
+        "allowed " => "\x1b[32m",
+        "REFUSED " => "\x1b[31m",
+        "WOULD REFUSE " => "\x1b[33m",
+        _ => "",
+    };
+    let (on, off) = if colours && !colour.is_empty() { (colour, "\x1b[0m") } else { ("", "") };
+    format!("{sequence:>8}  {}  {on}{verdict}{off}{what}", time(record))
+}
+
+/// The decision that a record holds.
+pub fn decision(body: &Body) -> Option<&Decision> {
+    match body {
+        Body::ConnectionOpened(connection) => connection.decision.as_ref(),
+        Body::Statement(statement) => statement.decision.as_ref(),
+        _ => None,
+    }
+}
+
+fn time(record: &Record) -> String {
+    let at = record.at.as_ref().and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+    at.map_or_else(
+        || "-".to_owned(),
+        |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+    )
+}
+
+fn body(body: &Body) -> String {
+    match body {
+        Body::AgentStarted(started) => {
+            format!("agent {} started, mode {}", visible(&started.agent_version), visible(&started.mode))
+        }
+        Body::AgentStopped(stopped) => format!("agent stopped: {}", short(&stopped.reason, 200)),
+        Body::PolicyChange(change) if change.error.is_empty() => {
+            format!("policy set {} with {} policies", short(&change.policy_hash, 12), change.policies)
+        }
+        Body::PolicyChange(change) => format!("policy set not taken: {}", short(&change.error, 200)),
+        Body::SensorState(sensor) => format!(
+            "sensor on rung {}, {} of {} programs attached",
+            visible(&sensor.rung),
+            sensor.programs.iter().filter(|program| program.attached).count(),
+            sensor.programs.len()
+        ),
+        Body::Gap(gap) => lost(gap),
+        Body::ConnectionOpened(connection) => connected(connection),
+        Body::ConnectionClosed(closed) => format!(
+            "connection closed after {} ms, {} bytes in, {} out",
+            closed.duration_us / 1_000,
+            closed.bytes_from_client,
+            closed.bytes_to_client
+        ),
+        Body::SessionStarted(session) => logged_in(session),
+        Body::Statement(statement) => ran(statement),
+        Body::Outcomes(outcomes) => ended(outcomes),
+    }
+}
+
+fn lost(gap: &Gap) -> String {
+    format!("GAP: {} records lost ({}): {}", gap.lost, visible(&gap.source), short(&gap.detail, 200))
+}
+
+fn connected(connection: &ConnectionOpened) -> String {
+    let how = match connection.access() {
+        Access::Proxied => "connect",
+        Access::NonProxied => "NON-PROXIED connect",
+        Access::Unspecified => "connect (way unknown)",
+    };
+    let server = connection.server.as_ref().map_or("a database", |server| &server.name);
+    let place =
+        [&connection.server_address, &connection.unix_path].into_iter().find(|place| !place.is_empty());
+    format!(
+        "{how} to {} at {} by {}",
+        short(server, 60),
+        short(place.map_or("-", |place| place), 110),
+        connection.workload.as_ref().map_or_else(|| "nobody known".to_owned(), workload)
+    )
+}
+
+fn workload(workload: &Workload) -> String {
+    if workload.executable.is_empty() && !workload.remote_address.is_empty() {
+        return short(&workload.remote_address, 60);
+    }
+    let mut text = format!("{} [{}]", short(&workload.executable, 100), workload.pid);
+    let container = workload.container.as_ref().map_or("", |container| container.id.as_str());
+    let names = [
+        ("user", workload.user.as_str()),
+        ("unit", &workload.unit),
+        ("container", container),
+        ("AI agent", &workload.ai_agent),
+    ];
+    for (label, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
+        text.push_str(&format!(", {label} {}", short(name, 40)));
+    }
+    text
+}
+
+fn logged_in(session: &SessionStarted) -> String {
+    let who = format!("{}@{}", short(&session.db_user, 60), short(&session.database, 60));
+    match session.failure.as_str() {
+        "" => format!("login of {who}"),
+        sqlstate => format!("login of {who} failed with {}", visible(sqlstate)),
+    }
+}
+
+fn ran(statement: &Statement) -> String {
+    let policy = statement.decision.as_ref().map_or("", |decision| &decision.policy);
+    let by = if policy.is_empty() { String::new() } else { format!(" by {}", short(policy, 60)) };
+    format!(
+        "{} as {}@{}{by}: {}",
+        short(&statement.workload, 60),
+        short(&statement.db_user, 60),
+        short(&statement.database, 60),
+        short(&statement.text, 400)
+    )
+}
+
+fn ended(outcomes: &Outcomes) -> String {
+    let failed = outcomes.outcomes.iter().filter(|outcome| !outcome.sqlstate.is_empty()).count();
+    match &outcomes.outcomes[..] {
+        [one] if one.sqlstate.is_empty() => format!("outcome: {}", short(&one.command_tag, 60)),
+        [one] => format!("outcome: failed with {}", short(&one.sqlstate, 5)),
+        many => format!("outcomes of {} statements, {failed} failed", many.len()),
+    }
+}
