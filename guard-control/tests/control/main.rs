@@ -1,7 +1,9 @@
 //! The control plane with a real store, over real sockets: batches in every order, crashes, nonsense.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something fails")]
 
 mod agent;
 mod command_line;
+mod full_disk;
 mod ingest;
 mod killed;
 mod nonsense;
