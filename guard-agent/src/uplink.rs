@@ -123,7 +123,11 @@ impl State {
 
 /// Begins to ship what `audit` records. Without an endpoint nothing is shipped, and the handle says so. Needs a tokio
 /// runtime around it.
-pub fn start(config: &ControlConfig, identity: Identity, audit: AuditLog) -> Result<UplinkHandle, UplinkError> {
+pub fn start(
+    config: &ControlConfig,
+    identity: Identity,
+    audit: AuditLog,
+) -> Result<UplinkHandle, UplinkError> {
     let state = Arc::new(State::default());
     let Some(address) = config.endpoint.as_deref().filter(|address| !address.is_empty()) else {
         return Ok(UplinkHandle { state, audit, task: None });
@@ -144,7 +148,8 @@ pub fn start(config: &ControlConfig, identity: Identity, audit: AuditLog) -> Res
         labels: config.labels.clone().into_iter().collect(),
         oldest_sequence: 0,
     };
-    let stream = Stream { endpoint, address: address.to_owned(), hello, audit: audit.clone(), state: state.clone() };
+    let stream =
+        Stream { endpoint, address: address.to_owned(), hello, audit: audit.clone(), state: state.clone() };
     let task = tokio::spawn(keep_up(stream));
     Ok(UplinkHandle { state, audit, task: Some(task) })
 }

@@ -31,14 +31,14 @@ use tower::Service;
 use self::{ingest::IngestService, query::QueryService, sessions::Sessions};
 use crate::store::Store;
 
-/// Largest message: a batch holds one record of the largest size, or several in much less.
-const MAX_MESSAGE: usize = MAX_SEALED_LEN + 64 * 1024;
+/// Largest message: an agent ends a batch with the record that takes it over 1 MiB.
+const MAX_MESSAGE: usize = MAX_SEALED_LEN + 2 * 1024 * 1024;
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 64;
 /// How often a silent peer is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long open requests may take to end after the signal to stop.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why the server can't serve.
 #[derive(Debug, thiserror::Error)]

@@ -99,6 +99,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Command {
     Hello(Box<Hello>, Reply<u64>),
     Append(Batch, Reply<Appended>),
+    Stop,
 }
 
 /// A handle on the store; cheap to clone.
@@ -108,14 +109,14 @@ pub struct Store {
     search: Arc<Search>,
 }
 
-/// Ends the writer when dropped, after the last batch that was handed over.
-#[derive(Debug)]
+/// Keeps the store's writer.
 pub struct StoreHandle {
+    commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Store {
-    /// Opens the store in `dir`, making it if need be. The writer ends when every clone of the store is gone.
+    /// Opens the store in `dir`, making it if need be.
     pub fn open(dir: &Path) -> Result<(Self, StoreHandle), StoreError> {
         let writer = Writer::open(dir, FILE)?;
         let search = Arc::new(Search::open(dir)?);
@@ -124,7 +125,7 @@ impl Store {
             .name("guard-store".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| StoreError::Folder { path: dir.to_owned(), error })?;
-        Ok((Self { commands, search }, StoreHandle { thread: Some(thread) }))
+        Ok((Self { commands: commands.clone(), search }, StoreHandle { commands, thread: Some(thread) }))
     }
 
     /// Notes that an agent is there; says which of its records is the last that is stored.
@@ -163,8 +164,9 @@ impl Store {
 }
 
 impl StoreHandle {
-    /// Waits for the writer's end. Every clone of the store must be gone, or this waits for it.
-    pub fn join(mut self) {
+    /// Ends the writer after what was handed over before, and waits for it. Blocks: not for async code.
+    pub fn close(mut self) {
+        let _ = self.commands.blocking_send(Command::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

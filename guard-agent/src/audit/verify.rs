@@ -90,6 +90,8 @@ pub fn verify(dir: &Path, patience: Duration) -> Result<Verified, Wrong> {
 }
 
 fn walk(dir: &Path, segments: &[Segment], patience: Duration) -> Result<Verified, Wrong> {
+    // Before the segments: an agent that runs acknowledges more meanwhile.
+    let acknowledged = folder::acknowledged(dir);
     let mut head: Option<Head> = None;
     for (index, segment) in segments.iter().enumerate() {
         let last = index + 1 == segments.len();
@@ -97,7 +99,7 @@ fn walk(dir: &Path, segments: &[Segment], patience: Duration) -> Result<Verified
         head = Some(walk_segment(segment, head, patience)?);
     }
     let head = head.unwrap_or_default();
-    match folder::acknowledged(dir) {
+    match acknowledged {
         Some(acknowledged) if acknowledged > head.sequence => Err(Wrong {
             sequence: head.sequence + 1,
             path: segments.last().map_or(dir, |segment| &segment.path).to_owned(),

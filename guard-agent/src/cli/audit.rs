@@ -156,7 +156,12 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_told_apart() {
-        for line in [&["search", "--since", "yesterday-ish"][..], &["search", "--verdict", "maybe"], &["show", "x"], &[]] {
+        for line in [
+            &["search", "--since", "yesterday-ish"][..],
+            &["search", "--verdict", "maybe"],
+            &["show", "x"],
+            &[],
+        ] {
             let error = Cli::try_parse_from([&["audit"], line].concat()).expect_err("wrong usage");
             assert_eq!(error.exit_code(), 2);
         }

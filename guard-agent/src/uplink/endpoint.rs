@@ -38,12 +38,17 @@ mod tests {
 
     #[test]
     fn only_this_host_is_reached_in_plaintext() {
-        for good in ["http://127.0.0.1:7400", "http://localhost:7400", "http://[::1]:7400", "http://127.9.9.9:1"] {
+        for good in
+            ["http://127.0.0.1:7400", "http://localhost:7400", "http://[::1]:7400", "http://127.9.9.9:1"]
+        {
             assert!(parse(good).is_ok(), "{good}");
         }
-        for remote in
-            ["http://10.0.0.1:7400", "http://control.example:7400", "http://[2001:db8::1]:1", "http://localhost.example:1"]
-        {
+        for remote in [
+            "http://10.0.0.1:7400",
+            "http://control.example:7400",
+            "http://[2001:db8::1]:1",
+            "http://localhost.example:1",
+        ] {
             assert!(matches!(parse(remote), Err(UplinkError::Plaintext(_))), "{remote}");
         }
         assert!(matches!(parse("https://127.0.0.1:7400"), Err(UplinkError::Plaintext(_))));

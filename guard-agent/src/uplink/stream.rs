@@ -195,7 +195,8 @@ impl Open {
             let batch = read_batch(&mut reader, upto);
             (reader, batch)
         });
-        let (reader, batch) = read.await.map_err(|_| UplinkError::Nonsense("nothing: the agent is stopping"))?;
+        let (reader, batch) =
+            read.await.map_err(|_| UplinkError::Nonsense("nothing: the agent is stopping"))?;
         self.reader = Some(reader);
         let batch = batch?;
         let Some(last) = batch.records.last().map(|record| record.sequence) else { return Ok(false) };

@@ -28,7 +28,7 @@ pub fn json_lines(values: impl IntoIterator<Item = Result<Value, serde_json::Err
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(headings.iter().map(|heading| Cell::new(heading)));
+    table.set_header(headings);
     if !has_colours() {
         table.force_no_tty();
     }

@@ -42,9 +42,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (store, writer) = Store::open(&args.data)?;
     runtime.block_on(serve(args, store))?;
-    // Streams that still hang on the store end with the runtime; the writer ends after the last of them.
     drop(runtime);
-    writer.join();
+    writer.close();
     Ok(())
 }
 

@@ -75,11 +75,16 @@ impl Writer {
         Ok(Self { connection, _lock: lock })
     }
 
-    /// Works until every sender of the queue is gone.
+    /// Works until it is told to stop, or every sender of the queue is gone.
     pub fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let mut group = Vec::with_capacity(GROUP);
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+            let stop = group.iter().position(|command| matches!(command, Command::Stop));
+            group.truncate(stop.unwrap_or(group.len()));
             self.work(&mut group);
+            if stop.is_some() {
+                return;
+            }
         }
     }
 
@@ -105,6 +110,7 @@ impl Writer {
                 Command::Hello(hello, reply) => {
                     Answer::Hello(in_savepoint(savepoint, |at| greet(at, &hello)), reply)
                 }
+                Command::Stop => continue,
                 Command::Append(batch, reply) => {
                     let mut result = in_savepoint(savepoint, |at| append(at, &batch));
                     if let Ok(Err(refused)) = &result

@@ -87,7 +87,8 @@ fn connected(connection: &ConnectionOpened) -> String {
         Access::Unspecified => "connect (way unknown)",
     };
     let server = connection.server.as_ref().map_or("a database", |server| &server.name);
-    let place = [&connection.server_address, &connection.unix_path].into_iter().find(|place| !place.is_empty());
+    let place =
+        [&connection.server_address, &connection.unix_path].into_iter().find(|place| !place.is_empty());
     format!(
         "{how} to {} at {} by {}",
         short(server, 60),

@@ -81,12 +81,12 @@ impl FromStr for Since {
         }
         let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
         let back = match days {
-            Some(days) => days.checked_mul(24).map(SignedDuration::from_hours),
+            Some(days) => days.checked_mul(86_400).map(SignedDuration::from_secs),
             None => text.parse::<SignedDuration>().ok(),
         };
-        back.and_then(|back| Timestamp::now().checked_sub(back).ok())
-            .map(Self)
-            .ok_or_else(|| "neither a time back, such as 1h, nor a timestamp, such as 2026-11-22T08:00:00Z".to_owned())
+        back.and_then(|back| Timestamp::now().checked_sub(back).ok()).map(Self).ok_or_else(|| {
+            "neither a time back, such as 1h, nor a timestamp, such as 2026-11-22T08:00:00Z".to_owned()
+        })
     }
 }
 
@@ -190,13 +190,25 @@ mod tests {
             ..Statement::default()
         };
         let record = Record::now(Body::Statement(statement));
-        let any =
-            SearchArgs { text: None, verdict: None, kind: None, non_proxied: false, since: None, json: false };
+        let any = SearchArgs {
+            text: None,
+            verdict: None,
+            kind: None,
+            non_proxied: false,
+            since: None,
+            json: false,
+        };
         assert!(matches(&any, Some("table \"customers\""), &record));
         assert!(!matches(&any, Some("orders"), &record));
         assert!(matches(&SearchArgs { verdict: Some(VerdictArg::Refused), ..any }, None, &record));
-        let any =
-            || SearchArgs { text: None, verdict: None, kind: None, non_proxied: false, since: None, json: false };
+        let any = || SearchArgs {
+            text: None,
+            verdict: None,
+            kind: None,
+            non_proxied: false,
+            since: None,
+            json: false,
+        };
         assert!(!matches(&SearchArgs { verdict: Some(VerdictArg::Allowed), ..any() }, None, &record));
         assert!(!matches(&SearchArgs { kind: Some(Kind::Gap), ..any() }, None, &record));
         assert!(!matches(&SearchArgs { non_proxied: true, ..any() }, None, &record));
