@@ -157,7 +157,14 @@ impl Classifier {
 fn statement((findings, parts): (effects::Findings, u32), key: &str, text: String) -> Statement {
     let parse = findings.parse;
     let prepared = findings.prepared.clone();
-    Statement { text, fingerprint: fingerprint(key), parse, parts, effects: findings.into_effects(), prepared }
+    Statement {
+        text,
+        fingerprint: fingerprint(key),
+        parse,
+        parts,
+        effects: findings.into_effects(),
+        prepared,
+    }
 }
 
 /// Where a literal ends depends on a setting that this text may itself change: both readings count.

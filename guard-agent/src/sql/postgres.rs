@@ -33,7 +33,9 @@ pub fn decode<'a>(text: &'a [u8], modes: &Modes) -> Option<Cow<'a, str>> {
         Encoding::Utf8 => std::str::from_utf8(text).ok().map(Cow::Borrowed),
         Encoding::SingleByteAsciiSafe if text.is_ascii() => std::str::from_utf8(text).ok().map(Cow::Borrowed),
         Encoding::SingleByteAsciiSafe => Some(Cow::Owned(text.iter().copied().map(char::from).collect())),
-        Encoding::Other => text.is_ascii().then(|| std::str::from_utf8(text).ok().map(Cow::Borrowed)).flatten(),
+        Encoding::Other => {
+            text.is_ascii().then(|| std::str::from_utf8(text).ok().map(Cow::Borrowed)).flatten()
+        }
     }
 }
 

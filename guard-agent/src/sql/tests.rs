@@ -39,8 +39,14 @@ struct Case {
 }
 
 fn corpus(source: &str) -> Vec<Case> {
-    const ESCAPES: [(&str, &str); 6] =
-        [("{CR}", "\r"), ("{FF}", "\u{c}"), ("{VT}", "\u{b}"), ("{NBSP}", "\u{a0}"), ("{NUL}", "\0"), ("{EM}", "\u{2003}")];
+    const ESCAPES: [(&str, &str); 6] = [
+        ("{CR}", "\r"),
+        ("{FF}", "\u{c}"),
+        ("{VT}", "\u{b}"),
+        ("{NBSP}", "\u{a0}"),
+        ("{NUL}", "\0"),
+        ("{EM}", "\u{2003}"),
+    ];
     let mut cases = Vec::new();
     let mut lines: Vec<&str> = Vec::new();
     for (number, line) in source.lines().enumerate() {
@@ -69,7 +75,10 @@ fn check(name: &'static str, source: &'static str, at_least: usize) {
             let found = describe(&classifier.classify(case.text.as_bytes(), &case.modes));
             let cached = describe(&classifier.classify(case.text.as_bytes(), &case.modes));
             if found != case.expected || cached != found {
-                failures += &format!("{name}:{}\n  {}\n  expected {}\n  found    {found}\n", case.line, case.text, case.expected);
+                failures += &format!(
+                    "{name}:{}\n  {}\n  expected {}\n  found    {found}\n",
+                    case.line, case.text, case.expected
+                );
             }
         }
         assert!(failures.is_empty(), "\n{failures}");
@@ -103,7 +112,11 @@ fn zz_dump() {
             println!("##{name}");
             let mut classifier = Classifier::new(Limits::default());
             for case in corpus(source) {
-                println!("{}\n=> {}", case.text.replace('\r', "{CR}"), describe(&classifier.classify(case.text.as_bytes(), &case.modes)));
+                println!(
+                    "{}\n=> {}",
+                    case.text.replace('\r', "{CR}"),
+                    describe(&classifier.classify(case.text.as_bytes(), &case.modes))
+                );
             }
         }
     });
@@ -130,15 +143,125 @@ impl Random {
 }
 
 const SOUP: &[&str] = &[
-    "select", "insert", "into", "update", "delete", "from", "where", "set", "values", "with", "as", "recursive", "table",
-    "drop", "create", "alter", "truncate", "grant", "revoke", "to", "on", "do", "call", "explain", "analyze", "prepare",
-    "execute", "copy", "stdin", "program", "merge", "using", "when", "matched", "then", "not", "null", "and", "or", "in",
-    "exists", "any", "array", "case", "end", "else", "between", "like", "is", "distinct", "union", "all", "except",
-    "join", "left", "lateral", "only", "for", "order", "by", "group", "having", "limit", "over", "partition", "cast",
-    "interval", "time", "zone", "at", "collate", "row", "default", "returning", "conflict", "nothing", "function",
-    "language", "begin", "commit", "role", "schema", "view", "index", "a", "b", "t", "f", "lower", "set_config", "x",
-    "(", ")", "(", ")", ",", ";", ".", "*", "=", "<>", "+", "-", "::", "||", "[", "]", "'x'", "'%'", "E'\\''", "$$x$$",
-    "$1", "1", "1.5", "\"Q\"", "/* c */", "-- c\n", "U&\"\\0061\"", "'\\'",
+    "select",
+    "insert",
+    "into",
+    "update",
+    "delete",
+    "from",
+    "where",
+    "set",
+    "values",
+    "with",
+    "as",
+    "recursive",
+    "table",
+    "drop",
+    "create",
+    "alter",
+    "truncate",
+    "grant",
+    "revoke",
+    "to",
+    "on",
+    "do",
+    "call",
+    "explain",
+    "analyze",
+    "prepare",
+    "execute",
+    "copy",
+    "stdin",
+    "program",
+    "merge",
+    "using",
+    "when",
+    "matched",
+    "then",
+    "not",
+    "null",
+    "and",
+    "or",
+    "in",
+    "exists",
+    "any",
+    "array",
+    "case",
+    "end",
+    "else",
+    "between",
+    "like",
+    "is",
+    "distinct",
+    "union",
+    "all",
+    "except",
+    "join",
+    "left",
+    "lateral",
+    "only",
+    "for",
+    "order",
+    "by",
+    "group",
+    "having",
+    "limit",
+    "over",
+    "partition",
+    "cast",
+    "interval",
+    "time",
+    "zone",
+    "at",
+    "collate",
+    "row",
+    "default",
+    "returning",
+    "conflict",
+    "nothing",
+    "function",
+    "language",
+    "begin",
+    "commit",
+    "role",
+    "schema",
+    "view",
+    "index",
+    "a",
+    "b",
+    "t",
+    "f",
+    "lower",
+    "set_config",
+    "x",
+    "(",
+    ")",
+    "(",
+    ")",
+    ",",
+    ";",
+    ".",
+    "*",
+    "=",
+    "<>",
+    "+",
+    "-",
+    "::",
+    "||",
+    "[",
+    "]",
+    "'x'",
+    "'%'",
+    "E'\\''",
+    "$$x$$",
+    "$1",
+    "1",
+    "1.5",
+    "\"Q\"",
+    "/* c */",
+    "-- c\n",
+    "U&\"\\0061\"",
+    "'\\'",
 ];
 
 #[test]
@@ -188,7 +311,8 @@ fn any_bytes_are_read_without_panic() {
         let mut classifier = Classifier::new(Limits::default());
         let alphabet: &[u8] = b"'\"$\\-/*;()aE \nU&x0.:=<>!@\xc3\xa9\xff\x00[]";
         for _ in 0..50_000 {
-            let text: Vec<u8> = (0..random.below(40)).map(|_| alphabet[random.below(alphabet.len())]).collect();
+            let text: Vec<u8> =
+                (0..random.below(40)).map(|_| alphabet[random.below(alphabet.len())]).collect();
             for client_encoding in [Encoding::Utf8, Encoding::SingleByteAsciiSafe, Encoding::Other] {
                 let modes = Modes { standard_conforming_strings: random.below(2) == 0, client_encoding };
                 let statement = classifier.classify(&text, &modes);
@@ -245,17 +369,53 @@ fn no_chain_or_nesting_overflows_the_stack() {
     ];
     on_session_stack(|| {
         // Half of the cap as a margin.
-        let limits = Limits { max_parse_tokens: Limits::default().max_parse_tokens * 3 / 2, ..Limits::default() };
+        let limits =
+            Limits { max_parse_tokens: Limits::default().max_parse_tokens * 3 / 2, ..Limits::default() };
         let mut classifier = Classifier::new(limits);
         for (head, middle, tail, end) in SHAPES {
             for times in [10, 30, 60, 95, 500, 1000, 1300, 2000, 4000, 20_000] {
                 let text = format!("{head}{}{end}{}", middle.repeat(times), tail.repeat(times));
-                if std::env::var_os("SHOW").is_some() { eprintln!("@ {head}{middle} {times}"); }
+                if std::env::var_os("SHOW").is_some() {
+                    eprintln!("@ {head}{middle} {times}");
+                }
                 let started = std::time::Instant::now();
                 let statement = classifier.classify(text.as_bytes(), &Modes::default());
                 assert!(statement.parse == Parse::Full || times > 5, "{head}{middle}");
                 let took = started.elapsed();
-                if took.as_millis() > 300 { println!("SLOW {head}{middle} x{times}: {took:?} {:?}", statement.parse); }
+                if took.as_millis() > 300 {
+                    println!("SLOW {head}{middle} x{times}: {took:?} {:?}", statement.parse);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn no_repeated_phrase_overflows_the_stack_or_takes_long() {
+    on_session_stack(|| {
+        let rounds =
+            std::env::var("GUARD_TEST_ROUNDS").ok().and_then(|value| value.parse().ok()).unwrap_or(1_500);
+        let mut random = Random(0x5555_1234_9876_abcd);
+        let mut classifier = Classifier::new(Limits { cache_entries: 0, ..Limits::default() });
+        let starts =
+            ["select ", "select * from ", "select * from t where ", "delete from t where ", "with ", ""];
+        for _ in 0..rounds {
+            let mut phrase = |most: usize| -> String {
+                (0..=random.below(most)).map(|_| random.pick(SOUP).to_owned() + " ").collect()
+            };
+            let (middle, end) = (phrase(4), phrase(3));
+            // The tail closes what the middle opens, so that the nesting is real.
+            let tail = ") ".repeat(middle.matches('(').count()) + &phrase(2);
+            let start = starts[random.below(starts.len())];
+            for times in [20, 90, 1000] {
+                let text = format!("{start}{}{end}{}", middle.repeat(times), tail.repeat(times));
+                let started = std::time::Instant::now();
+                if std::env::var_os("SHOW").is_some() {
+                    eprintln!("@ {start}|{middle}|{end}|{tail}|{times}");
+                }
+                classifier.classify(text.as_bytes(), &Modes::default());
+                let took = started.elapsed();
+                assert!(took.as_secs() < 5, "{took:?}: {start}({middle})* {end} ({tail})* {times} times");
             }
         }
     });

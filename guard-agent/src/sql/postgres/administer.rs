@@ -78,8 +78,11 @@ impl<'a> Reader<'a> {
             "catalog" => return None,
             _ => {
                 let name = cursor.name()?;
-                let setting = name.schema.map_or_else(|| name.name.to_owned(), |schema| format!("{schema}.{}", name.name));
-                if !(cursor.accept("to") || cursor.accept_op("=") || cursor.accept_all(&["from", "current"])) {
+                let setting = name
+                    .schema
+                    .map_or_else(|| name.name.to_owned(), |schema| format!("{schema}.{}", name.name));
+                if !(cursor.accept("to") || cursor.accept_op("=") || cursor.accept_all(&["from", "current"]))
+                {
                     return None;
                 }
                 match setting.to_ascii_lowercase().as_str() {
@@ -110,7 +113,9 @@ impl<'a> Reader<'a> {
             "transaction" => self.findings.add_any(Action::Transaction, ObjectKind::Session),
             _ => {
                 let name = cursor.name()?;
-                let setting = name.schema.map_or_else(|| name.name.to_owned(), |schema| format!("{schema}.{}", name.name));
+                let setting = name
+                    .schema
+                    .map_or_else(|| name.name.to_owned(), |schema| format!("{schema}.{}", name.name));
                 calls::set(&mut self.findings, Some(&setting));
             }
         }
@@ -132,7 +137,8 @@ impl<'a> Reader<'a> {
                 name.schema.map_or_else(|| name.name.to_owned(), |schema| format!("{schema}.{}", name.name))
             }
         };
-        self.findings.add(Action::Show, Object::named(ObjectKind::Setting, None, &setting.to_ascii_lowercase()));
+        self.findings
+            .add(Action::Show, Object::named(ObjectKind::Setting, None, &setting.to_ascii_lowercase()));
         Some(())
     }
 
@@ -203,7 +209,9 @@ impl<'a> Reader<'a> {
 
     fn granted_kind(&self, cursor: &mut Cursor<'a>) -> ObjectKind {
         // `ON domain TO ..`: a table of that name.
-        if matches!(cursor.word_at(1), "to" | "from") || matches!(cursor.peek(1).map(|token| token.kind), Some(Kind::Comma | Kind::Dot)) {
+        if matches!(cursor.word_at(1), "to" | "from")
+            || matches!(cursor.peek(1).map(|token| token.kind), Some(Kind::Comma | Kind::Dot))
+        {
             return ObjectKind::Table;
         }
         if cursor.accept_all(&["foreign", "data", "wrapper"]) || cursor.accept_all(&["foreign", "server"]) {

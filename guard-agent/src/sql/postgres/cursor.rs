@@ -106,7 +106,8 @@ impl<'a> Cursor<'a> {
 
     /// Moves over an operator.
     pub fn accept_op(&mut self, spelling: &str) -> bool {
-        let here = self.peek(0).is_some_and(|token| token.kind == Kind::Op && self.lexed.value(token) == spelling);
+        let here =
+            self.peek(0).is_some_and(|token| token.kind == Kind::Op && self.lexed.value(token) == spelling);
         self.at += usize::from(here);
         here
     }

@@ -59,7 +59,9 @@ pub fn object_kind(cursor: &mut Cursor<'_>) -> Option<ObjectKind> {
     if let Some((_, kind)) = KINDS.iter().find(|(words, _)| cursor.accept_all(words)) {
         return Some(*kind);
     }
-    cursor.accept_any(&["cast", "transform", "operator", "assertion", "constraint"]).then_some(ObjectKind::Other)
+    cursor
+        .accept_any(&["cast", "transform", "operator", "assertion", "constraint"])
+        .then_some(ObjectKind::Other)
 }
 
 /// What may follow the query of a view or of CREATE TABLE AS.
@@ -145,14 +147,14 @@ impl<'a> Reader<'a> {
         cursor.accept("concurrently");
         cursor.accept_if_exists();
         match kind {
-            ObjectKind::Table | ObjectKind::View | ObjectKind::MaterializedView => self.create_table(cursor, kind),
-            ObjectKind::Trigger => {
-                match first {
-                    "rule" => self.create_rule(cursor),
-                    "event" => self.created(cursor, kind),
-                    _ => self.attached(cursor, Action::Create),
-                }
+            ObjectKind::Table | ObjectKind::View | ObjectKind::MaterializedView => {
+                self.create_table(cursor, kind)
             }
+            ObjectKind::Trigger => match first {
+                "rule" => self.create_rule(cursor),
+                "event" => self.created(cursor, kind),
+                _ => self.attached(cursor, Action::Create),
+            },
             ObjectKind::Role => self.roles(cursor, Action::Role),
             ObjectKind::Schema => self.create_schema(cursor),
             ObjectKind::Function => self.create_function(cursor),
@@ -250,7 +252,10 @@ impl<'a> Reader<'a> {
         let mut cursor = cursor;
         while cursor.skip_behind(&["language"]).is_some() {
             let language = cursor.literal().or_else(|| cursor.identifier()).unwrap_or("");
-            if !matches!(language.to_ascii_lowercase().as_str(), "sql" | "plpgsql" | "plperl" | "pltcl" | "plv8") {
+            if !matches!(
+                language.to_ascii_lowercase().as_str(),
+                "sql" | "plpgsql" | "plperl" | "pltcl" | "plv8"
+            ) {
                 return false;
             }
         }
@@ -281,10 +286,13 @@ impl<'a> Reader<'a> {
         if cursor.accept("system") {
             cursor.accept_any(&["set", "reset"]);
             let name = if cursor.accept("all") { None } else { cursor.name() };
-            self.findings.add(Action::Configure, match name {
-                Some(name) => name.object(ObjectKind::Setting),
-                None => Object::any(ObjectKind::Setting),
-            });
+            self.findings.add(
+                Action::Configure,
+                match name {
+                    Some(name) => name.object(ObjectKind::Setting),
+                    None => Object::any(ObjectKind::Setting),
+                },
+            );
             return Some(());
         }
         if cursor.accept_all(&["default", "privileges"]) {
@@ -340,7 +348,8 @@ impl<'a> Reader<'a> {
             if action.accept_all(&["owner", "to"]) {
                 self.findings.add(Action::Role, table.object(ObjectKind::Table));
             } else if action.accept("drop") {
-                let constraint = action.word() == "constraint" && !action.is_done() && action.peek(1).is_some();
+                let constraint =
+                    action.word() == "constraint" && !action.is_done() && action.peek(1).is_some();
                 if constraint {
                     continue;
                 }

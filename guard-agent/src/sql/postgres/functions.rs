@@ -42,29 +42,66 @@ fn dangerous(name: &str) -> Option<Call> {
     use Action::{Configure, File, Function, Maintain, Program, Replicate, Session, Terminate, WriteObject};
     let (action, kind) = match name {
         "set_config" => return Some(Call::SetConfig),
-        "pg_read_file" | "pg_read_file_old" | "pg_read_binary_file" | "pg_stat_file" | "pg_file_write"
-        | "pg_file_sync" | "pg_file_rename" | "pg_file_unlink" | "pg_logdir_ls" | "lo_import" | "lo_export"
-        | "pg_show_all_file_settings" | "pg_hba_file_rules" | "pg_ident_file_mappings" => (File, ObjectKind::File),
+        "pg_read_file"
+        | "pg_read_file_old"
+        | "pg_read_binary_file"
+        | "pg_stat_file"
+        | "pg_file_write"
+        | "pg_file_sync"
+        | "pg_file_rename"
+        | "pg_file_unlink"
+        | "pg_logdir_ls"
+        | "lo_import"
+        | "lo_export"
+        | "pg_show_all_file_settings"
+        | "pg_hba_file_rules"
+        | "pg_ident_file_mappings" => (File, ObjectKind::File),
         "pg_execute_server_program" => (Program, ObjectKind::Server),
         "nextval" | "setval" => (WriteObject, ObjectKind::Sequence),
         "pg_terminate_backend" | "pg_cancel_backend" => (Terminate, ObjectKind::Session),
-        "pg_reload_conf" | "pg_rotate_logfile" | "pg_rotate_logfile_old" | "pg_log_backend_memory_contexts"
+        "pg_reload_conf"
+        | "pg_rotate_logfile"
+        | "pg_rotate_logfile_old"
+        | "pg_log_backend_memory_contexts"
         | "pg_import_system_collations" => (Configure, ObjectKind::Server),
         "pg_notify" | "pg_export_snapshot" => (Session, ObjectKind::Session),
-        "pg_switch_wal" | "pg_create_restore_point" | "pg_promote" | "pg_backup_start" | "pg_backup_stop"
-        | "pg_start_backup" | "pg_stop_backup" | "pg_wal_replay_pause" | "pg_wal_replay_resume"
-        | "pg_drop_replication_slot" | "pg_sync_replication_slots" | "pg_replication_slot_advance" => {
-            (Replicate, ObjectKind::Server)
-        }
-        "brin_summarize_new_values" | "brin_summarize_range" | "brin_desummarize_range" | "gin_clean_pending_list" => {
-            (Maintain, ObjectKind::Index)
-        }
+        "pg_switch_wal"
+        | "pg_create_restore_point"
+        | "pg_promote"
+        | "pg_backup_start"
+        | "pg_backup_stop"
+        | "pg_start_backup"
+        | "pg_stop_backup"
+        | "pg_wal_replay_pause"
+        | "pg_wal_replay_resume"
+        | "pg_drop_replication_slot"
+        | "pg_sync_replication_slots"
+        | "pg_replication_slot_advance" => (Replicate, ObjectKind::Server),
+        "brin_summarize_new_values"
+        | "brin_summarize_range"
+        | "brin_desummarize_range"
+        | "gin_clean_pending_list" => (Maintain, ObjectKind::Index),
         // They run a query that they are given as text, or read whatever table they are told.
-        "query_to_xml" | "query_to_xmlschema" | "query_to_xml_and_xmlschema" | "cursor_to_xml"
-        | "cursor_to_xmlschema" | "table_to_xml" | "table_to_xmlschema" | "table_to_xml_and_xmlschema"
-        | "schema_to_xml" | "schema_to_xmlschema" | "schema_to_xml_and_xmlschema" | "database_to_xml"
-        | "database_to_xmlschema" | "database_to_xml_and_xmlschema" | "ts_stat" | "ts_rewrite" | "xpath_table"
-        | "crosstab" | "crosstabn" | "connectby" => (Function, ObjectKind::Function),
+        "query_to_xml"
+        | "query_to_xmlschema"
+        | "query_to_xml_and_xmlschema"
+        | "cursor_to_xml"
+        | "cursor_to_xmlschema"
+        | "table_to_xml"
+        | "table_to_xmlschema"
+        | "table_to_xml_and_xmlschema"
+        | "schema_to_xml"
+        | "schema_to_xmlschema"
+        | "schema_to_xml_and_xmlschema"
+        | "database_to_xml"
+        | "database_to_xmlschema"
+        | "database_to_xml_and_xmlschema"
+        | "ts_stat"
+        | "ts_rewrite"
+        | "xpath_table"
+        | "crosstab"
+        | "crosstabn"
+        | "connectby" => (Function, ObjectKind::Function),
         _ => return by_prefix(name).map(|(action, kind)| Call::Does(action, kind)),
     };
     Some(Call::Does(action, kind))
@@ -112,6 +149,9 @@ mod tests {
         assert_eq!(call(None, "pg_read_file"), Call::Does(Action::File, ObjectKind::File));
         assert_eq!(call(None, "pg_sleep_for"), Call::Does(Action::Sleep, ObjectKind::Session));
         assert_eq!(call(Some("ext"), "dblink_exec"), Call::Does(Action::Outbound, ObjectKind::Server));
-        assert_eq!(call(None, "pg_create_logical_replication_slot"), Call::Does(Action::Replicate, ObjectKind::Server));
+        assert_eq!(
+            call(None, "pg_create_logical_replication_slot"),
+            Call::Does(Action::Replicate, ObjectKind::Server)
+        );
     }
 }

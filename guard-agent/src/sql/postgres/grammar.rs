@@ -23,8 +23,15 @@ pub struct Parsed {
 
 /// Parses one SELECT, VALUES, TABLE, WITH, INSERT, UPDATE, DELETE or MERGE; `None` where the parser can't.
 pub fn parse(lexed: &Lexed, tokens: &[Token], max_depth: usize) -> Option<Parsed> {
-    let mut translation =
-        Translation { lexed, tokens, at: 0, out: Vec::with_capacity(tokens.len() + 8), creates: Vec::new(), open: Vec::new(), joins: 0 };
+    let mut translation = Translation {
+        lexed,
+        tokens,
+        at: 0,
+        out: Vec::with_capacity(tokens.len() + 8),
+        creates: Vec::new(),
+        open: Vec::new(),
+        joins: 0,
+    };
     translation.run()?;
     let Translation { out, creates, .. } = translation;
     let dialect = PostgreSqlDialect {};
@@ -163,7 +170,10 @@ impl<'a> Translation<'a> {
 
     /// `INTO [TEMP | UNLOGGED ..] [TABLE] name` of a SELECT: noted and left out.
     fn select_into(&mut self) -> Option<()> {
-        while ["temporary", "temp", "local", "global", "unlogged", "table"].iter().any(|word| self.is_word(0, word)) {
+        while ["temporary", "temp", "local", "global", "unlogged", "table"]
+            .iter()
+            .any(|word| self.is_word(0, word))
+        {
             // `INTO temp FROM ..`: a table of that name.
             if !matches!(self.peek(1)?.kind, Kind::Word | Kind::Quoted) || self.is_word(1, "from") {
                 break;

@@ -19,23 +19,24 @@ pub enum Category {
     Unreserved,
 }
 
-static WORDS: LazyLock<HashMap<&'static str, (Category, Keyword), ahash::RandomState>> = LazyLock::new(|| {
-    include_str!("keywords.txt")
-        .lines()
-        .filter_map(|line| {
-            let (letter, word) = line.split_once(' ')?;
-            let category = match letter {
-                "R" => Category::Reserved,
-                "T" => Category::FunctionOrType,
-                "C" => Category::Column,
-                "U" => Category::Unreserved,
-                _ => return None,
-            };
-            let Token::Word(parsed) = Token::make_word(word, None) else { return None };
-            Some((word, (category, parsed.keyword)))
-        })
-        .collect()
-});
+static WORDS: LazyLock<HashMap<&'static str, (Category, Keyword), ahash::RandomState>> =
+    LazyLock::new(|| {
+        include_str!("keywords.txt")
+            .lines()
+            .filter_map(|line| {
+                let (letter, word) = line.split_once(' ')?;
+                let category = match letter {
+                    "R" => Category::Reserved,
+                    "T" => Category::FunctionOrType,
+                    "C" => Category::Column,
+                    "U" => Category::Unreserved,
+                    _ => return None,
+                };
+                let Token::Word(parsed) = Token::make_word(word, None) else { return None };
+                Some((word, (category, parsed.keyword)))
+            })
+            .collect()
+    });
 
 /// The category of a lower-case word; `None` where it is no keyword.
 pub fn category(word: &str) -> Option<Category> {

@@ -139,7 +139,22 @@ const fn is_name_part(byte: u8) -> bool {
 const fn is_operator(byte: u8) -> bool {
     matches!(
         byte,
-        b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'='
+        b'~' | b'!'
+            | b'@'
+            | b'#'
+            | b'^'
+            | b'&'
+            | b'|'
+            | b'`'
+            | b'?'
+            | b'+'
+            | b'-'
+            | b'*'
+            | b'/'
+            | b'%'
+            | b'<'
+            | b'>'
+            | b'='
     )
 }
 
@@ -159,7 +174,9 @@ impl Lexer<'_> {
                 b'u' | b'U' if self.peek(1) == Some(b'&') && self.peek(2) == Some(b'\'') => {
                     self.string(3, Escapes::Unicode)?;
                 }
-                b'u' | b'U' if self.peek(1) == Some(b'&') && self.peek(2) == Some(b'"') => self.quoted_name(3, true)?,
+                b'u' | b'U' if self.peek(1) == Some(b'&') && self.peek(2) == Some(b'"') => {
+                    self.quoted_name(3, true)?
+                }
                 _ if is_name_start(byte) => self.word()?,
                 b'0'..=b'9' => self.number()?,
                 b'.' if self.peek(1).is_some_and(|next| next.is_ascii_digit()) => self.number()?,
@@ -277,7 +294,8 @@ impl Lexer<'_> {
             return Err(Error::Invalid);
         }
         cut_name(&mut self.out.values, start);
-        let kind = if kind == Kind::Quoted && is_plain(self.slice_of_values(start)) { Kind::Word } else { kind };
+        let kind =
+            if kind == Kind::Quoted && is_plain(self.slice_of_values(start)) { Kind::Word } else { kind };
         self.push(kind, start)
     }
 
@@ -311,7 +329,9 @@ impl Lexer<'_> {
             self.digits(u8::is_ascii_digit);
         }
         let sign = usize::from(matches!(self.peek(1), Some(b'+' | b'-')));
-        if matches!(self.peek(0), Some(b'e' | b'E')) && self.peek(1 + sign).is_some_and(|byte| byte.is_ascii_digit()) {
+        if matches!(self.peek(0), Some(b'e' | b'E'))
+            && self.peek(1 + sign).is_some_and(|byte| byte.is_ascii_digit())
+        {
             self.at += 1 + sign;
             self.digits(u8::is_ascii_digit);
         }
@@ -391,7 +411,9 @@ impl Lexer<'_> {
         }
         let run = self.bytes.get(from..to).unwrap_or(&[]);
         let signs_stay = |run: &[u8]| {
-            run.iter().any(|byte| matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%'))
+            run.iter().any(|byte| {
+                matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%')
+            })
         };
         if matches!(run.last(), Some(b'+' | b'-')) {
             while to > from + 1
@@ -455,7 +477,8 @@ impl Lexer<'_> {
                 (Some(b'\\'), next) => {
                     self.out.ambiguous |= plain && next == Some(b'\'');
                     if backslash {
-                        self.at += literal::unescape(self.text.get(self.at..).unwrap_or(""), &mut self.out.values)?;
+                        self.at +=
+                            literal::unescape(self.text.get(self.at..).unwrap_or(""), &mut self.out.values)?;
                     } else {
                         self.out.values.push('\\');
                         self.at += 1;
@@ -510,7 +533,8 @@ pub fn cut_name(values: &mut String, start: usize) {
 pub fn is_plain(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'$')
+        && bytes
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'$')
         && keywords::category(name).is_none()
 }
 

@@ -96,7 +96,11 @@ pub fn resolve_unicode(out: &mut Lexed, ascii_names: bool) -> Result<(), Error> 
 fn escape_character(text: &str) -> Result<char, Error> {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
-        (Some(c), None) if !c.is_ascii_hexdigit() && !matches!(c, '+' | '\'' | '"') && !c.is_ascii_whitespace() => Ok(c),
+        (Some(c), None)
+            if !c.is_ascii_hexdigit() && !matches!(c, '+' | '\'' | '"') && !c.is_ascii_whitespace() =>
+        {
+            Ok(c)
+        }
         _ => Err(Error::Invalid),
     }
 }

@@ -92,7 +92,8 @@ impl Keeper {
 
 /// A pattern that may match everything.
 fn is_pattern(text: &str) -> bool {
-    (1..=8).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'%' | b'_' | b'.' | b'*' | b'^' | b'$'))
+    (1..=8).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'%' | b'_' | b'.' | b'*' | b'^' | b'$'))
 }
 
 fn is_element(lexed: &Lexed, token: Token) -> bool {
@@ -106,11 +107,12 @@ fn is_element(lexed: &Lexed, token: Token) -> bool {
 
 /// `.. literal ,` or `.. literal , -` comes before: one more element adds nothing. Removes the comma (and the sign).
 fn continues_list(lexed: &Lexed, out: &mut Vec<Token>) -> bool {
-    let sign = out
-        .last()
-        .is_some_and(|token| token.kind == Kind::Op && matches!(lexed.value(*token), "-" | "+"));
+    let sign =
+        out.last().is_some_and(|token| token.kind == Kind::Op && matches!(lexed.value(*token), "-" | "+"));
     let comma = out.len().checked_sub(1 + usize::from(sign));
-    let Some(comma) = comma.filter(|&at| at > 0 && out.get(at).is_some_and(|token| token.kind == Kind::Comma)) else {
+    let Some(comma) =
+        comma.filter(|&at| at > 0 && out.get(at).is_some_and(|token| token.kind == Kind::Comma))
+    else {
         return false;
     };
     let follows = out.get(comma - 1).is_some_and(|&token| is_element(lexed, token));
@@ -236,7 +238,8 @@ fn redacted_body(body: &str, rules: Rules) -> String {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules { standard_strings: true, ascii_names: false, max_tokens: 10_000, max_depth: 64 };
+    const RULES: Rules =
+        Rules { standard_strings: true, ascii_names: false, max_tokens: 10_000, max_depth: 64 };
 
     fn spelled(text: &str) -> String {
         let (mut lexed, mut into) = (Lexed::default(), String::new());
@@ -268,7 +271,10 @@ mod tests {
     #[test]
     fn literals_that_matter_stay() {
         assert_eq!(spelled("delete from t where a like '%%'"), "delete from t where a like '%%'");
-        assert_eq!(spelled("select set_config('role', 'x', false)"), "select set_config ( 'role' , '?' , false )");
+        assert_eq!(
+            spelled("select set_config('role', 'x', false)"),
+            "select set_config ( 'role' , '?' , false )"
+        );
         assert_eq!(spelled("set role 'Bob'"), "set role 'Bob'");
         assert_eq!(spelled(r"do E'a\\''b'"), r"do E'a\\''b'");
         assert_eq!(spelled("set search_path = 'a'"), "set search_path = '?'");
@@ -287,7 +293,10 @@ mod tests {
         let body = recorded("do $$ begin perform set_config('x.y', 'hunter2', false); end $$");
         assert_eq!(body, "do $$begin perform set_config(?, ?, false);\nend$$");
         assert!(!recorded("set role 'hunter2'").contains("hunter2"));
-        assert_eq!(recorded("select a::int, f(1) from s.t;select 2"), "select a::int, f(?) from s.t;\nselect ?");
+        assert_eq!(
+            recorded("select a::int, f(1) from s.t;select 2"),
+            "select a::int, f(?) from s.t;\nselect ?"
+        );
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{BinaryOperator, Expr, Ident, Query, SetExpr, TableFactor, UnaryOperator, Value, Visit, Visitor};
+use sqlparser::ast::{
+    BinaryOperator, Expr, Ident, Query, SetExpr, TableFactor, UnaryOperator, Value, Visit, Visitor,
+};
 
 /// The table that an UPDATE or DELETE changes.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,8 @@ impl Target<'_> {
             Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } => {
                 let operands = spine(expr, op);
                 if (*op == BinaryOperator::And) == negated {
-                    operands.iter().all(|operand| self.restricts(operand, negated, next)) && !covers_all(&operands)
+                    operands.iter().all(|operand| self.restricts(operand, negated, next))
+                        && !covers_all(&operands)
                 } else {
                     operands.iter().any(|operand| self.restricts(operand, negated, next))
                 }
@@ -53,11 +56,14 @@ impl Target<'_> {
                 let mut results = conditions.iter().map(|when| &when.result).chain(else_result.as_deref());
                 let first = results.next();
                 let all_same = results.all(|result| first.is_some_and(|first| bare(first) == bare(result)));
-                let varies = !(all_same && else_result.is_some() && first.is_some_and(|first| !self.depends(first)));
+                let varies =
+                    !(all_same && else_result.is_some() && first.is_some_and(|first| !self.depends(first)));
                 varies && self.depends(expr)
             }
             Expr::Exists { subquery, .. } => self.correlated(subquery),
-            Expr::InSubquery { expr, subquery, .. } => self.depends(expr) && !self.selects_itself(expr, subquery),
+            Expr::InSubquery { expr, subquery, .. } => {
+                self.depends(expr) && !self.selects_itself(expr, subquery)
+            }
             Expr::InList { expr, list, .. } => {
                 self.depends(expr) && !list.iter().any(|item| self.same(expr, item))
             }
@@ -68,11 +74,15 @@ impl Target<'_> {
                 self.compares(left, right)
             }
             Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => match bare(right) {
-                Expr::Array(array) => self.depends(left) && !array.elem.iter().any(|item| self.same(left, item)),
+                Expr::Array(array) => {
+                    self.depends(left) && !array.elem.iter().any(|item| self.same(left, item))
+                }
                 Expr::Subquery(subquery) => self.depends(left) && !self.selects_itself(left, subquery),
                 _ => self.depends(left) || self.depends(right),
             },
-            Expr::Like { expr, pattern, .. } | Expr::ILike { expr, pattern, .. } | Expr::SimilarTo { expr, pattern, .. } => {
+            Expr::Like { expr, pattern, .. }
+            | Expr::ILike { expr, pattern, .. }
+            | Expr::SimilarTo { expr, pattern, .. } => {
                 self.compares(expr, pattern) && !matches_all(pattern, |c| c == '%')
             }
             Expr::BinaryOp { left, op, right } => {
@@ -129,12 +139,18 @@ impl Target<'_> {
         }
         let itself = match select.from.as_slice() {
             [] => true,
-            [one] => one.joins.is_empty() && matches!(&one.relation, TableFactor::Table { name, .. }
-                if name.0.last().and_then(|part| part.as_ident()).is_some_and(|ident| ident.value == self.name)),
+            [one] => {
+                one.joins.is_empty()
+                    && matches!(&one.relation, TableFactor::Table { name, .. }
+                if name.0.last().and_then(|part| part.as_ident()).is_some_and(|ident| ident.value == self.name))
+            }
             _ => false,
         };
         let selected = match select.projection.as_slice() {
-            [sqlparser::ast::SelectItem::UnnamedExpr(item) | sqlparser::ast::SelectItem::ExprWithAlias { expr: item, .. }] => item,
+            [
+                sqlparser::ast::SelectItem::UnnamedExpr(item)
+                | sqlparser::ast::SelectItem::ExprWithAlias { expr: item, .. },
+            ] => item,
             _ => return false,
         };
         itself && self.same(expr, selected)
@@ -174,7 +190,8 @@ impl Visitor for References<'_> {
             // `inner.a = b`: whoever qualifies the one means another table by the other.
             Expr::BinaryOp { left, right, .. } if !self.locals.is_empty() => matches!(
                 (left.as_ref(), right.as_ref()),
-                (Expr::Identifier(_), Expr::CompoundIdentifier(_)) | (Expr::CompoundIdentifier(_), Expr::Identifier(_))
+                (Expr::Identifier(_), Expr::CompoundIdentifier(_))
+                    | (Expr::CompoundIdentifier(_), Expr::Identifier(_))
             ),
             Expr::QualifiedWildcard(..) | Expr::Wildcard(_) => self.locals.is_empty(),
             _ => false,
@@ -208,7 +225,8 @@ impl Visitor for Names {
         match (alias, factor) {
             (Some(alias), _) => self.0.push(alias.name.value.clone()),
             (None, TableFactor::Table { name, .. }) => {
-                self.0.extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
+                self.0
+                    .extend(name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()));
             }
             _ => self.0.push(String::new()),
         }

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use guard_policy::vocabulary::{Action, Object, ObjectKind};
 use sqlparser::ast::{
-    BinaryOperator, Delete, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Insert, Merge,
-    MergeAction, ObjectName, OnConflictAction, OnInsert, Query, Select, SelectFlavor, Statement, TableFactor,
-    TableObject, Update, UpdateTableFromKind, Value, Visit, Visitor,
+    BinaryOperator, Delete, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    Insert, Merge, MergeAction, ObjectName, OnConflictAction, OnInsert, Query, Select, SelectFlavor,
+    Statement, TableFactor, TableObject, Update, UpdateTableFromKind, Value, Visit, Visitor,
 };
 
 use super::calls;
@@ -31,7 +31,14 @@ pub fn read(parsed: &Parsed, findings: &mut Findings) -> Result<(), Misread> {
     for (schema, name) in &parsed.creates {
         findings.add(Action::Create, Object::named(ObjectKind::Table, schema.as_deref(), name));
     }
-    let mut walk = Walk { findings, frames: Vec::new(), stack: Vec::new(), known: HashMap::default(), targets: Vec::new(), locks: 0 };
+    let mut walk = Walk {
+        findings,
+        frames: Vec::new(),
+        stack: Vec::new(),
+        known: HashMap::default(),
+        targets: Vec::new(),
+        locks: 0,
+    };
     if parsed.query.visit(&mut walk).is_break() {
         return Err(Misread);
     }
@@ -146,7 +153,8 @@ impl Visitor for Walk<'_> {
                 if let [schema, operator] = parts.as_slice()
                     && schema.trim_matches('"') != "pg_catalog"
                 {
-                    let object = Object::named(ObjectKind::Function, Some(schema.trim_matches('"')), operator);
+                    let object =
+                        Object::named(ObjectKind::Function, Some(schema.trim_matches('"')), operator);
                     self.findings.add(Action::Function, object);
                 }
                 GO_ON
@@ -259,7 +267,11 @@ impl Walk<'_> {
     }
 
     fn update(&mut self, update: &Update) -> Option<()> {
-        if update.or.is_some() || !update.table.joins.is_empty() || !update.order_by.is_empty() || update.limit.is_some() {
+        if update.or.is_some()
+            || !update.table.joins.is_empty()
+            || !update.order_by.is_empty()
+            || update.limit.is_some()
+        {
             return None;
         }
         let joined = match &update.from {
@@ -276,7 +288,11 @@ impl Walk<'_> {
     fn delete(&mut self, delete: &Delete) -> Option<()> {
         let FromTable::WithFromKeyword(from) = &delete.from else { return None };
         let [from] = from.as_slice() else { return None };
-        if !delete.tables.is_empty() || !from.joins.is_empty() || !delete.order_by.is_empty() || delete.limit.is_some() {
+        if !delete.tables.is_empty()
+            || !from.joins.is_empty()
+            || !delete.order_by.is_empty()
+            || delete.limit.is_some()
+        {
             return None;
         }
         let (object, alias) = self.target(&from.relation)?;
@@ -294,8 +310,12 @@ impl Walk<'_> {
             let has_where = matched || target.restricted_by(clause.predicate.as_ref());
             match &clause.action {
                 MergeAction::Insert(_) => self.findings.add(Action::Insert, object.clone()),
-                MergeAction::Update(_) => self.findings.add_filtered(Action::Update, object.clone(), has_where),
-                MergeAction::Delete { .. } => self.findings.add_filtered(Action::Delete, object.clone(), has_where),
+                MergeAction::Update(_) => {
+                    self.findings.add_filtered(Action::Update, object.clone(), has_where)
+                }
+                MergeAction::Delete { .. } => {
+                    self.findings.add_filtered(Action::Delete, object.clone(), has_where)
+                }
                 MergeAction::DoNothing { .. } => {}
             }
         }
@@ -319,7 +339,9 @@ fn table(name: &ObjectName) -> Option<Object> {
 
 /// Schema and name of `name`, `schema.name` or `database.schema.name`.
 fn last_two(name: &ObjectName) -> Option<(Option<&str>, &str)> {
-    let part = |back: usize| name.0.len().checked_sub(back).and_then(|at| name.0.get(at)).and_then(|part| part.as_ident());
+    let part = |back: usize| {
+        name.0.len().checked_sub(back).and_then(|at| name.0.get(at)).and_then(|part| part.as_ident())
+    };
     if name.0.len() > 3 {
         return None;
     }

@@ -66,7 +66,9 @@ impl<'a> Reader<'a> {
     fn dispatch(&mut self, cursor: &mut Cursor<'a>, tokens: &'a [Token]) -> Option<()> {
         match cursor.word() {
             "" if cursor.is_kind(Kind::Open) => self.query(tokens),
-            "select" | "with" | "values" | "table" | "insert" | "update" | "delete" | "merge" => self.query(tokens),
+            "select" | "with" | "values" | "table" | "insert" | "update" | "delete" | "merge" => {
+                self.query(tokens)
+            }
             "explain" => self.explain(cursor),
             "prepare" => self.prepare(cursor),
             "execute" => self.execute(cursor),
@@ -185,7 +187,10 @@ impl<'a> Reader<'a> {
             self.statement(inner);
             let read = std::mem::replace(&mut self.findings, outer);
             objects.extend(
-                read.effects().iter().filter(|effect| effect.action == Action::Select).map(|effect| effect.object.clone()),
+                read.effects()
+                    .iter()
+                    .filter(|effect| effect.action == Action::Select)
+                    .map(|effect| effect.object.clone()),
             );
             self.findings.merge(read);
         } else {

@@ -16,10 +16,13 @@ impl<'a> Reader<'a> {
         self.findings.at_best(Parse::Tokens);
         let cursor = Cursor::new(self.lexed, tokens);
         match cursor.word() {
-            "select" | "with" | "values" | "table" => self.findings.add_any(Action::Select, ObjectKind::Table),
+            "select" | "with" | "values" | "table" => {
+                self.findings.add_any(Action::Select, ObjectKind::Table)
+            }
             "" if cursor.is_kind(Kind::Open) => self.findings.add_any(Action::Select, ObjectKind::Table),
             verb @ ("insert" | "update" | "delete" | "merge") => {
-                let reads = ["select", "using", "table", "with", "join"].iter().any(|word| cursor.contains(word));
+                let reads =
+                    ["select", "using", "table", "with", "join"].iter().any(|word| cursor.contains(word));
                 if reads || (verb == "update" && cursor.contains("from")) {
                     self.findings.add_any(Action::Select, ObjectKind::Table);
                 }
@@ -42,7 +45,9 @@ impl<'a> Reader<'a> {
             "grant" => (Action::Grant, ObjectKind::Unknown),
             "revoke" => (Action::Revoke, ObjectKind::Unknown),
             "lock" => (Action::Lock, ObjectKind::Table),
-            "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "refresh" => (Action::Maintain, ObjectKind::Unknown),
+            "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "refresh" => {
+                (Action::Maintain, ObjectKind::Unknown)
+            }
             "comment" | "security" => (Action::Comment, ObjectKind::Unknown),
             "call" => (Action::Call, ObjectKind::Function),
             "show" => (Action::Show, ObjectKind::Setting),
@@ -54,14 +59,18 @@ impl<'a> Reader<'a> {
     /// A data-changing word at `index`, in whatever position.
     fn scan_at(&mut self, tokens: &'a [Token], index: usize) {
         let word_back = |back: usize| {
-            index.checked_sub(back).and_then(|at| tokens.get(at)).filter(|token| token.kind == Kind::Word).map_or(
-                "",
-                |&token| self.lexed.value(token),
-            )
+            index
+                .checked_sub(back)
+                .and_then(|at| tokens.get(at))
+                .filter(|token| token.kind == Kind::Word)
+                .map_or("", |&token| self.lexed.value(token))
         };
         let mut cursor = Cursor::new(self.lexed, tokens.get(index..).unwrap_or(&[]));
         let verb = cursor.word();
-        if !matches!(verb, "insert" | "update" | "delete" | "merge" | "into" | "truncate" | "copy" | "drop" | "execute") {
+        if !matches!(
+            verb,
+            "insert" | "update" | "delete" | "merge" | "into" | "truncate" | "copy" | "drop" | "execute"
+        ) {
             return;
         }
         cursor.take();
@@ -103,8 +112,8 @@ impl<'a> Reader<'a> {
     /// Code of a procedural language: every word that begins a statement that changes something counts.
     pub fn scan_code(&mut self, tokens: &'a [Token]) {
         const VERBS: [&str; 13] = [
-            "drop", "alter", "create", "truncate", "grant", "revoke", "copy", "call", "vacuum", "reindex", "refresh",
-            "reassign", "load",
+            "drop", "alter", "create", "truncate", "grant", "revoke", "copy", "call", "vacuum", "reindex",
+            "refresh", "reassign", "load",
         ];
         for index in 0..tokens.len() {
             let rest = tokens.get(index..).unwrap_or(&[]);
@@ -155,9 +164,33 @@ fn is_syntax(word: &str) -> bool {
         Some(Category::Reserved | Category::Column) => true,
         Some(Category::Unreserved) => matches!(
             word,
-            "by" | "over" | "filter" | "set" | "sets" | "cube" | "rollup" | "partition" | "key" | "include" | "columns"
-                | "options" | "materialized" | "conflict" | "within" | "ordinality" | "storage" | "exclude" | "insert"
-                | "recursive" | "range" | "rows" | "groups" | "repeatable" | "no" | "do" | "force" | "of"
+            "by" | "over"
+                | "filter"
+                | "set"
+                | "sets"
+                | "cube"
+                | "rollup"
+                | "partition"
+                | "key"
+                | "include"
+                | "columns"
+                | "options"
+                | "materialized"
+                | "conflict"
+                | "within"
+                | "ordinality"
+                | "storage"
+                | "exclude"
+                | "insert"
+                | "recursive"
+                | "range"
+                | "rows"
+                | "groups"
+                | "repeatable"
+                | "no"
+                | "do"
+                | "force"
+                | "of"
         ),
         Some(Category::FunctionOrType) => matches!(word, "ilike" | "like" | "join" | "inner" | "similar"),
         None => false,
@@ -167,7 +200,10 @@ fn is_syntax(word: &str) -> bool {
 /// Behind these stands a table or type with a list in parentheses, not a call.
 fn introduces_no_call(lexed: &Lexed, token: Token) -> bool {
     match token.kind {
-        Kind::Word => matches!(lexed.value(token), "into" | "references" | "as" | "with" | "recursive" | "table" | "view"),
+        Kind::Word => matches!(
+            lexed.value(token),
+            "into" | "references" | "as" | "with" | "recursive" | "table" | "view"
+        ),
         Kind::Op => lexed.value(token) == "::",
         _ => false,
     }
