@@ -174,10 +174,9 @@ impl Connections {
         let workload = accepted.workload.as_ref();
         let request = ConnectRequest { workload, server: &server, proxied: false, transport };
         let mut decision = Decision::clone(&self.shared.decider.connect(&request));
-        if let Some(reason) = reason
-            && decision.reason.is_empty()
-        {
-            decision.reason = reason.to_owned();
+        if let Some(reason) = reason {
+            let decided = if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
+            decision.reason = format!("{reason}{decided}");
         }
         let opened: ConnectionOpened = records::opened(&id, Access::NonProxied, &accepted, &server, decision);
         let followed = {
