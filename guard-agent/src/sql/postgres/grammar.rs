@@ -40,8 +40,8 @@ pub fn parse(lexed: &Lexed, tokens: &[Token], max_depth: usize) -> Option<Parsed
     (parser.peek_token_ref().token == Sql::EOF).then_some(Parsed { query, creates })
 }
 
-/// `a JOIN b JOIN c ON .. ON ..`: deeper is not parsed.
-const MAX_OPEN_JOINS: usize = 24;
+/// The parser recurses into `a JOIN b JOIN c ON .. ON ..` without a limit of its own.
+const MAX_JOINS: usize = 128;
 
 struct Translation<'a> {
     lexed: &'a Lexed,
@@ -51,7 +51,7 @@ struct Translation<'a> {
     creates: Vec<(Option<String>, String)>,
     /// For each open parenthesis, whether its closing one is dropped as well.
     open: Vec<bool>,
-    /// Joins whose condition has not come yet: the parser recurses into them without a limit of its own.
+    /// JOINs so far.
     joins: usize,
 }
 
@@ -139,14 +139,10 @@ impl<'a> Translation<'a> {
             "key" if self.is_word(0, "share") && self.follows(&[Keyword::FOR]) => {}
             "overriding" if self.is_word(1, "value") => self.at += 2,
             "join" => {
-                self.joins += usize::from(!self.follows(&[Keyword::CROSS, Keyword::NATURAL]));
-                if self.joins > MAX_OPEN_JOINS {
+                self.joins += 1;
+                if self.joins > MAX_JOINS {
                     return None;
                 }
-                self.out.push(bare(keyword, value));
-            }
-            "on" | "using" => {
-                self.joins = self.joins.saturating_sub(1);
                 self.out.push(bare(keyword, value));
             }
             "tablesample" => {
