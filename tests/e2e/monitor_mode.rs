@@ -16,7 +16,7 @@ fn a_destructive_statement_runs_and_is_marked() -> Result<()> {
     site.proxied().query("DELETE FROM orders")?.expect_ok("psql")?;
     assert_eq!(site.rows("orders")?, Some(0));
     let statement = site.wait_for("statement", "the delete", |statement| {
-        text(statement, "text").contains("DELETE FROM orders")
+        text(statement, "text").to_lowercase().contains("delete from orders")
     })?;
     assert_eq!(verdict(&statement), "WOULD_REFUSE", "{statement}");
     assert!(!text(&statement["decision"], "policy").is_empty(), "{statement}");

@@ -21,7 +21,7 @@ const SCRIPTS: &[&str] = &[
     "SELECT NULL, '', 'ü\u{1F980}', 1.50, true, ARRAY[1, 2], now() - now(), '\\xdeadbeef'::bytea;",
     "SELECT n, repeat('x', 100) FROM generate_series(1, 20000) n;",
     "SELECT * FROM nothing;\nSELECT 'after the error';",
-    "SELEC 1;\nSELECT 'after the syntax error';",
+    "SELECT nonsense(1);\nSELECT name FROM customers GROUP BY id, email HAVING nothing;\nSELECT 'after the errors';",
     "SELECT 1 / 0;",
     "SELECT 1 \\; SELECT 2 \\; SELECT 3;",
     ";\nSELECT 'after the empty statement';",

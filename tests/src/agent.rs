@@ -197,9 +197,7 @@ impl Agent {
 
     /// Every record of its journal, in order.
     pub fn records(&self) -> Result<Vec<Value>> {
-        let finished = self
-            .run(&["audit", "search", "--json", "--limit", "100000"])?
-            .expect_ok("guard-agent audit search")?;
+        let finished = self.run(&["audit", "search", "--json"])?.expect_ok("guard-agent audit search")?;
         let mut records = records::parse(&finished.stdout)?;
         records.sort_by_key(records::sequence);
         Ok(records)

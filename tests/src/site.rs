@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{Agent, AgentConfig, Control, Postgres, Psql, postgres, records, run};
@@ -74,13 +74,16 @@ impl Site {
 
     /// Waits until the journal has a body of `kind` that `wanted` accepts, and gives the newest one.
     pub fn wait_for(&self, kind: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let mut found = None;
-        run::eventually(&format!("in the journal: {what}"), EVENT_LIMIT, || {
+        let (mut found, mut seen) = (None, Vec::new());
+        let outcome = run::eventually(&format!("in the journal: {what}"), EVENT_LIMIT, || {
             let all = self.agent.records()?;
-            found = records::bodies(&all, kind).into_iter().rev().find(|body| wanted(body)).cloned();
+            seen = records::bodies(&all, kind).into_iter().rev().cloned().collect();
+            found = seen.iter().find(|body| wanted(body)).cloned();
             Ok(found.is_some())
-        })?;
-        found.ok_or_else(|| anyhow::anyhow!("{what}: not in the journal"))
+        });
+        seen.truncate(3);
+        outcome.with_context(|| format!("the newest of {kind}: {}", serde_json::Value::Array(seen)))?;
+        found.with_context(|| format!("{what}: not in the journal"))
     }
 
     /// Waits until the control plane has acknowledged everything that the journal holds; gives the last sequence.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use guard_tests::{Agent, AgentConfig, PgBouncer, Postgres};
 
 use super::{
@@ -179,7 +179,7 @@ fn figures(samples: &Samples) -> BTreeMap<String, f64> {
 
 fn table(samples: &Samples) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(UTF8_BORDERS_ONLY);
     table.set_header([
         "pgbench -S",
         "clients",

@@ -1,6 +1,6 @@
 //! The table at the end: what was seen, and what was decided about it.
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_BORDERS_ONLY};
 use guard_tests::records::{body, non_proxied, objects, text, verdict};
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ const STATEMENT: usize = 64;
 /// Lays out the decisions of the control plane, the oldest first. What psql asks the catalogs by itself is left out.
 pub fn render(decisions: &[Value]) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["times", "who", "how", "what", "decision", "policy"]);
     for ([who, how, what, decision, policy], times) in grouped(decisions.iter().rev().filter_map(row)) {
         let mut cell = Cell::new(&decision);
