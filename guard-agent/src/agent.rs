@@ -44,7 +44,9 @@ const LAST_SHIPMENT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// A folder cannot be made or used.
-    #[error("cannot use the folder `{path}`: {error}; run as root, or set `paths.{key}` in the configuration")]
+    #[error(
+        "cannot use the folder `{path}`: {error}; run as root, or set `paths.{key}` in the configuration"
+    )]
     Folder {
         /// The folder.
         path: PathBuf,

@@ -108,7 +108,6 @@ pub(crate) fn print(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> ExitC
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,7 +175,8 @@ impl Connections {
         let request = ConnectRequest { workload, server: &server, proxied: false, transport };
         let mut decision = Decision::clone(&self.shared.decider.connect(&request));
         if let Some(reason) = reason {
-            let decided = if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
+            let decided =
+                if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
             decision.reason = format!("{reason}{decided}");
         }
         let opened: ConnectionOpened = records::opened(&id, Access::NonProxied, &accepted, &server, decision);

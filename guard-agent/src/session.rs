@@ -25,13 +25,12 @@ mod tests;
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    rc::Rc,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use guard_common::audit::v1::{
-    Decision, Workload, connection_opened::Transport, decision::Verdict,
-};
+use guard_common::audit::v1::{Decision, Workload, connection_opened::Transport, decision::Verdict};
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 
 pub use self::{error::SessionError, stream::Stream, worker::Worker};
@@ -140,7 +139,7 @@ impl Peer {
 }
 
 /// Serves one client to its end and records it.
-pub async fn serve(proxy: Arc<Proxy>, worker: Arc<Worker>, client: Client) {
+pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
     let Client { mut stream, peer, surplus } = client;
     let workload = attest(&proxy, &peer).await;
     let server = proxy.server.get();
@@ -151,12 +150,21 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Arc<Worker>, client: Client) {
         transport: peer.transport(),
     });
     let connection = proxy.connections.open_proxied(opening(&server, &peer, &workload, &decision));
-    let admission = if surplus { Err(SessionError::TooMany(proxy.limits.max_connections)) } else { admit(&decision) };
-    let mut ending = Ending { reason: String::new(), bytes_from_client: 0, bytes_to_client: 0, statements: 0 };
-    let outcome = run(&proxy, &worker, &mut stream, Attested { server: &server, peer, workload, connection: &connection }, admission);
+    let admission =
+        if surplus { Err(SessionError::TooMany(proxy.limits.max_connections)) } else { admit(&decision) };
+    let mut ending =
+        Ending { reason: String::new(), bytes_from_client: 0, bytes_to_client: 0, statements: 0 };
+    let outcome = run(
+        &proxy,
+        &worker,
+        &mut stream,
+        Attested { server: &server, peer, workload, connection: &connection },
+        admission,
+    );
     ending.reason = match Box::pin(outcome).await {
         Ok(served) => {
-            (ending.bytes_from_client, ending.bytes_to_client) = (served.bytes_from_client, served.bytes_to_client);
+            (ending.bytes_from_client, ending.bytes_to_client) =
+                (served.bytes_from_client, served.bytes_to_client);
             ending.statements = served.statements;
             served.reason
         }
@@ -237,14 +245,15 @@ async fn run(
     admission: Result<(), SessionError>,
 ) -> Result<Served, SessionError> {
     let login_limit = Duration::from_secs(proxy.limits.login_timeout_seconds.max(1));
-    let opening = timeout(login_limit, startup::negotiate(stream)).await.map_err(|_| SessionError::LoginTimeout)??;
+    let opening =
+        timeout(login_limit, startup::negotiate(stream)).await.map_err(|_| SessionError::LoginTimeout)??;
     let Some(opening) = opening else {
         return Ok(Served::without_session("closed without a startup packet"));
     };
     admission?;
     let connect_limit = Duration::from_secs(proxy.limits.connect_timeout_seconds.max(1));
     let upstream = Upstream::connect(attested.server, connect_limit).await?;
-    attested.connection.upstream(upstream.socket.clone());
+    attested.connection.upstream(upstream.socket);
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,
         StartupPacket::Cancel(_) => {

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{Agent, AgentError};
 use crate::{
     config::{Config, ServerConfig},
-    listen::{Counters, Listener, ListenError, SessionThreads},
+    listen::{Counters, ListenError, Listener, SessionThreads},
     sensor::Watch,
     servers::{self, Server},
     session::{Proxy, ServerSlot},
@@ -46,7 +46,11 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(threads: SessionThreads, stopping: watch::Receiver<bool>, max_connections: usize) -> Self {
+    pub(super) fn new(
+        threads: SessionThreads,
+        stopping: watch::Receiver<bool>,
+        max_connections: usize,
+    ) -> Self {
         let max_connections = u32::try_from(max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let places = Arc::new(Semaphore::new(max_connections as usize));
         Self { members: BTreeMap::new(), threads, places, max_connections, stopping }
@@ -97,7 +101,8 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let config = &agent.config;
     let discovery = config.discovery.clone();
     // It reads /proc: not on the thread that serves the command line.
-    let discovered = tokio::task::spawn_blocking(move || servers::discover(&discovery)).await.unwrap_or_default();
+    let discovered =
+        tokio::task::spawn_blocking(move || servers::discover(&discovery)).await.unwrap_or_default();
     let configured = servers::configured(&config.servers, &config.environment);
     let found = servers::merge(configured, discovered, &config.environment);
     let mut fleet = agent.fleet.lock().await;
@@ -156,7 +161,11 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
             Ok((listener, address, port)) => {
                 member.proxy.push(address);
                 member.proxy_ports.extend(port);
-                tokio::spawn(listener.run(Arc::clone(&proxy), fleet.threads.clone(), Arc::clone(&fleet.places)));
+                tokio::spawn(listener.run(
+                    Arc::clone(&proxy),
+                    fleet.threads.clone(),
+                    Arc::clone(&fleet.places),
+                ));
             }
             Err(error) if configured.is_some() => return Err(error.into()),
             // Nobody asked for this very address: watching goes on without it.

@@ -12,7 +12,8 @@ use std::{
 
 use guard_common::{
     api::agent::{
-        JournalStatus, ServerStatus, StatusRequest, StatusResponse, local_client::LocalClient,
+        JournalStatus, ServerStatus, StatusRequest, StatusResponse,
+        local_client::LocalClient,
         local_server::{Local, LocalServer},
     },
     audit::{timestamp, v1::DatabaseServer},
@@ -45,7 +46,9 @@ pub enum LocalError {
         error: io::Error,
     },
     /// Another agent answers there.
-    #[error("another guard-agent is running: it answers on `{0}`; stop it, or set `paths.run` to another folder")]
+    #[error(
+        "another guard-agent is running: it answers on `{0}`; stop it, or set `paths.run` to another folder"
+    )]
     Running(PathBuf),
     /// No agent answers.
     #[error("no guard-agent answers on `{path}`: {reason}; is it running, and are you root?")]
@@ -124,7 +127,12 @@ async fn gather(agent: &Agent) -> StatusResponse {
         sensor: Some(agent.sensor.state()),
         servers: fleet.members.values().map(|member| server_status(agent, member)).collect(),
         journal: Some(JournalStatus { directory: agent.audit.dir().display().to_string(), ..journal }),
-        uplink: agent.uplink.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|uplink| uplink.status()),
+        uplink: agent
+            .uplink
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|uplink| uplink.status()),
     }
 }
 
@@ -164,7 +172,8 @@ pub async fn status(run: &Path) -> Result<StatusResponse, LocalError> {
     };
     // The address is not used: the connector knows the path.
     let endpoint = Endpoint::from_static("http://agent.invalid").timeout(ANSWER_WITHIN);
-    let channel = endpoint.connect_with_connector(connect).await.map_err(|error| no_answer(root_cause(&error)))?;
+    let channel =
+        endpoint.connect_with_connector(connect).await.map_err(|error| no_answer(root_cause(&error)))?;
     let response = LocalClient::new(channel).status(StatusRequest {}).await;
     response.map(Response::into_inner).map_err(|status| no_answer(status.message().to_owned()))
 }

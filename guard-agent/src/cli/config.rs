@@ -47,7 +47,8 @@ fn check(file: Option<&Path>) -> ExitCode {
     };
     match agent::load_policies(&loaded.config) {
         Ok(policies) => print(|out| {
-            let source = loaded.file.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
+            let source =
+                loaded.file.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
             writeln!(out, "{source}: valid; {} policies from {}", policies.len(), policies.origin())
         }),
         Err(error) => fail(error),

@@ -43,7 +43,13 @@ pub(super) fn run(args: &PolicyArgs, config: &Config) -> ExitCode {
     match &args.command {
         PolicyCommand::Check { folder } => match load(folder.as_deref(), config) {
             Ok(policies) => print(|out| {
-                writeln!(out, "{}: {} policies, valid ({})", policies.origin(), policies.len(), policies.hash())
+                writeln!(
+                    out,
+                    "{}: {} policies, valid ({})",
+                    policies.origin(),
+                    policies.len(),
+                    policies.hash()
+                )
             }),
             Err(error) => fail(error),
         },

@@ -59,7 +59,10 @@ fn describe(status: &StatusResponse) -> String {
     match &status.uplink {
         Some(uplink) if !uplink.endpoint.is_empty() => {
             let state = if uplink.connected { "connected" } else { "NOT CONNECTED" };
-            line("control", format!("{} {state}, {} acknowledged", uplink.endpoint, uplink.acknowledged_sequence));
+            line(
+                "control",
+                format!("{} {state}, {} acknowledged", uplink.endpoint, uplink.acknowledged_sequence),
+            );
             if !uplink.error.is_empty() {
                 line("", uplink.error.clone());
             }
@@ -72,7 +75,16 @@ fn describe(status: &StatusResponse) -> String {
     }
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["server", "at", "proxy", "through the proxy", "round it", "statements", "refused", "since"]);
+    table.set_header([
+        "server",
+        "at",
+        "proxy",
+        "through the proxy",
+        "round it",
+        "statements",
+        "refused",
+        "since",
+    ]);
     status.servers.iter().for_each(|server| {
         table.add_row(row(server));
     });

@@ -68,7 +68,8 @@ impl Config {
             Some(path) => read(path)?,
             None => String::new(),
         };
-        let name = file.map_or_else(|| "built-in defaults".to_owned(), |path| format!("`{}`", path.display()));
+        let name =
+            file.map_or_else(|| "built-in defaults".to_owned(), |path| format!("`{}`", path.display()));
         let environment = std::env::vars().filter(|(key, _)| key.starts_with(ENV_PREFIX));
         let config = parse(&text, &name, environment)?;
         check(&config).map_err(|(key, problem)| ConfigError::Conflict { source_name: name, key, problem })?;
@@ -89,16 +90,21 @@ fn parse(
     name: &str,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    let invalid = |source_name: &str, problem: String| ConfigError::Invalid { source_name: source_name.to_owned(), problem };
+    let invalid = |source_name: &str, problem: String| ConfigError::Invalid {
+        source_name: source_name.to_owned(),
+        problem,
+    };
     // First alone: errors then name the line.
     let config: Config = toml::from_str(text).map_err(|error| invalid(name, explain(&error.to_string())))?;
     let mut table: Table = toml::from_str(text).map_err(|error| invalid(name, error.to_string()))?;
     let mut overridden = false;
     for (key, value) in environment {
         let path: Vec<String> = key[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-        set(&mut table, &path, read_value(&value)).map_err(|problem| invalid(&format!("environment variable {key}"), problem))?;
+        set(&mut table, &path, read_value(&value))
+            .map_err(|problem| invalid(&format!("environment variable {key}"), problem))?;
         let whole: Result<Config, _> = table.clone().try_into();
-        whole.map_err(|error| invalid(&format!("environment variable {key}"), explain(&error.to_string())))?;
+        whole
+            .map_err(|error| invalid(&format!("environment variable {key}"), explain(&error.to_string())))?;
         overridden = true;
     }
     if !overridden {
@@ -110,7 +116,10 @@ fn parse(
 /// A number, a boolean or a list as TOML writes it; any other text is a string.
 fn read_value(text: &str) -> Value {
     let document: Result<Table, _> = toml::from_str(&format!("value = {text}"));
-    document.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+    document
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 fn set(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
@@ -161,18 +170,27 @@ fn check(config: &Config) -> Result<(), Problem> {
         }
         if let Some(listen) = server.listen {
             if listen == server.address {
-                return wrong(key("listen"), "this is the server's own address: choose another port for the proxy");
+                return wrong(
+                    key("listen"),
+                    "this is the server's own address: choose another port for the proxy",
+                );
             }
             if listen.port() != 0 && !listens.insert(listen) {
                 return wrong(key("listen"), "another server's proxy listens there already");
             }
         }
         if server.listen_unix.is_some() && server.listen_unix == server.unix_socket {
-            return wrong(key("listen_unix"), "this is the server's own socket: choose another path for the proxy");
+            return wrong(
+                key("listen_unix"),
+                "this is the server's own socket: choose another path for the proxy",
+            );
         }
     }
     if config.journal.segment_mib == 0 || config.journal.max_mib < config.journal.segment_mib * 2 {
-        return wrong("journal.max_mib".to_owned(), "it must hold at least two segments of `journal.segment_mib`");
+        return wrong(
+            "journal.max_mib".to_owned(),
+            "it must hold at least two segments of `journal.segment_mib`",
+        );
     }
     if config.proxy.max_connections == 0 {
         return wrong("proxy.max_connections".to_owned(), "0 would refuse every client");
@@ -182,7 +200,10 @@ fn check(config: &Config) -> Result<(), Problem> {
     }
     let listen = &config.proxy.discovered_listen;
     if !listen.is_empty() && listen.parse::<std::net::IpAddr>().is_err() {
-        return wrong("proxy.discovered_listen".to_owned(), "write an IP address such as 127.0.0.1, or \"\" for none");
+        return wrong(
+            "proxy.discovered_listen".to_owned(),
+            "write an IP address such as 127.0.0.1, or \"\" for none",
+        );
     }
     if config.discovery.interval_seconds == 0 {
         return wrong("discovery.interval_seconds".to_owned(), "choose at least 1 second");
@@ -200,7 +221,8 @@ mod tests {
     }
 
     fn with_environment(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
-        let variables = variables.iter().map(|(key, value)| (format!("{ENV_PREFIX}{key}"), (*value).to_owned()));
+        let variables =
+            variables.iter().map(|(key, value)| (format!("{ENV_PREFIX}{key}"), (*value).to_owned()));
         let config = parse(text, "`guard.toml`", variables).map_err(|error| error.to_string())?;
         check(&config).map_err(|(key, problem)| format!("{key}: {problem}"))?;
         Ok(config)
@@ -217,7 +239,8 @@ mod tests {
     fn a_typo_names_the_line_and_the_nearest_key() {
         let error = load("mode = \"enforce\"\n[jurnal]\nmax_mib = 1\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("did you mean `journal`"), "{error}");
-        let error = load("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nlisen = \"127.0.0.1:2\"").unwrap_err();
+        let error = load("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nlisen = \"127.0.0.1:2\"")
+            .unwrap_err();
         assert!(error.contains("lisen") && error.contains("did you mean `listen`"), "{error}");
         let error = load("mode = \"enforced\"").unwrap_err();
         assert!(error.contains("enforced") && error.contains("monitor"), "{error}");
@@ -227,7 +250,11 @@ mod tests {
     fn the_environment_overrides() {
         let config = with_environment(
             "[journal]\nmax_mib = 64\n",
-            &[("MODE", "enforce"), ("JOURNAL__MAX_MIB", "128"), ("CONTROL__ENDPOINT", "http://127.0.0.1:7400")],
+            &[
+                ("MODE", "enforce"),
+                ("JOURNAL__MAX_MIB", "128"),
+                ("CONTROL__ENDPOINT", "http://127.0.0.1:7400"),
+            ],
         )
         .unwrap();
         assert_eq!((config.mode, config.journal.max_mib), (Mode::Enforce, 128));
@@ -238,7 +265,8 @@ mod tests {
 
     #[test]
     fn values_that_cannot_work_are_refused() {
-        let server = |extra: &str| format!("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:5432\"\n{extra}");
+        let server =
+            |extra: &str| format!("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:5432\"\n{extra}");
         assert!(load(&server("listen = \"127.0.0.1:5432\"")).unwrap_err().contains("own address"));
         assert!(load(&format!("{}{}", server(""), server(""))).unwrap_err().contains("name of its own"));
         assert!(load("[journal]\nmax_mib = 1").unwrap_err().contains("two segments"));

@@ -20,7 +20,13 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let (audit, records) = AuditLog::to_queue(1000);
-        let connections = Connections::new(audit, Arc::new(Decider::new(guard_policy::PolicySet::built_in().unwrap(), &crate::config::Config::default())));
+        let connections = Connections::new(
+            audit,
+            Arc::new(Decider::new(
+                guard_policy::PolicySet::built_in().unwrap(),
+                &crate::config::Config::default(),
+            )),
+        );
         connections.set_servers(vec![server()]);
         Self { connections, records }
     }

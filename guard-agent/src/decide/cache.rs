@@ -20,8 +20,14 @@ pub struct DecisionCache {
     decider: Arc<Decider>,
     policies: Arc<PolicySet>,
     epoch: u64,
-    /// The statement is held so that its address stays its own.
-    decisions: HashMap<(Scope, *const Statement), (Arc<Statement>, Arc<Decision>), RandomState>,
+    decisions: HashMap<(Scope, *const Statement), Decided, RandomState>,
+}
+
+#[derive(Debug)]
+struct Decided {
+    decision: Arc<Decision>,
+    /// Held so that its address stays its own.
+    _statement: Arc<Statement>,
 }
 
 impl DecisionCache {
@@ -42,15 +48,15 @@ impl DecisionCache {
             self.decisions.clear();
         }
         let key = (scope, Arc::as_ptr(statement));
-        if let Some((_, decision)) = self.decisions.get(&key) {
-            return Ruling::of(Arc::clone(decision));
+        if let Some(decided) = self.decisions.get(&key) {
+            return Ruling::of(Arc::clone(&decided.decision));
         }
         let fresh = evaluate(&self.policies, session, statement);
         if self.decisions.len() >= CAPACITY {
             self.decisions.clear();
         }
         let kept = Decision { cached: true, ..fresh.clone() };
-        self.decisions.insert(key, (Arc::clone(statement), Arc::new(kept)));
+        self.decisions.insert(key, Decided { decision: Arc::new(kept), _statement: Arc::clone(statement) });
         Ruling::of(Arc::new(fresh))
     }
 }

@@ -62,8 +62,12 @@ impl Listener {
     pub async fn tcp(server: &str, address: SocketAddr) -> Result<Self, ListenError> {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => "another process has it: choose another `listen` in the configuration",
-                io::ErrorKind::AddrNotAvailable => "this host has no such address: check `listen` in the configuration",
+                io::ErrorKind::AddrInUse => {
+                    "another process has it: choose another `listen` in the configuration"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "this host has no such address: check `listen` in the configuration"
+                }
                 _ => "check `listen` in the configuration",
             };
             ListenError::Bind { server: server.to_owned(), address: address.to_string(), error, hint }
@@ -134,7 +138,8 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
-                let peer = Peer::Unix { pid, uid: credentials.uid(), gid: credentials.gid(), path: path.clone() };
+                let peer =
+                    Peer::Unix { pid, uid: credentials.uid(), gid: credentials.gid(), path: path.clone() };
                 Ok((Socket::Unix(stream.into_std()?), peer))
             }
         }

@@ -1,6 +1,6 @@
 //! The threads that serve sessions.
 
-use std::{io, sync::Arc, thread};
+use std::{io, rc::Rc, sync::Arc, thread};
 
 use tokio::{
     runtime,
@@ -53,10 +53,9 @@ impl SessionThreads {
                 let (queue, arrivals) = mpsc::channel(QUEUE);
                 let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                 let (limits, decider) = (limits.clone(), Arc::clone(decider));
-                thread::Builder::new()
-                    .name(format!("session-{number}"))
-                    .stack_size(STACK_BYTES)
-                    .spawn(move || runtime.block_on(LocalSet::new().run_until(serve(arrivals, &limits, decider))))?;
+                thread::Builder::new().name(format!("session-{number}")).stack_size(STACK_BYTES).spawn(
+                    move || runtime.block_on(LocalSet::new().run_until(serve(arrivals, &limits, decider))),
+                )?;
                 Ok(queue)
             })
             .collect();
@@ -69,7 +68,9 @@ impl SessionThreads {
             let queue = &self.queues[(turn + offset) % self.queues.len()];
             match queue.try_send(arrival) {
                 Ok(()) => return true,
-                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => arrival = back,
+                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => {
+                    arrival = back
+                }
             }
         }
         false
@@ -77,13 +78,13 @@ impl SessionThreads {
 }
 
 async fn serve(mut arrivals: mpsc::Receiver<Arrival>, limits: &ProxyConfig, decider: Arc<Decider>) {
-    let worker = Arc::new(Worker::new(limits, decider));
+    let worker = Rc::new(Worker::new(limits, decider));
     while let Some(Arrival { proxy, socket, peer, place }) = arrivals.recv().await {
         let stream = match socket {
             Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
             Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
         };
-        let worker = Arc::clone(&worker);
+        let worker = Rc::clone(&worker);
         match stream {
             Ok(stream) => {
                 tokio::task::spawn_local(async move {

@@ -4,17 +4,12 @@
 use bytes::Buf;
 use guard_common::audit::v1::outcome::Status;
 
-use super::{
-    SessionError,
-    frontend::closes_statement,
-    pending::Awaited,
-    relay::Relay,
-};
+use super::{SessionError, frontend::closes_statement, pending::Awaited, relay::Relay};
 use crate::{
     sql::Encoding,
     wire::postgres::{
-        Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus, parameter_status,
-        ready_for_query,
+        Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus,
+        parameter_status, ready_for_query,
     },
 };
 
@@ -88,7 +83,9 @@ impl Relay<'_> {
                 _ => return Err(SessionError::OutOfTurn("BindComplete")),
             },
             Backend::CloseComplete => match self.pending.pop() {
-                Some(Awaited::Close { kind, name }) if closes_statement(kind) => self.names.closed_statement(&name),
+                Some(Awaited::Close { kind, name }) if closes_statement(kind) => {
+                    self.names.closed_statement(&name)
+                }
                 Some(Awaited::Close { name, .. }) => self.names.closed_portal(&name),
                 _ => return Err(SessionError::OutOfTurn("CloseComplete")),
             },

@@ -49,27 +49,36 @@ impl SessionError {
     pub(super) fn for_client(&self) -> Option<ErrorResponse> {
         Some(match self {
             Self::Client(WireError::Version(major, minor)) => {
-                let message = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
+                let message =
+                    format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
                 ErrorResponse::fatal("0A000", message)
             }
             Self::Client(error) => ErrorResponse::fatal("08P01", format!("guard: {error}"))
                 .with_hint("the client sent bytes that are not PostgreSQL's protocol"),
-            Self::Server(_) | Self::OutOfTurn(_) => {
-                ErrorResponse::fatal("08P01", "guard: the server broke the protocol; the connection was closed")
-                    .with_hint("the agent's log has the details")
-            }
+            Self::Server(_) | Self::OutOfTurn(_) => ErrorResponse::fatal(
+                "08P01",
+                "guard: the server broke the protocol; the connection was closed",
+            )
+            .with_hint("the agent's log has the details"),
             Self::LoginTimeout => ErrorResponse::fatal("08006", "guard: login timeout"),
             Self::Refused(_, response) => response.clone(),
             Self::TooMany(limit) => {
                 ErrorResponse::fatal("53300", format!("guard: too many connections, the limit is {limit}"))
-                    .with_hint("close connections, or raise proxy.max_connections in the agent's configuration")
+                    .with_hint(
+                        "close connections, or raise proxy.max_connections in the agent's configuration",
+                    )
             }
-            Self::Upstream { endpoint, error } => {
-                ErrorResponse::fatal("08001", format!("guard cannot reach PostgreSQL at {endpoint}: {error}"))
-                    .with_hint("check that the server runs and listens there; `guard-agent status` shows its addresses")
+            Self::Upstream { endpoint, error } => ErrorResponse::fatal(
+                "08001",
+                format!("guard cannot reach PostgreSQL at {endpoint}: {error}"),
+            )
+            .with_hint(
+                "check that the server runs and listens there; `guard-agent status` shows its addresses",
+            ),
+            Self::Stopping => {
+                ErrorResponse::fatal("57P01", "guard: terminating connection: the agent is stopping")
+                    .with_hint("connect again")
             }
-            Self::Stopping => ErrorResponse::fatal("57P01", "guard: terminating connection: the agent is stopping")
-                .with_hint("connect again"),
             Self::ClientVanished | Self::Io(_) => return None,
         })
     }

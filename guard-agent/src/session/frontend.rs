@@ -20,8 +20,8 @@ use crate::{
     decide::{Permit, Ruling},
     sql::{Prepared, Statement},
     wire::postgres::{
-        BindHead, CloseKind, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, ParseHead, WireError,
-        close_or_describe, function_oid, query,
+        BindHead, CloseKind, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, ParseHead,
+        WireError, close_or_describe, function_oid, query,
     },
 };
 
@@ -89,7 +89,9 @@ impl Relay<'_> {
             }
         }
         match kind {
-            Frontend::Query | Frontend::Parse | Frontend::FunctionCall => self.on_statement(kind, header).await,
+            Frontend::Query | Frontend::Parse | Frontend::FunctionCall => {
+                self.on_statement(kind, header).await
+            }
             Frontend::Bind => self.on_bind(header),
             Frontend::Execute | Frontend::Describe | Frontend::Close => self.on_named(kind, header).await,
             Frontend::Sync => {
@@ -165,7 +167,11 @@ impl Relay<'_> {
             Frontend::Parse => {
                 let body = &self.pipe.from_client[HEADER_BYTES.min(self.pipe.from_client.len())..];
                 let Some(end) = body.iter().take(MAX_NAMES).position(|byte| *byte == 0) else {
-                    return if body.len() < MAX_NAMES { Ok(Progress::Waits) } else { Err(WireError::Malformed('P').into()) };
+                    return if body.len() < MAX_NAMES {
+                        Ok(Progress::Waits)
+                    } else {
+                        Err(WireError::Malformed('P').into())
+                    };
                 };
                 let name = Box::from(&body[..end]);
                 self.on_parse(name, statement, header);
@@ -313,7 +319,8 @@ impl Relay<'_> {
         for statement in statements {
             match self.worker.rule(&self.session, self.scope, statement) {
                 Ruling::Permitted(permit) => {
-                    let telling = permit.decision().verdict() != guard_common::audit::v1::decision::Verdict::Allowed;
+                    let telling =
+                        permit.decision().verdict() != guard_common::audit::v1::decision::Verdict::Allowed;
                     if admitted.is_none() || telling {
                         admitted = Some((permit, statement));
                     }
@@ -390,6 +397,7 @@ fn is_replication_command(text: &[u8]) -> bool {
         b"TIMELINE_HISTORY",
     ];
     let text = text.trim_ascii_start();
-    let end = text.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(text.len());
+    let end =
+        text.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(text.len());
     COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(&text[..end]))
 }

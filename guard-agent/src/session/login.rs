@@ -20,8 +20,8 @@ use crate::{
     decide::{Ruling, Session},
     sql::Modes,
     wire::postgres::{
-        Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, Severity, Startup, TransactionStatus,
-        WireError, parameter_status, ready_for_query,
+        Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, Severity, Startup,
+        TransactionStatus, WireError, parameter_status, ready_for_query,
     },
 };
 
@@ -58,7 +58,12 @@ struct Told {
 
 impl<'a> Login<'a> {
     /// Relays between `client` and `server`, from the startup packet on.
-    pub(super) async fn relay(self, client: Stream, server: Stream, packet: &[u8]) -> Result<End<'a>, SessionError> {
+    pub(super) async fn relay(
+        self,
+        client: Stream,
+        server: Stream,
+        packet: &[u8],
+    ) -> Result<End<'a>, SessionError> {
         let mut pipe = Pipe::new(client, server);
         let session = self.session();
         if self.startup.replication()
@@ -94,7 +99,12 @@ impl<'a> Login<'a> {
         let server = self.attested.server;
         Session {
             principal: Principal::new(&self.attested.workload),
-            target: Target::new(&server.environment, &server.name, server.engine.as_str(), self.startup.database()),
+            target: Target::new(
+                &server.environment,
+                &server.name,
+                server.engine.as_str(),
+                self.startup.database(),
+            ),
             mode: decider.mode(&server.name),
             transport: self.attested.peer.transport(),
             db_user: self.startup.user().to_owned(),
@@ -114,7 +124,11 @@ impl<'a> Login<'a> {
 
     fn started(&self, told: &Told) -> SessionStarted {
         let parameter = |name: &[u8]| {
-            told.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default()
+            told.parameters
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default()
         };
         SessionStarted {
             connection_id: self.attested.connection.id().to_string(),
@@ -165,7 +179,12 @@ impl<'a> Login<'a> {
         End::Over(Served { reason, ..served(&pipe, 0) })
     }
 
-    async fn refuse(self, mut pipe: Pipe, policy: String, response: ErrorResponse) -> Result<End<'a>, SessionError> {
+    async fn refuse(
+        self,
+        mut pipe: Pipe,
+        policy: String,
+        response: ErrorResponse,
+    ) -> Result<End<'a>, SessionError> {
         pipe.to_client.extend_from_slice(&response.encode());
         let failure = response.code.to_owned();
         let session = self.session();

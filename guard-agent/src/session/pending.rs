@@ -33,12 +33,21 @@ impl Running {
 pub(super) enum Awaited {
     /// Answered up to ReadyForQuery. `None`: it was replaced, and its error is ours.
     Query(Option<Running>),
-    Parse { name: Box<[u8]>, sequence: u64 },
+    Parse {
+        name: Box<[u8]>,
+        sequence: u64,
+    },
     /// A Parse that guard put in the place of what it refused.
     Refusal(u64),
-    Bind { portal: Box<[u8]>, sequence: u64 },
+    Bind {
+        portal: Box<[u8]>,
+        sequence: u64,
+    },
     Describe,
-    Close { kind: CloseKind, name: Box<[u8]> },
+    Close {
+        kind: CloseKind,
+        name: Box<[u8]>,
+    },
     /// `None`: it goes on with a portal that has run.
     Execute(Option<Running>),
     FunctionCall(Option<Running>),

@@ -188,9 +188,11 @@ impl Names {
         let goes_on = possible.len() == 1 && possible.iter().all(|portal| portal.ran);
         let unknown = possible.iter().any(|portal| portal.statements.is_empty());
         let candidates = bounded(possible.into_iter().flat_map(|portal| portal.statements.iter().cloned()));
-        versions.sent.iter_mut().map(|sent| &mut sent.value).chain(&mut versions.confirmed).for_each(|portal| {
-            portal.ran = true;
-        });
+        versions.sent.iter_mut().map(|sent| &mut sent.value).chain(&mut versions.confirmed).for_each(
+            |portal| {
+                portal.ran = true;
+            },
+        );
         (if unknown { Vec::new() } else { candidates }, goes_on)
     }
 
@@ -246,7 +248,10 @@ mod tests {
         names.parse_confirmed(b"s", first);
         let second = names.parsed(b"s", Arc::clone(&new));
         let certain = names.statement(b"s");
-        assert!(certain.len() == 1 && Arc::ptr_eq(&certain[0], &new), "in the same pipeline it is the new one");
+        assert!(
+            certain.len() == 1 && Arc::ptr_eq(&certain[0], &new),
+            "in the same pipeline it is the new one"
+        );
         names.next_segment();
         assert_eq!(names.statement(b"s").len(), 2, "behind a Sync it may be either");
         names.parse_failed(b"s", second);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use guard_common::audit::v1::{
-    self as record, Decision, Outcome, Outcomes, SessionStarted, outcome::Status, record::Body,
+    self as record, Decision, Outcome, Outcomes, SessionStarted,
+    outcome::Status,
+    record::Body,
     statement::{Parse, Protocol},
 };
 use guard_policy::vocabulary::{self, Action};
@@ -50,7 +52,12 @@ impl Recorder {
     }
 
     /// Records a statement that is not waited for.
-    pub(super) fn note(&mut self, statement: &Arc<Statement>, decision: &Arc<Decision>, protocol: Protocol) -> u64 {
+    pub(super) fn note(
+        &mut self,
+        statement: &Arc<Statement>,
+        decision: &Arc<Decision>,
+        protocol: Protocol,
+    ) -> u64 {
         let body = self.body(statement, decision, protocol);
         self.audit.record_with(body);
         self.ordinal
@@ -77,7 +84,8 @@ impl Recorder {
     ) -> impl FnOnce() -> Body + Send + 'static {
         self.ordinal += 1;
         let ordinal = self.ordinal;
-        let (context, statement, decision) = (Arc::clone(&self.context), Arc::clone(statement), Arc::clone(decision));
+        let (context, statement, decision) =
+            (Arc::clone(&self.context), Arc::clone(statement), Arc::clone(decision));
         move || Body::Statement(statement_record(&context, ordinal, &statement, &decision, protocol))
     }
 

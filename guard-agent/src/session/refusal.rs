@@ -27,7 +27,11 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn new() -> Self {
-        Self { mark: format!("guard_refused_{}_", uuid::Uuid::new_v4().simple()), next: 0, waiting: HashMap::new() }
+        Self {
+            mark: format!("guard_refused_{}_", uuid::Uuid::new_v4().simple()),
+            next: 0,
+            waiting: HashMap::new(),
+        }
     }
 
     /// True while the server owes so many errors that no more should be caused.
@@ -65,7 +69,8 @@ impl Refusals {
         let mark = self.mark.as_bytes();
         let at = message.windows(mark.len()).position(|window| window == mark)?;
         let digits = message[at + mark.len()..].iter().take_while(|byte| byte.is_ascii_digit()).take(20);
-        let number = digits.fold(0_u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+        let number =
+            digits.fold(0_u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
         self.waiting.remove(&number)
     }
 
@@ -103,7 +108,9 @@ pub(super) fn too_many_names(limit: usize) -> ErrorResponse {
     ErrorResponse {
         severity: Severity::Error,
         code: "53400",
-        message: format!("guard: this session has {limit} prepared statements and portals, which is the limit"),
+        message: format!(
+            "guard: this session has {limit} prepared statements and portals, which is the limit"
+        ),
         detail: String::new(),
         hint: "close some, or raise proxy.max_prepared_statements in the agent's configuration".to_owned(),
     }
@@ -121,7 +128,10 @@ mod tests {
         let query = refusals.query(response("first"));
         let word = String::from_utf8(query[5..query.len() - 1].to_vec()).unwrap();
         let (number, parse) = refusals.parse(response("second"));
-        assert_eq!(ParseHead::read(&parse[5..]).unwrap().text, format!("{}{number}", refusals.mark).as_bytes());
+        assert_eq!(
+            ParseHead::read(&parse[5..]).unwrap().text,
+            format!("{}{number}", refusals.mark).as_bytes()
+        );
         assert_eq!(refusals.answered(b"syntax error at or near \"guard_refused_0\""), None);
         let error = format!("Syntaxfehler bei \u{bb}{word}\u{ab}");
         assert_eq!(refusals.answered(error.as_bytes()), Some(response("first")));

@@ -112,7 +112,11 @@ impl Relay<'_> {
                 Event::ClientEnded => {
                     // The server ends when it has dealt with what it was sent: what runs is not cut short.
                     self.finished = true;
-                    reason = if self.whole() { "closed by the client" } else { "the client vanished in mid-message" };
+                    reason = if self.whole() {
+                        "closed by the client"
+                    } else {
+                        "the client vanished in mid-message"
+                    };
                     self.pipe.close_server_after_flush();
                 }
                 Event::ServerEnded => return Ok(reason),

@@ -93,7 +93,11 @@ impl Session {
         };
         let proxy = Proxy {
             server: ServerSlot::new(server),
-            limits: ProxyConfig { max_statement_bytes: 4_096, max_prepared_statements: 8, ..ProxyConfig::default() },
+            limits: ProxyConfig {
+                max_statement_bytes: 4_096,
+                max_prepared_statements: 8,
+                ..ProxyConfig::default()
+            },
             connections: Connections::new(audit.clone(), Arc::clone(&decider)),
             decider,
             audit,
@@ -162,7 +166,8 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
 }
 
 fn local<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(LocalSet::new().run_until(async {
         tokio::time::timeout(Duration::from_secs(3_600), test).await.expect("the session hangs")
     }))
@@ -198,7 +203,10 @@ fn a_refused_query_is_answered_in_its_place_and_the_session_goes_on() {
         let (tag, error) = read_message(&mut session.client).await.unwrap();
         assert_eq!((tag, code(&error).as_str()), (b'E', "42501"));
         let text = String::from_utf8_lossy(&error).into_owned();
-        assert!(text.contains("no-drop") && text.contains("customers") && text.contains("migration"), "{text}");
+        assert!(
+            text.contains("no-drop") && text.contains("customers") && text.contains("migration"),
+            "{text}"
+        );
         assert_eq!(read_tags(&mut session.client, 3).await, "ZCZ");
         let (_, bodies) = session.end().await;
         let verdicts: Vec<Verdict> = statements(&bodies).into_iter().map(|(_, verdict)| verdict).collect();
@@ -423,7 +431,7 @@ fn a_server_that_lies_ends_the_session() {
     for lie in [message(b'1', b""), ready(), message(b'?', b""), message(b'E', b"SERROR\0")] {
         local(async {
             let mut session = Session::begin(Mode::Enforce).await;
-            session.answer(&[lie.clone()]).await;
+            session.answer(std::slice::from_ref(&lie)).await;
             let (tag, error) = read_message(&mut session.client).await.unwrap();
             assert_eq!((tag, code(&error).as_str()), (b'E', "08P01"), "{lie:?}");
         });

@@ -34,9 +34,14 @@ impl Upstream {
         for address in &server.addresses {
             match within(limit, TcpStream::connect(address)).await {
                 Ok(stream) => {
-                    let ends = stream.set_nodelay(true).and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
+                    let ends = stream
+                        .set_nodelay(true)
+                        .and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
                     let (local, peer) = ends.map_err(|error| failed(address, error))?;
-                    return Ok(Self { stream: Stream::Tcp(stream), socket: UpstreamSocket::Tcp { local, peer } });
+                    return Ok(Self {
+                        stream: Stream::Tcp(stream),
+                        socket: UpstreamSocket::Tcp { local, peer },
+                    });
                 }
                 Err(error) => failure = Some(failed(address, error)),
             }

@@ -1,7 +1,10 @@
-//! What the sessions of one thread share: the reading of statements and decisions already made. No locks are waited for:
-//! a worker belongs to one thread.
+//! What the sessions of one thread share: the reading of statements, and decisions already made. It belongs to its thread,
+//! so there is no lock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    cell::{RefCell, RefMut},
+    sync::Arc,
+};
 
 use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 
@@ -30,10 +33,10 @@ const FUNCTIONS: [(u32, &str); 15] = [
     (3172, "lo_truncate64"),
 ];
 
-/// One session thread's own. It is never shared, so its lock is never contended.
+/// One session thread's own.
 #[derive(Debug)]
 pub struct Worker {
-    inner: Mutex<Inner>,
+    inner: RefCell<Inner>,
     unknown: Arc<Statement>,
     replication: Arc<Statement>,
     oversized: Arc<Statement>,
@@ -50,15 +53,31 @@ impl Worker {
     pub fn new(limits: &ProxyConfig, decider: Arc<Decider>) -> Self {
         let limits = Limits { max_statement_bytes: limits.max_statement_bytes, ..Limits::default() };
         Self {
-            inner: Mutex::new(Inner { classifier: Classifier::new(limits), decisions: DecisionCache::new(decider) }),
-            unknown: Arc::new(stand_in(Action::Execute, Object::any(ObjectKind::Unknown), "unknown prepared statement")),
-            replication: Arc::new(stand_in(Action::Replicate, Object::any(ObjectKind::Server), "replication command")),
-            oversized: Arc::new(stand_in(Action::Unreadable, Object::any(ObjectKind::Unknown), "statement over the size limit")),
+            inner: RefCell::new(Inner {
+                classifier: Classifier::new(limits),
+                decisions: DecisionCache::new(decider),
+            }),
+            unknown: Arc::new(stand_in(
+                Action::Execute,
+                Object::any(ObjectKind::Unknown),
+                "unknown prepared statement",
+            )),
+            replication: Arc::new(stand_in(
+                Action::Replicate,
+                Object::any(ObjectKind::Server),
+                "replication command",
+            )),
+            oversized: Arc::new(stand_in(
+                Action::Unreadable,
+                Object::any(ObjectKind::Unknown),
+                "statement over the size limit",
+            )),
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// INVARIANT: never held across an await, and nothing inside calls back: it is never borrowed twice.
+    fn inner(&self) -> RefMut<'_, Inner> {
+        self.inner.borrow_mut()
     }
 
     /// Reads a statement.

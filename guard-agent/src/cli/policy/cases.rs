@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode, s
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
 use guard_policy::{
-    Principal, PolicySet, Target, built_in_cases,
+    PolicySet, Principal, Target, built_in_cases,
     cases::{self, Case, Expect},
 };
 
@@ -59,7 +59,10 @@ fn case_files(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
     let own = folder.join("cases.toml");
     let topics = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path().join("cases.toml"));
     for path in topics.chain([own]).filter(|path| path.is_file()) {
-        files.insert(path.strip_prefix(folder).unwrap_or(&path).display().to_string(), fs::read_to_string(&path)?);
+        files.insert(
+            path.strip_prefix(folder).unwrap_or(&path).display().to_string(),
+            fs::read_to_string(&path)?,
+        );
     }
     Ok(files)
 }

@@ -59,7 +59,8 @@ pub(super) fn run(args: &ExplainArgs, policies: PolicySet, config: &Config) -> E
         ..CaseWorkload::default()
     });
     let configured = config.servers.iter().find(|server| server.name == args.server);
-    let environment = args.environment.clone().or_else(|| configured.and_then(|server| server.environment.clone()));
+    let environment =
+        args.environment.clone().or_else(|| configured.and_then(|server| server.environment.clone()));
     let environment = environment.unwrap_or_else(|| config.environment.0.clone());
     let session = Session {
         principal: Principal::new(&workload),
@@ -100,10 +101,17 @@ fn describe(statement: &Statement, decision: &Decision) -> String {
         Verdict::WouldRefuse => "allowed, and recorded as one that would be refused",
         Verdict::Refused | Verdict::Unspecified => "refused",
     };
-    let mut text = format!("statement  {}\nread as    {} ({} statements)\n", statement.text, statement.parse.as_str(), statement.parts);
+    let mut text = format!(
+        "statement  {}\nread as    {} ({} statements)\n",
+        statement.text,
+        statement.parse.as_str(),
+        statement.parts
+    );
     text.push_str(&effects.concat().replacen("           ", "effects    ", 1));
     text.push_str(&format!("decision   {verdict}, policy \"{}\"\n", decision.policy));
-    for (label, value) in [("about", &decision.subject), ("reason", &decision.reason), ("hint", &decision.hint)] {
+    for (label, value) in
+        [("about", &decision.subject), ("reason", &decision.reason), ("hint", &decision.hint)]
+    {
         if !value.is_empty() {
             text.push_str(&format!("{label:<10} {value}\n"));
         }
