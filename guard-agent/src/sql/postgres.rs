@@ -1,6 +1,9 @@
 //! PostgreSQL's dialect: text enters, findings and spellings leave.
 //!
 //! lexer -> normalise -> (cache) -> statement -> grammar and query, or tokens.
+//!
+//! What no text can tell, and what is therefore not reported: code behind triggers, rules and views; functions behind
+//! user-defined operators, casts and `row.function`; a user's function that shadows a built-in one by argument types.
 
 mod administer;
 mod calls;

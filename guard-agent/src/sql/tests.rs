@@ -96,6 +96,11 @@ fn corpus_of_queries() {
 }
 
 #[test]
+fn corpus_of_applications() {
+    check("applications.txt", include_str!("testdata/applications.txt"), 20);
+}
+
+#[test]
 fn corpus_of_utilities() {
     check("utilities.txt", include_str!("testdata/utilities.txt"), 100);
 }

@@ -36,3 +36,11 @@ pub fn set(findings: &mut Findings, setting: Option<&str>) {
     }
     findings.add(Action::Set, Object::named(ObjectKind::Setting, None, &setting));
 }
+
+/// `UPDATE pg_settings` sets what its rows name: a rule of the server's makes `set_config` of it.
+pub fn through_view(findings: &mut Findings, updated: &Object) {
+    if updated.name == "pg_settings" && updated.schema.as_deref().is_none_or(|schema| schema == "pg_catalog")
+    {
+        set(findings, None);
+    }
+}

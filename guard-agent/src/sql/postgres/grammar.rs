@@ -77,7 +77,11 @@ impl<'a> Translation<'a> {
                 Kind::Comma => self.out.push(Sql::Comma),
                 Kind::Semicolon => return None,
                 Kind::Dot => self.out.push(Sql::Period),
-                Kind::Op => self.out.push(operator(self.lexed.value(token))?),
+                Kind::Op => {
+                    if !self.assigned_element(token) {
+                        self.out.push(operator(self.lexed.value(token))?);
+                    }
+                }
             }
         }
         Some(())
@@ -93,6 +97,41 @@ impl<'a> Translation<'a> {
 
     fn is_kind(&self, ahead: usize, kind: Kind) -> bool {
         self.peek(ahead).is_some_and(|token| token.kind == kind)
+    }
+
+    /// `SET a[1] = ..`: which element is assigned says nothing about effects, and the parser can't read it. Leaves
+    /// out subscripts of plain numbers.
+    fn assigned_element(&mut self, bracket: Token) -> bool {
+        let begins =
+            self.out.len().checked_sub(2).and_then(|at| self.out.get(at)).is_some_and(
+                |before| match before {
+                    Sql::Comma => true,
+                    Sql::Word(word) => word.keyword == Keyword::SET,
+                    _ => false,
+                },
+            );
+        if !begins || self.lexed.value(bracket) != "[" || !matches!(self.out.last(), Some(Sql::Word(_))) {
+            return false;
+        }
+        let mut ahead = 0;
+        let value = |ahead| self.peek(ahead).map_or("", |token| self.lexed.value(token));
+        loop {
+            while self.is_kind(ahead, Kind::Number) || self.is_kind(ahead, Kind::Param) || value(ahead) == ":"
+            {
+                ahead += 1;
+            }
+            if value(ahead) != "]" {
+                return false;
+            }
+            ahead += 1;
+            if value(ahead) != "[" {
+                break;
+            }
+            ahead += 1;
+        }
+        let assigned = value(ahead) == "=";
+        self.at += if assigned { ahead } else { 0 };
+        assigned
     }
 
     fn open(&mut self, dropped: bool) {

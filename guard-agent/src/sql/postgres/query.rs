@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use guard_policy::vocabulary::{Action, Object, ObjectKind};
 use sqlparser::ast::{
     BinaryOperator, Delete, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Insert, Merge, MergeAction, ObjectName, OnConflictAction, OnInsert, Query, Select, SelectFlavor,
-    Statement, TableFactor, TableObject, Update, UpdateTableFromKind, Value, Visit, Visitor,
+    Insert, Merge, MergeAction, MergeClauseKind, ObjectName, OnConflictAction, OnInsert, Query, Select,
+    SelectFlavor, Statement, TableFactor, TableObject, Update, UpdateTableFromKind, Value, Visit, Visitor,
 };
 
 use super::calls;
@@ -221,7 +221,13 @@ impl Walk<'_> {
     fn function(&mut self, function: &Function) -> ControlFlow<Misread> {
         let first = match &function.args {
             FunctionArguments::List(list) => list.args.first(),
-            FunctionArguments::Subquery(_) => return ControlFlow::Break(Misread),
+            // `ARRAY(SELECT ..)`; no real function takes a query without parentheses of its own.
+            FunctionArguments::Subquery(_) => {
+                let array = matches!(function.name.0.as_slice(), [one] if one.as_ident().is_some_and(|ident| {
+                    ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("array")
+                }));
+                return if array { GO_ON } else { ControlFlow::Break(Misread) };
+            }
             FunctionArguments::None => None,
         };
         self.call(&function.name, first)
@@ -281,6 +287,7 @@ impl Walk<'_> {
         };
         let (object, alias) = self.target(&update.table.relation)?;
         let has_where = Target { name: &alias, joined }.restricted_by(update.selection.as_ref());
+        calls::through_view(self.findings, &object);
         self.findings.add_filtered(Action::Update, object, has_where);
         Some(())
     }
@@ -307,7 +314,9 @@ impl Walk<'_> {
         let target = Target { name: &alias, joined: true };
         let matched = target.restricted_by(Some(&merge.on));
         for clause in &merge.clauses {
-            let has_where = matched || target.restricted_by(clause.predicate.as_ref());
+            // BY SOURCE is every row that the condition did not choose.
+            let chosen = matched && clause.clause_kind != MergeClauseKind::NotMatchedBySource;
+            let has_where = chosen || target.restricted_by(clause.predicate.as_ref());
             match &clause.action {
                 MergeAction::Insert(_) => self.findings.add(Action::Insert, object.clone()),
                 MergeAction::Update(_) => {

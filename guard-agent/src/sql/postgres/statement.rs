@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
 
     /// Adds the effects of every call among the tokens of an expression.
     pub fn scan_calls(&mut self, tokens: &'a [Token]) {
-        for (schema, name, first) in super::tokens::calls(self.lexed, tokens) {
+        for (schema, name, first) in super::tokens::find_calls(self.lexed, tokens) {
             calls::add(&mut self.findings, schema, name, first);
         }
     }

@@ -5,6 +5,7 @@
 
 use guard_policy::vocabulary::{Action, Object, ObjectKind, Parse};
 
+use super::calls;
 use super::cursor::Cursor;
 use super::keywords::{self, Category};
 use super::lexer::{Kind, Lexed, Token};
@@ -103,6 +104,9 @@ impl<'a> Reader<'a> {
         };
         let kind = if verb == "drop" { ObjectKind::Unknown } else { ObjectKind::Table };
         let object = table.map_or_else(|| Object::any(kind), |table| table.object(kind));
+        if action == Action::Update {
+            calls::through_view(&mut self.findings, &object);
+        }
         match has_where {
             Some(has_where) => self.findings.add_filtered(action, object, has_where),
             None => self.findings.add(action, object),
@@ -130,7 +134,10 @@ impl<'a> Reader<'a> {
 }
 
 /// Every call among the tokens of an expression: schema, name, and the first argument where it is a kept literal.
-pub fn calls<'a>(lexed: &'a Lexed, tokens: &[Token]) -> Vec<(Option<&'a str>, &'a str, Option<&'a str>)> {
+pub fn find_calls<'a>(
+    lexed: &'a Lexed,
+    tokens: &[Token],
+) -> Vec<(Option<&'a str>, &'a str, Option<&'a str>)> {
     let is_name = |token: &Token| matches!(token.kind, Kind::Word | Kind::Quoted);
     let mut found = Vec::new();
     for (index, pair) in tokens.windows(2).enumerate() {
