@@ -1,4 +1,4 @@
-//! The sensor on this machine's own kernel. Needs root; without it, every test says SKIP aloud.
+//! The sensor on this machine's own kernel. Needs root; without it, every test counts as skipped.
 //!
 //! Each test watches ports, sockets and cgroups of its own alone, so that others may use the kernel at the same
 //! time.
@@ -23,6 +23,7 @@ use guard_agent::{
     sensor::{self, Accepted, Closed, Endpoint, SensorEvent, SensorHandle, Watch},
 };
 use guard_common::audit::v1::workload::Evidence;
+use guard_tests::skip::{self, Need};
 use tokio::sync::mpsc;
 
 /// A running sensor that keeps what it said.
@@ -36,10 +37,12 @@ struct Sensor {
 impl Sensor {
     fn start(config: &SensorConfig) -> Option<Self> {
         let (handle, events) = sensor::start(config, &IdentityConfig::default()).unwrap();
-        let state = handle.state();
-        if config.ebpf && state.rung != "kernel" {
-            eprintln!("SKIP: eBPF programs cannot be attached here: {:?}", state.missing);
-            return None;
+        if config.ebpf {
+            if skip::without(&[Need::Ebpf]) {
+                return None;
+            }
+            let state = handle.state();
+            assert_eq!(state.rung, "kernel", "{:?}", state.missing);
         }
         Some(Self { handle, events, accepted: Vec::new(), closed: Vec::new() })
     }
@@ -342,10 +345,8 @@ fn unix_clients_are_told_apart() {
     let listener = UnixListener::bind(&path).unwrap();
     let watch = Watch { unix_sockets: BTreeSet::from([path.clone()]), ..Watch::default() };
     let Some(mut sensor) = Sensor::watching(watch) else { return };
-    if !sensor.handle.state().missing.is_empty() {
-        eprintln!("SKIP: {:?}", sensor.handle.state().missing);
-        return;
-    }
+    let state = sensor.handle.state();
+    assert!(state.missing.is_empty(), "{:?}", state.missing);
     const CONNECT: &str = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -397,10 +398,10 @@ fn both_sockets_of_a_unix_connection_are_named() {
 fn doctor_tells_whether_everything_attaches() {
     let found = sensor::probe(&SensorConfig::default());
     assert!(!found.state.programs.is_empty() || !found.state.missing.is_empty());
-    if found.state.rung != "kernel" {
-        eprintln!("SKIP: eBPF programs cannot be attached here: {:?}", found.state.missing);
+    if skip::without(&[Need::Ebpf]) {
         return;
     }
+    assert_eq!(found.state.rung, "kernel", "{:?}", found.state.missing);
     assert!(found.state.programs.iter().all(|program| program.attached), "{:?}", found.state);
     assert!(found.cgroup_root.is_some());
 }

@@ -18,6 +18,7 @@ pub mod run;
 pub mod server;
 pub mod site;
 pub mod skip;
+pub mod tmpfs;
 pub mod wire;
 pub mod workload;
 

@@ -26,6 +26,8 @@ pub enum Need {
     Ebpf,
     /// A cgroup v2 hierarchy in which cgroups can be made.
     Cgroups,
+    /// The right to mount.
+    Mounts,
 }
 
 impl Need {
@@ -35,6 +37,7 @@ impl Need {
             Self::PgBouncer => runs("pgbouncer"),
             Self::Ebpf => ebpf_possible(),
             Self::Cgroups => Uid::effective().is_root() && cgroup::root().is_ok(),
+            Self::Mounts => Uid::effective().is_root(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Need {
             Self::Postgres => "PostgreSQL is not installed: `cargo xtask setup`",
             Self::PgBouncer => "PgBouncer is not installed: `cargo xtask setup`",
             Self::Ebpf => "eBPF programs cannot be loaded here (root, CAP_BPF and kernel BTF are needed)",
+            Self::Mounts => "a small file system cannot be mounted (root is needed)",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }

@@ -1,9 +1,10 @@
 //! A disk that is really full: a small tmpfs.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use guard_common::{api::control::control_message::Message as ToAgent, audit::v1::decision::Verdict};
 use guard_control::store::search::Search;
+use guard_tests::tmpfs::Tmpfs;
 use tonic::Code;
 
 use super::{
@@ -11,37 +12,9 @@ use super::{
     agent::{Chain, Stream, statement},
 };
 
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    /// Nothing, and loudly, where this process may not mount.
-    fn new() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "guard-test"])
-            .arg(dir.path())
-            .status();
-        if !mount.is_ok_and(|status| status.success()) {
-            eprintln!("SKIP: mounting a tmpfs needs root");
-            return None;
-        }
-        Some(Self(dir))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_acknowledges_nothing_and_goes_on_when_there_is_room() {
-    let Some(disk) = Tmpfs::new() else { return };
+    let Some(disk) = Tmpfs::mount(4 * 1024).unwrap() else { return };
     let control = Control::start(disk.path()).await;
     let mut chain = Chain::new();
     let mut journal = Vec::new();

@@ -1,8 +1,8 @@
 //! A disk that is really full: a small tmpfs.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use guard_tests::tmpfs::Tmpfs;
 
 use super::{assert_verifies, body, config, gaps, open, reasons};
 use crate::{
@@ -10,36 +10,9 @@ use crate::{
     config::JournalConfig,
 };
 
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    /// Nothing, and loudly, where this process may not mount.
-    fn new(kib: u32) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={kib}k,mode=700");
-        match mount(Some("guard-test"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some(size.as_str())) {
-            Ok(()) => Some(Self(dir)),
-            Err(error) => {
-                eprintln!("SKIP: mounting a tmpfs needs root: {error}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_commits_and_leaves_a_gap_record() {
-    let Some(disk) = Tmpfs::new(512) else { return };
+    let Some(disk) = Tmpfs::mount(512).unwrap() else { return };
     let journal = disk.path().join("journal");
     let (log, handle) = open(&journal);
     log.commit(body("before")).await.unwrap();
@@ -68,7 +41,7 @@ async fn a_full_disk_refuses_commits_and_leaves_a_gap_record() {
 
 #[tokio::test]
 async fn the_gap_record_does_not_wait_for_the_next_record() {
-    let Some(disk) = Tmpfs::new(256) else { return };
+    let Some(disk) = Tmpfs::mount(256).unwrap() else { return };
     let journal = disk.path().join("journal");
     let (log, handle) = open(&journal);
     assert!(log.commit(body(&"x".repeat(400 * 1024))).await.is_err());
@@ -83,7 +56,7 @@ async fn the_gap_record_does_not_wait_for_the_next_record() {
 
 #[tokio::test]
 async fn a_full_disk_is_eased_by_what_the_control_plane_has() {
-    let Some(disk) = Tmpfs::new(5 * 1024) else { return };
+    let Some(disk) = Tmpfs::mount(5 * 1024).unwrap() else { return };
     let journal = disk.path().join("journal");
     let (log, handle) = AuditLog::open(&JournalConfig { segment_mib: 1, ..config() }, &journal).unwrap();
     log.set_acknowledged(0);
