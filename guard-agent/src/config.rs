@@ -143,7 +143,8 @@ pub struct ServerConfig {
     pub environment: Option<String>,
     /// Where the server listens on TCP.
     pub address: SocketAddr,
-    /// Its unix socket (the file, as in `/var/run/postgresql/.s.PGSQL.5432`). The proxy prefers it.
+    /// Its unix socket (the file, as in `/var/run/postgresql/.s.PGSQL.5432`). The proxy then reaches the server by it, for
+    /// clients from the network too: faster, but the `local` lines of `pg_hba.conf` decide about them.
     #[serde(default)]
     pub unix_socket: Option<PathBuf>,
     /// Where the proxy for it listens; no proxy without it.
@@ -152,6 +153,9 @@ pub struct ServerConfig {
     /// A unix socket on which the proxy listens too.
     #[serde(default)]
     pub listen_unix: Option<PathBuf>,
+    /// Let clients of other hosts talk to the proxy in clear: needed for a `listen` that is not on loopback.
+    #[serde(default)]
+    pub allow_plaintext: bool,
     /// Mode, where it is not the agent's own.
     #[serde(default)]
     pub mode: Option<Mode>,
@@ -183,7 +187,7 @@ impl Default for ProxyConfig {
             max_connections: 5_000,
             login_timeout_seconds: 60,
             connect_timeout_seconds: 10,
-            max_statement_bytes: 1024 * 1024,
+            max_statement_bytes: 16 * 1024 * 1024,
             max_prepared_statements: 10_000,
             threads: 0,
             discovered_listen: "127.0.0.1".to_owned(),

@@ -78,6 +78,8 @@ impl ServerSlot {
 pub struct Proxy {
     /// The server behind the proxy.
     pub server: ServerSlot,
+    /// Reach it by its unix socket whatever way the client came: only where the configuration says so.
+    pub prefer_unix: bool,
     /// Limits.
     pub limits: ProxyConfig,
     /// Decides.
@@ -150,15 +152,14 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
         transport: peer.transport(),
     });
     let connection = proxy.connections.open_proxied(opening(&server, &peer, &workload, &decision));
-    let admission =
-        if surplus { Err(SessionError::TooMany(proxy.limits.max_connections)) } else { admit(&decision) };
+    let admission = admit(&decision);
     let mut ending =
         Ending { reason: String::new(), bytes_from_client: 0, bytes_to_client: 0, statements: 0 };
     let outcome = run(
         &proxy,
         &worker,
         &mut stream,
-        Attested { server: &server, peer, workload, connection: &connection },
+        Attested { server: &server, peer, surplus, workload, connection: &connection },
         admission,
     );
     ending.reason = match Box::pin(outcome).await {
@@ -183,6 +184,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
 struct Attested<'a> {
     server: &'a Server,
     peer: Peer,
+    surplus: bool,
     workload: Arc<Workload>,
     connection: &'a ProxiedConnection,
 }
@@ -251,8 +253,13 @@ async fn run(
         return Ok(Served::without_session("closed without a startup packet"));
     };
     admission?;
+    // A request to cancel is let in all the same: it may be what makes room.
+    if attested.surplus && !matches!(opening.packet, StartupPacket::Cancel(_)) {
+        return Err(SessionError::TooMany(proxy.limits.max_connections));
+    }
     let connect_limit = Duration::from_secs(proxy.limits.connect_timeout_seconds.max(1));
-    let upstream = Upstream::connect(attested.server, connect_limit).await?;
+    let upstream =
+        Upstream::connect(attested.server, &attested.peer, proxy.prefer_unix, connect_limit).await?;
     attested.connection.upstream(upstream.socket);
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,

@@ -148,6 +148,7 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     };
     let proxy = Arc::new(Proxy {
         server: slot,
+        prefer_unix: configured.is_some_and(|configured| configured.unix_socket.is_some()),
         limits: agent.config.proxy.clone(),
         decider: Arc::clone(&agent.decider),
         audit: agent.audit.clone(),

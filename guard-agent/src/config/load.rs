@@ -175,6 +175,13 @@ fn check(config: &Config) -> Result<(), Problem> {
                     "this is the server's own address: choose another port for the proxy",
                 );
             }
+            if !listen.ip().is_loopback() && !server.allow_plaintext {
+                return wrong(
+                    key("listen"),
+                    "clients of other hosts would talk to it in clear: listen on loopback, or set \
+                     `allow_plaintext = true` where the network is trusted",
+                );
+            }
             if listen.port() != 0 && !listens.insert(listen) {
                 return wrong(key("listen"), "another server's proxy listens there already");
             }
@@ -199,11 +206,17 @@ fn check(config: &Config) -> Result<(), Problem> {
         return wrong("proxy.max_statement_bytes".to_owned(), "choose between 1024 and 536870912 bytes");
     }
     let listen = &config.proxy.discovered_listen;
-    if !listen.is_empty() && listen.parse::<std::net::IpAddr>().is_err() {
-        return wrong(
-            "proxy.discovered_listen".to_owned(),
-            "write an IP address such as 127.0.0.1, or \"\" for none",
-        );
+    match (listen.is_empty(), listen.parse::<std::net::IpAddr>()) {
+        (false, Err(_)) => {
+            let problem = "write an IP address such as 127.0.0.1, or \"\" for none";
+            return wrong("proxy.discovered_listen".to_owned(), problem);
+        }
+        (_, Ok(ip)) if !ip.is_loopback() => {
+            let problem =
+                "discovered servers get a proxy on loopback only: list a server to have its proxy elsewhere";
+            return wrong("proxy.discovered_listen".to_owned(), problem);
+        }
+        _ => {}
     }
     if config.discovery.interval_seconds == 0 {
         return wrong("discovery.interval_seconds".to_owned(), "choose at least 1 second");
@@ -268,6 +281,8 @@ mod tests {
         let server =
             |extra: &str| format!("[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:5432\"\n{extra}");
         assert!(load(&server("listen = \"127.0.0.1:5432\"")).unwrap_err().contains("own address"));
+        assert!(load(&server("listen = \"0.0.0.0:6432\"")).unwrap_err().contains("in clear"));
+        assert!(load(&server("listen = \"0.0.0.0:6432\"\nallow_plaintext = true")).is_ok());
         assert!(load(&format!("{}{}", server(""), server(""))).unwrap_err().contains("name of its own"));
         assert!(load("[journal]\nmax_mib = 1").unwrap_err().contains("two segments"));
         assert!(load("[proxy]\nmax_connections = 0").unwrap_err().contains("every client"));

@@ -7,7 +7,7 @@ use guard_common::audit::v1::SessionStarted;
 use guard_policy::{Principal, Target};
 
 use super::{
-    Attested, Proxy, Served, SessionError, Worker,
+    Attested, Peer, Proxy, Served, SessionError, Worker,
     pending::Pending,
     pipe::{Event, Pipe},
     prepared::Names,
@@ -53,6 +53,8 @@ struct Told {
     parameters: Vec<(Vec<u8>, String)>,
     backend_pid: u32,
     failure: String,
+    /// The server wanted something before it let the client in.
+    asked: bool,
     ready: Option<TransactionStatus>,
 }
 
@@ -144,6 +146,14 @@ impl<'a> Login<'a> {
     fn begin(self, pipe: Pipe, session: Session, told: Told) -> Relay<'a> {
         let recorder = self.recorder(&session);
         recorder.started(self.started(&told));
+        if !told.asked && self.proxy.prefer_unix && matches!(self.attested.peer, Peer::Tcp { .. }) {
+            tracing::warn!(
+                server = %self.attested.server.name,
+                connection = %self.attested.connection.id(),
+                "the server let a TCP client in without a password, because guard reaches it by its unix socket: \
+                 check the `local` lines of pg_hba.conf, or take `unix_socket` out of the configuration"
+            );
+        }
         let mut relay = Relay {
             proxy: self.proxy,
             worker: self.worker,
@@ -244,7 +254,9 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
             told.failure = String::from_utf8_lossy(fields.code).chars().take(5).collect();
         }
         Backend::ReadyForQuery => told.ready = Some(ready_for_query(body).map_err(SessionError::Server)?),
-        Backend::Authentication | Backend::NegotiateProtocolVersion | Backend::NoticeResponse => {}
+        // Code 0 is AuthenticationOk; every other code asks for something or goes on with it.
+        Backend::Authentication => told.asked |= body.iter().any(|byte| *byte != 0),
+        Backend::NegotiateProtocolVersion | Backend::NoticeResponse => {}
         _ => return Err(SessionError::OutOfTurn("a message of a running session")),
     }
     pipe.to_client.extend_from_slice(&pipe.from_server[..header.total()]);

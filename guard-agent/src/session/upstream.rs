@@ -1,6 +1,12 @@
-//! The proxy's own connection to the server: by unix socket where the server has one here, else by TCP.
+//! The proxy's own connection to the server: the way the client came, so that the server's rules for logging in keep
+//! their meaning. A `trust` or `peer` rule for local sockets must not apply to a client from the network.
 
-use std::{io, os::fd::AsRawFd, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsRawFd,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{SessionError, stream::Stream};
+use super::{Peer, SessionError, stream::Stream};
 use crate::{connections::UpstreamSocket, servers::Server};
 
 /// A connection to the server, and how the kernel knows it.
@@ -19,10 +25,17 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// Connects to the first of the server's sockets that answers, each within `limit`.
-    pub(super) async fn connect(server: &Server, limit: Duration) -> Result<Self, SessionError> {
+    /// Connects to the first of the server's sockets that answers, each within `limit`. By unix socket for clients that
+    /// came by one, or where the configuration names one (`prefer_unix`); else by TCP.
+    pub(super) async fn connect(
+        server: &Server,
+        peer: &Peer,
+        prefer_unix: bool,
+        limit: Duration,
+    ) -> Result<Self, SessionError> {
         let mut failure = None;
-        for path in &server.unix_sockets {
+        let unix = prefer_unix || matches!(peer, Peer::Unix { .. });
+        for path in server.unix_sockets.iter().filter(|_| unix) {
             match within(limit, UnixStream::connect(path)).await {
                 Ok(stream) => {
                     let inode = socket_inode(&stream).map_err(|error| failed(path.display(), error))?;
@@ -32,7 +45,7 @@ impl Upstream {
             }
         }
         for address in &server.addresses {
-            match within(limit, TcpStream::connect(address)).await {
+            match within(limit, TcpStream::connect(reachable(*address))).await {
                 Ok(stream) => {
                     let ends = stream
                         .set_nodelay(true)
@@ -50,6 +63,16 @@ impl Upstream {
             failed(&server.name, io::Error::new(io::ErrorKind::NotFound, "no address of it is known"))
         }))
     }
+}
+
+/// A server that listens on every address is reached on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 fn failed(endpoint: impl std::fmt::Display, error: io::Error) -> SessionError {
@@ -74,4 +97,36 @@ pub(super) async fn send_cancel(mut upstream: Upstream, packet: &[u8], limit: Du
         upstream.stream.read(&mut [0]).await
     };
     let _: Result<io::Result<usize>, _> = timeout(limit, exchange).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+    use crate::servers::Engine;
+
+    #[tokio::test]
+    async fn clients_reach_the_server_the_way_they_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".s.PGSQL.5432");
+        let (_unix, tcp) = (UnixListener::bind(&path).unwrap(), TcpListener::bind("0.0.0.0:0").await.unwrap());
+        let server = Server {
+            name: "main".to_owned(),
+            engine: Engine::Postgresql,
+            environment: "production".to_owned(),
+            addresses: vec![tcp.local_addr().unwrap()],
+            unix_sockets: vec![path.clone()],
+            pid: None,
+        };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let from_network = Peer::Tcp { client: address, local: address };
+        let from_host = Peer::Unix { pid: 1, uid: 0, gid: 0, path };
+        for (peer, prefer_unix, unix) in
+            [(&from_network, false, false), (&from_network, true, true), (&from_host, false, true)]
+        {
+            let upstream = Upstream::connect(&server, peer, prefer_unix, Duration::from_secs(5)).await.unwrap();
+            assert_eq!(matches!(upstream.socket, UpstreamSocket::Unix { .. }), unix, "{peer:?} {prefer_unix}");
+        }
+    }
 }
