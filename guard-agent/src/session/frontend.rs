@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use guard_common::audit::v1::statement::Protocol;
+use guard_common::audit::v1::{Decision, decision::Verdict, statement::Protocol};
 
 use super::{
     SessionError,
@@ -135,7 +135,7 @@ impl Relay<'_> {
             Frontend::Parse => {
                 let ParseHead { name, text } = ParseHead::read(body)?;
                 let (name, statement) = (Box::from(name), self.worker.classify(text, self.modes));
-                self.on_parse(name, statement, header);
+                self.on_parse(name, statement, header).await;
             }
             Frontend::FunctionCall => {
                 let statement = self.worker.classify_function(function_oid(body)?, self.modes);
@@ -174,7 +174,7 @@ impl Relay<'_> {
                     };
                 };
                 let name = Box::from(&body[..end]);
-                self.on_parse(name, statement, header);
+                self.on_parse(name, statement, header).await;
             }
             _ => self.on_query(statement, header).await,
         }
@@ -201,7 +201,7 @@ impl Relay<'_> {
         }
     }
 
-    fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
+    async fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
         let limit = self.proxy.limits.max_prepared_statements;
         if self.names.len() >= limit {
             return self.refuse_extended(refusal::too_many_names(limit), header);
@@ -213,8 +213,7 @@ impl Relay<'_> {
                 self.run_statement(permit, Awaited::Parse { name, sequence }, header);
             }
             Ruling::Refused(decision) => {
-                self.recorder.note(&statement, &decision, Protocol::Extended);
-                self.count_refusal();
+                self.record_refusal(&statement, &decision, Protocol::Extended).await;
                 self.refuse_extended(refusal::by_policy(&decision), header);
             }
         }
@@ -319,15 +318,13 @@ impl Relay<'_> {
         for statement in statements {
             match self.worker.rule(&self.session, self.scope, statement) {
                 Ruling::Permitted(permit) => {
-                    let telling =
-                        permit.decision().verdict() != guard_common::audit::v1::decision::Verdict::Allowed;
+                    let telling = permit.decision().verdict() != Verdict::Allowed;
                     if admitted.is_none() || telling {
                         admitted = Some((permit, statement));
                     }
                 }
                 Ruling::Refused(decision) => {
-                    self.recorder.note(statement, &decision, protocol);
-                    self.count_refusal();
+                    self.record_refusal(statement, &decision, protocol).await;
                     return Err(Box::new(refusal::by_policy(&decision)));
                 }
             }
@@ -373,7 +370,17 @@ impl Relay<'_> {
         self.skipping = true;
     }
 
-    fn count_refusal(&self) {
+    /// Whoever is refused finds it on record. A journal that cannot be written does not change the refusal: what was
+    /// lost stands in a gap record.
+    async fn record_refusal(
+        &mut self,
+        statement: &Arc<Statement>,
+        decision: &Arc<Decision>,
+        protocol: Protocol,
+    ) {
+        if let Err(error) = self.recorder.commit(statement, decision, protocol).await {
+            tracing::error!("a refusal is not on record: {error}");
+        }
         self.proxy.counters.statement();
         self.proxy.counters.refused();
     }

@@ -1,18 +1,17 @@
 //! Whole sessions on in-memory sockets, with a scripted server.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use guard_common::audit::v1::{decision::Verdict, outcome::Status, record::Body, statement::Protocol};
 use guard_policy::PolicySet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    sync::mpsc,
     task::{JoinHandle, LocalSet},
 };
 
 use super::*;
 use crate::{
-    audit::{AuditError, AuditLog, Entry},
+    audit::{AuditError, AuditLog},
     config::{Config, Mode},
     servers::Engine,
     wire::postgres::{ErrorFields, HEADER_BYTES, Header, parse_message},
@@ -22,7 +21,7 @@ use crate::{
 struct Session {
     client: DuplexStream,
     server: DuplexStream,
-    entries: mpsc::Receiver<Entry>,
+    bodies: Rc<RefCell<Vec<Body>>>,
     task: JoinHandle<Result<String, SessionError>>,
     _stop: watch::Sender<bool>,
 }
@@ -76,10 +75,20 @@ fn code(error: &[u8]) -> String {
 
 impl Session {
     async fn begin(mode: Mode) -> Self {
-        Self::with_audit(mode, AuditLog::to_queue(1_000)).await
+        Self::with_journal(mode, Ok(())).await
     }
 
-    async fn with_audit(mode: Mode, (audit, entries): (AuditLog, mpsc::Receiver<Entry>)) -> Self {
+    /// With a journal that answers thus when a record has to be durable.
+    async fn with_journal(mode: Mode, answer: Result<(), AuditError>) -> Self {
+        let (audit, mut entries) = AuditLog::to_queue(1_000);
+        let bodies = Rc::<RefCell<Vec<Body>>>::default();
+        let kept = Rc::clone(&bodies);
+        tokio::task::spawn_local(async move {
+            while let Some(entry) = entries.recv().await {
+                entry.durable.map(|durable| durable.send(answer.clone()));
+                kept.borrow_mut().extend(entry.record.body);
+            }
+        });
         let config = Config { mode, ..Config::default() };
         let decider = Arc::new(Decider::new(PolicySet::built_in().unwrap(), &config));
         let (stop, stopping) = watch::channel(false);
@@ -109,7 +118,7 @@ impl Session {
         let (client, client_end) = tokio::io::duplex(1 << 20);
         let (server, server_end) = tokio::io::duplex(1 << 20);
         let task = tokio::task::spawn_local(drive(proxy, client_end, server_end));
-        let mut session = Self { client, server, entries, task, _stop: stop };
+        let mut session = Self { client, server, bodies, task, _stop: stop };
         let mut packet = vec![0; 14];
         session.server.read_exact(&mut packet).await.unwrap();
         let hello = [message(b'R', &[0; 4]), message(b'S', b"client_encoding\0UTF8\0"), ready()].concat();
@@ -135,14 +144,12 @@ impl Session {
     }
 
     /// Everything on record, once the session is over.
-    async fn end(mut self) -> (String, Vec<Body>) {
+    async fn end(self) -> (String, Vec<Body>) {
         drop((self.client, self.server));
         let result = self.task.await.unwrap();
-        let mut bodies = Vec::new();
-        while let Ok(entry) = self.entries.try_recv() {
-            bodies.extend(entry.record.body);
-        }
-        (result.unwrap_or_else(|error| error.to_string()), bodies)
+        // The journal's task takes what is still in its queue.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (result.unwrap_or_else(|error| error.to_string()), self.bodies.take())
     }
 }
 
@@ -369,15 +376,8 @@ fn a_statement_in_flight_ends_as_unknown_when_the_server_dies() {
 #[test]
 fn without_a_journal_nothing_is_changed_but_reading_goes_on() {
     local(async {
-        let (audit, mut entries) = AuditLog::to_queue(1_000);
-        let (_nowhere, unused) = mpsc::channel(1);
-        let mut session = Session::with_audit(Mode::Enforce, (audit, unused)).await;
-        tokio::task::spawn_local(async move {
-            while let Some(entry) = entries.recv().await {
-                let full = Err(AuditError::Write("no space left on device".to_owned()));
-                entry.durable.map(|durable| durable.send(full));
-            }
-        });
+        let full = Err(AuditError::Write("no space left on device".to_owned()));
+        let mut session = Session::with_journal(Mode::Enforce, full).await;
         session.send(&[query("INSERT INTO t VALUES (1)"), query("SELECT 1")]).await;
         let word = session.replacement(b'Q').await;
         assert_eq!(read_message(&mut session.server).await.unwrap().1, b"SELECT 1\0");
@@ -411,17 +411,13 @@ fn an_unknown_prepared_statement_is_on_record_as_unknown() {
     local(async {
         let mut session = Session::begin(Mode::Enforce).await;
         session.send(&[message(b'B', b"\0hidden\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), sync()]).await;
-        let acknowledge = tokio::task::spawn_local(async move {
-            while let Some(entry) = session.entries.recv().await {
-                entry.durable.map(|durable| durable.send(Ok(())));
-                if let Some(Body::Statement(statement)) = entry.record.body {
-                    return statement;
-                }
-            }
-            panic!("no statement on record");
-        });
         assert_eq!(read_tags(&mut session.server, 3).await, "BES");
-        let statement = acknowledge.await.unwrap();
+        let (_, bodies) = session.end().await;
+        let statement = bodies.iter().find_map(|body| match body {
+            Body::Statement(statement) => Some(statement),
+            _ => None,
+        });
+        let statement = statement.expect("it is on record");
         assert_eq!(statement.effects[0].action, "execute");
         assert_eq!(statement.protocol(), Protocol::Extended);
     });

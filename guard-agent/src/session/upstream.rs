@@ -110,7 +110,8 @@ mod tests {
     async fn clients_reach_the_server_the_way_they_came() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".s.PGSQL.5432");
-        let (_unix, tcp) = (UnixListener::bind(&path).unwrap(), TcpListener::bind("0.0.0.0:0").await.unwrap());
+        let (_unix, tcp) =
+            (UnixListener::bind(&path).unwrap(), TcpListener::bind("0.0.0.0:0").await.unwrap());
         let server = Server {
             name: "main".to_owned(),
             engine: Engine::Postgresql,
@@ -125,8 +126,13 @@ mod tests {
         for (peer, prefer_unix, unix) in
             [(&from_network, false, false), (&from_network, true, true), (&from_host, false, true)]
         {
-            let upstream = Upstream::connect(&server, peer, prefer_unix, Duration::from_secs(5)).await.unwrap();
-            assert_eq!(matches!(upstream.socket, UpstreamSocket::Unix { .. }), unix, "{peer:?} {prefer_unix}");
+            let upstream =
+                Upstream::connect(&server, peer, prefer_unix, Duration::from_secs(5)).await.unwrap();
+            assert_eq!(
+                matches!(upstream.socket, UpstreamSocket::Unix { .. }),
+                unix,
+                "{peer:?} {prefer_unix}"
+            );
         }
     }
 }
