@@ -82,6 +82,7 @@ impl Relay<'_> {
 
     async fn relay(&mut self) -> Result<&'static str, SessionError> {
         let mut stopping = self.proxy.stopping.clone();
+        let mut stopped = std::pin::pin!(async move { stopping.wait_for(|stopping| *stopping).await.is_ok() });
         let mut stop_at: Option<Instant> = None;
         let mut flush_at: Option<Instant> = None;
         let mut reason = "closed by the server";
@@ -101,7 +102,7 @@ impl Relay<'_> {
                 biased;
                 event = self.pipe.next(reads, wake.is_some().then_some(timer)) => event,
                 // A lost sender means the agent is gone: that is stopping too.
-                _ = stopping.changed(), if stop_at.is_none() => {
+                _ = &mut stopped, if stop_at.is_none() => {
                     stop_at = Some(Instant::now() + DRAIN);
                     continue;
                 }
