@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod display;
+mod workload;
 
 /// Records as messages, generated from `proto/guard/audit/v1/record.proto`.
 pub mod v1 {

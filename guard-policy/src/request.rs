@@ -74,7 +74,7 @@ pub struct Principal {
 impl Principal {
     /// The principal that `workload` is.
     pub fn new(workload: &Workload) -> Self {
-        let name: Arc<str> = label(workload).into();
+        let name: Arc<str> = workload.label().into();
         let uid = uid(&TYPES.workload, &name);
         let entity = Entity::new(uid.clone(), attributes(workload, &name), HashSet::new());
         let fingerprint = fingerprint(workload);
@@ -101,25 +101,6 @@ fn fingerprint(workload: &Workload) -> [u8; 16] {
     let mut fingerprint = [0; 16];
     fingerprint.copy_from_slice(&digest[..16]);
     fingerprint
-}
-
-/// The shortest useful name of `workload`.
-pub fn label(workload: &Workload) -> String {
-    let executable = workload.executable.rsplit('/').next().unwrap_or_default();
-    if !workload.ai_agent.is_empty() {
-        return format!("{} via {}", if executable.is_empty() { "?" } else { executable }, workload.ai_agent);
-    }
-    let pod = workload.pod.as_ref().map(|pod| if pod.name.is_empty() { &pod.uid } else { &pod.name });
-    let container = workload.container.as_ref().map(|container| &container.id);
-    let candidates = [pod, container, Some(&workload.unit), Some(&workload.remote_address)];
-    if let Some(name) = candidates.into_iter().flatten().find(|name| !name.is_empty()) {
-        return name.clone();
-    }
-    match (executable, workload.comm.as_str()) {
-        ("", "") => "unknown".to_owned(),
-        ("", comm) => comm.to_owned(),
-        (executable, _) => executable.to_owned(),
-    }
 }
 
 fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {

@@ -82,7 +82,8 @@ impl Relay<'_> {
 
     async fn relay(&mut self) -> Result<&'static str, SessionError> {
         let mut stopping = self.proxy.stopping.clone();
-        let mut stopped = std::pin::pin!(async move { stopping.wait_for(|stopping| *stopping).await.is_ok() });
+        let mut stopped =
+            std::pin::pin!(async move { stopping.wait_for(|stopping| *stopping).await.is_ok() });
         let mut stop_at: Option<Instant> = None;
         let mut flush_at: Option<Instant> = None;
         let mut reason = "closed by the server";

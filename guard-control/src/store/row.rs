@@ -98,15 +98,12 @@ fn kind_of(body: &Body) -> i64 {
 
 fn of_connection(connection: ConnectionOpened) -> Columns {
     let workload = connection.workload.unwrap_or_default();
-    let name = [&workload.unit, &workload.ai_agent, &workload.comm, &workload.remote_address]
-        .into_iter()
-        .find(|name| !name.is_empty())
-        .cloned();
+    let name = text(workload.label());
     Columns {
         kind: kind::CONNECTION_OPENED,
         access: Some(connection.access),
         executable: text(workload.executable),
-        workload: name.and_then(text),
+        workload: name,
         ..of_decision(connection.decision)
     }
 }

@@ -63,11 +63,15 @@ fn line(who: String, how: String, what: String, body: &Value) -> Row {
     [who, how, what, verdict(body).to_lowercase().replace('_', " "), policy.to_owned()]
 }
 
-/// The shortest useful name: unit, AI agent, executable.
+/// The shortest useful name, as statements have it: AI agent, unit, executable.
 fn workload(connection: &Value) -> String {
     let Some(workload) = connection.get("workload") else { return String::new() };
     let executable = text(workload, "executable").rsplit('/').next().unwrap_or_default();
-    let named = [text(workload, "ai_agent"), text(workload, "unit"), executable, text(workload, "comm")];
+    match text(workload, "ai_agent") {
+        "" => {}
+        agent => return format!("{executable} via {agent}"),
+    }
+    let named = [text(workload, "unit"), executable, text(workload, "comm")];
     named.into_iter().find(|name| !name.is_empty()).unwrap_or("?").to_owned()
 }
 
