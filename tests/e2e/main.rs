@@ -9,4 +9,5 @@ mod non_proxied;
 mod ordinary_work;
 mod records;
 mod refused_statements;
+mod without_bpf;
 mod workloads;

@@ -21,8 +21,10 @@ pub const SERVER: &str = "shop-db";
 pub struct AgentConfig {
     /// `enforce` or `monitor`.
     pub mode: &'static str,
-    /// Attach the eBPF programs, and fail where that is not possible.
+    /// Attach the eBPF programs.
     pub ebpf: bool,
+    /// Fail where that is not possible.
+    pub required: bool,
     /// A policy folder in place of the built-in policies.
     pub policies: Option<PathBuf>,
     /// The control plane, as `http://..`.
@@ -42,6 +44,7 @@ impl Default for AgentConfig {
         Self {
             mode: "enforce",
             ebpf: skip::ebpf_possible(),
+            required: skip::ebpf_possible(),
             policies: None,
             control: None,
             listen: None,
@@ -61,7 +64,7 @@ impl AgentConfig {
         if let Some(policies) = &self.policies {
             let _ = writeln!(toml, "policies = {}", toml_string(policies));
         }
-        let _ = writeln!(toml, "\n[sensor]\nebpf = {0}\nrequired = {0}", self.ebpf);
+        let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
         // Several tests run at once on one host: none of them may take another's PostgreSQL for its own.
         let _ = writeln!(toml, "\n[discovery]\nenabled = false");
         if let Some(endpoint) = &self.control {
