@@ -4,7 +4,7 @@
 use bytes::Buf;
 use guard_common::audit::v1::outcome::Status;
 
-use super::{SessionError, frontend::closes_statement, pending::Awaited, relay::Relay};
+use super::{SessionError, pending::Awaited, relay::Relay};
 use crate::{
     sql::Encoding,
     wire::postgres::{
@@ -15,6 +15,9 @@ use crate::{
 
 /// Longest control message that is read; rows and COPY data are longer and pass unread.
 const MAX_CONTROL: usize = 1024 * 1024;
+
+/// What is read of an error. One that quotes a long value is longer; its SQLSTATE stands at its beginning.
+const MAX_ERROR: usize = 16 * 1024;
 
 impl Relay<'_> {
     /// Deals with everything that has come from the server.
@@ -39,6 +42,16 @@ impl Relay<'_> {
             let kind = Backend::from_tag(header.tag).map_err(SessionError::Server)?;
             if !is_read(kind) {
                 self.on_answer(kind)?;
+                self.server_passing = header.total();
+                continue;
+            }
+            if kind == Backend::ErrorResponse && header.body > MAX_ERROR {
+                let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES + MAX_ERROR) else {
+                    break;
+                };
+                // The server's answer to what guard put in a statement's place is never as long.
+                let code = sqlstate(ErrorFields::start(body).code);
+                self.on_failure(code);
                 self.server_passing = header.total();
                 continue;
             }
@@ -76,17 +89,17 @@ impl Relay<'_> {
         match kind {
             Backend::ParseComplete => match self.pending.pop() {
                 Some(Awaited::Parse { name, sequence }) => self.names.parse_confirmed(&name, sequence),
+                Some(Awaited::UnfollowedParse) => {}
                 _ => return Err(SessionError::OutOfTurn("ParseComplete")),
             },
             Backend::BindComplete => match self.pending.pop() {
                 Some(Awaited::Bind { portal, sequence }) => self.names.bind_confirmed(&portal, sequence),
+                Some(Awaited::UnfollowedBind) => {}
                 _ => return Err(SessionError::OutOfTurn("BindComplete")),
             },
             Backend::CloseComplete => match self.pending.pop() {
-                Some(Awaited::Close { kind, name }) if closes_statement(kind) => {
-                    self.names.closed_statement(&name)
-                }
-                Some(Awaited::Close { name, .. }) => self.names.closed_portal(&name),
+                Some(Awaited::CloseStatement(forget)) => self.names.forget(&forget),
+                Some(Awaited::ClosePortal(name)) => self.names.closed_portal(&name),
                 _ => return Err(SessionError::OutOfTurn("CloseComplete")),
             },
             // Within a simple query it describes its rows.
@@ -104,7 +117,7 @@ impl Relay<'_> {
             }
             Backend::CopyInResponse | Backend::CopyBothResponse => self.pending.copy_in_began(),
             Backend::FunctionCallResponse => {
-                if let Some(Awaited::FunctionCall(Some(running))) = self.pending.front() {
+                if let Some(Awaited::FunctionCall(running)) = self.pending.front() {
                     running.ended = true;
                 }
             }
@@ -135,14 +148,17 @@ impl Relay<'_> {
                 let (rows, text) = (tag.rows(), tag.text.chars().take(64).collect::<String>());
                 let ends = matches!(self.pending.front(), Some(Awaited::Execute(_)));
                 if let Some(
-                    Awaited::Query(Some(running))
+                    Awaited::Query(running)
                     | Awaited::Execute(Some(running))
-                    | Awaited::FunctionCall(Some(running)),
+                    | Awaited::FunctionCall(running),
                 ) = self.pending.front()
                 {
                     running.rows = running.rows.saturating_add(rows);
                     running.tag = text;
                     running.ended = true;
+                    if let Some(forget) = running.forget.take() {
+                        self.names.forget(&forget);
+                    }
                 }
                 if ends {
                     self.end_front(Status::Completed);
@@ -162,13 +178,13 @@ impl Relay<'_> {
     }
 
     fn on_ready(&mut self) -> Result<(), SessionError> {
-        match self.pending.pop() {
+        match self.pending.ready() {
             Some(Awaited::Sync) => {}
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => {
-                if let Some(running) = running {
-                    self.recorder.ended(running, Status::Completed);
-                }
+                self.recorder.ended(running, Status::Completed);
             }
+            // Its error has taken the refusal along, unless the server failed on it in another way.
+            Some(Awaited::RefusedQuery(number)) => self.refusals.skipped(number),
             _ => return Err(SessionError::OutOfTurn("ReadyForQuery")),
         }
         if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
@@ -193,16 +209,18 @@ impl Relay<'_> {
     /// An error: of a statement, or of one that guard replaced. Returns what takes its place.
     fn on_error(&mut self, start: usize, end: usize) -> Result<Option<Vec<u8>>, SessionError> {
         let fields = ErrorFields::read(&self.pipe.from_server[start..end]).map_err(SessionError::Server)?;
-        let code = String::from_utf8_lossy(fields.code).chars().take(5).collect::<String>();
+        let code = sqlstate(fields.code);
         let ours = self.refusals.answered(fields.message);
+        self.on_failure(code);
+        Ok(ours.map(|response| response.encode()))
+    }
+
+    /// What the server works on has failed.
+    fn on_failure(&mut self, code: String) {
         match self.pending.front() {
-            Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => {
-                if let Some(running) = running {
-                    running.failure = code;
-                }
-            }
+            Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => running.failure = code,
             // Between requests: the server ends the connection, and says why.
-            Some(Awaited::Sync) | None => {}
+            Some(Awaited::RefusedQuery(_) | Awaited::Sync) | None => {}
             Some(_) => {
                 if let Some(Awaited::Execute(Some(running))) = self.pending.front() {
                     running.failure = code;
@@ -211,7 +229,6 @@ impl Relay<'_> {
                 skipped.into_iter().for_each(|awaited| self.skipped(awaited));
             }
         }
-        Ok(ours.map(|response| response.encode()))
     }
 
     /// The server skipped this request, or failed on it.
@@ -219,15 +236,16 @@ impl Relay<'_> {
         match awaited {
             Awaited::Parse { name, sequence } => self.names.parse_failed(&name, sequence),
             Awaited::Bind { portal, sequence } => self.names.bind_failed(&portal, sequence),
-            Awaited::Refusal(number) => self.refusals.skipped(number),
-            Awaited::Execute(Some(running))
-            | Awaited::Query(Some(running))
-            | Awaited::FunctionCall(Some(running)) => self.recorder.ended(running, Status::Skipped),
+            Awaited::Refusal(number) | Awaited::RefusedQuery(number) => self.refusals.skipped(number),
+            Awaited::Execute(Some(running)) | Awaited::Query(running) | Awaited::FunctionCall(running) => {
+                self.recorder.ended(running, Status::Skipped);
+            }
             Awaited::Execute(None)
-            | Awaited::Query(None)
-            | Awaited::FunctionCall(None)
+            | Awaited::UnfollowedParse
+            | Awaited::UnfollowedBind
             | Awaited::Describe
-            | Awaited::Close { .. }
+            | Awaited::CloseStatement(_)
+            | Awaited::ClosePortal(_)
             | Awaited::Sync
             | Awaited::CopyEnd => {}
         }
@@ -238,6 +256,10 @@ impl Relay<'_> {
             self.recorder.ended(running, otherwise);
         }
     }
+}
+
+fn sqlstate(code: &[u8]) -> String {
+    String::from_utf8_lossy(code).chars().take(5).collect()
 }
 
 /// How statements in the client encoding called `name` are to be read.

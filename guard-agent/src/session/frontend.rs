@@ -28,6 +28,9 @@ use crate::{
 /// Names in a Bind that are read; the server's own are cut at 63 bytes.
 const MAX_NAMES: usize = 64 * 1024;
 
+/// Bytes of the function's number in a FunctionCall.
+const FUNCTION_OID_BYTES: usize = 4;
+
 /// Whether the next message can be taken up.
 #[derive(PartialEq, Eq)]
 enum Progress {
@@ -77,8 +80,8 @@ impl Relay<'_> {
 
     async fn on_message(&mut self, header: Header) -> Result<Progress, SessionError> {
         let kind = Frontend::from_tag(header.tag)?;
-        if self.skipping {
-            // A refusal took the place of what came before: the server would skip all this too.
+        if self.skipping || self.pending.failed() {
+            // Something before it failed or was refused: the server would skip all this too.
             match kind {
                 Frontend::Sync => self.skipping = false,
                 Frontend::Terminate => {}
@@ -89,9 +92,8 @@ impl Relay<'_> {
             }
         }
         match kind {
-            Frontend::Query | Frontend::Parse | Frontend::FunctionCall => {
-                self.on_statement(kind, header).await
-            }
+            Frontend::Query | Frontend::Parse => self.on_statement(kind, header).await,
+            Frontend::FunctionCall => self.on_function_call(header).await,
             Frontend::Bind => self.on_bind(header),
             Frontend::Execute | Frontend::Describe | Frontend::Close => self.on_named(kind, header).await,
             Frontend::Sync => {
@@ -137,16 +139,6 @@ impl Relay<'_> {
                 let (name, statement) = (Box::from(name), self.worker.classify(text, self.modes));
                 self.on_parse(name, statement, header).await;
             }
-            Frontend::FunctionCall => {
-                let statement = self.worker.classify_function(function_oid(body)?, self.modes);
-                match self.admit(&[statement], Protocol::FunctionCall).await {
-                    Ok(admitted) => {
-                        let running = Some(Running::new(admitted.ordinal));
-                        self.run_statement(admitted.permit, Awaited::FunctionCall(running), header);
-                    }
-                    Err(response) => self.refuse_query(*response, header),
-                }
-            }
             _ => {
                 let text = query(body)?;
                 let statement = if self.replication && is_replication_command(text) {
@@ -156,6 +148,23 @@ impl Relay<'_> {
                 };
                 self.on_query(statement, header).await;
             }
+        }
+        Ok(Progress::Went)
+    }
+
+    /// The function's number stands first and says all: its arguments may be long and are not read.
+    async fn on_function_call(&mut self, header: Header) -> Result<Progress, SessionError> {
+        let here = &self.pipe.from_client[HEADER_BYTES..self.pipe.from_client.len().min(header.total())];
+        if here.len() < header.body.min(FUNCTION_OID_BYTES) {
+            return Ok(Progress::Waits);
+        }
+        let statement = self.worker.classify_function(function_oid(here)?, self.modes);
+        match self.admit(&[statement], Protocol::FunctionCall).await {
+            Ok(admitted) => {
+                let awaited = Awaited::FunctionCall(Running::new(admitted.ordinal));
+                self.run_statement(admitted.permit, awaited, header);
+            }
+            Err(response) => self.refuse_query(*response, header),
         }
         Ok(Progress::Went)
     }
@@ -186,15 +195,14 @@ impl Relay<'_> {
         for prepared in &statement.prepared {
             match prepared {
                 Prepared::Execute(name) => statements.extend(self.candidates(name.as_bytes())),
-                Prepared::Prepare(name) => self.names.prepared_by_sql(name, Arc::clone(&statement)),
-                // What they forget stays known here: a name more is only caution.
+                Prepared::Prepare(name) => self.on_prepare(name, &statement),
                 Prepared::Deallocate(_) | Prepared::DeallocateAll => {}
             }
         }
         let protocol = if self.replication { Protocol::Replication } else { Protocol::Simple };
         match self.admit(&statements, protocol).await {
             Ok(admitted) => {
-                let running = Some(Running::new(admitted.ordinal));
+                let running = self.running(admitted.ordinal, &statement);
                 self.run_statement(admitted.permit, Awaited::Query(running), header);
             }
             Err(response) => self.refuse_query(*response, header),
@@ -203,14 +211,21 @@ impl Relay<'_> {
 
     async fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
         let limit = self.proxy.limits.max_prepared_statements;
-        if self.names.len() >= limit {
+        let room = self.names.has_room_for_statement(&name, limit);
+        if !room && self.session.mode == Mode::Enforce {
             return self.refuse_extended(refusal::too_many_names(limit), header);
         }
         match self.worker.rule(&self.session, self.scope, &statement) {
             // It runs with Execute: recorded then.
             Ruling::Permitted(permit) => {
-                let sequence = self.names.parsed(&name, statement);
-                self.run_statement(permit, Awaited::Parse { name, sequence }, header);
+                // A name without room stands for nothing that is known.
+                let awaited = if room {
+                    let sequence = self.names.parsed(&name, statement);
+                    Awaited::Parse { name, sequence }
+                } else {
+                    Awaited::UnfollowedParse
+                };
+                self.run_statement(permit, awaited, header);
             }
             Ruling::Refused(decision) => {
                 self.record_refusal(&statement, &decision, Protocol::Extended).await;
@@ -228,12 +243,18 @@ impl Relay<'_> {
         let portal: Box<[u8]> = head.portal.into();
         let statements = self.names.statement(head.statement);
         let limit = self.proxy.limits.max_prepared_statements;
-        if self.names.len() >= limit {
+        let room = self.names.has_room_for_portal(&portal, limit);
+        if !room && self.session.mode == Mode::Enforce {
             self.refuse_extended(refusal::too_many_names(limit), header);
             return Ok(Progress::Went);
         }
-        let sequence = self.names.bound(&portal, statements);
-        self.pending.push(Awaited::Bind { portal, sequence });
+        let awaited = if room {
+            let sequence = self.names.bound(&portal, statements);
+            Awaited::Bind { portal, sequence }
+        } else {
+            Awaited::UnfollowedBind
+        };
+        self.pending.push(awaited);
         Ok(self.pass(header))
     }
 
@@ -251,8 +272,12 @@ impl Relay<'_> {
             }
             Frontend::Close => {
                 let (kind, name) = close_or_describe(body)?;
-                let name = name.into();
-                self.pending.push(Awaited::Close { kind, name });
+                let name: Box<[u8]> = name.into();
+                let awaited = match kind {
+                    CloseKind::Statement => Awaited::CloseStatement(self.names.forgetting(Some(&name))),
+                    CloseKind::Portal => Awaited::ClosePortal(name),
+                };
+                self.pending.push(awaited);
                 Ok(self.pass(header))
             }
             _ => {
@@ -287,18 +312,41 @@ impl Relay<'_> {
         for statement in &statements {
             for prepared in &statement.prepared {
                 if let Prepared::Prepare(name) = prepared {
-                    self.names.prepared_by_sql(name, Arc::clone(statement));
+                    self.on_prepare(name, statement);
                 }
             }
         }
         statements.extend(inner);
         match self.admit(&statements, Protocol::Extended).await {
             Ok(admitted) => {
-                let running = Some(Running::new(admitted.ordinal));
-                self.run_statement(admitted.permit, Awaited::Execute(running), header);
+                let running = match statements.as_slice() {
+                    [statement] => self.running(admitted.ordinal, statement),
+                    _ => Running::new(admitted.ordinal),
+                };
+                self.run_statement(admitted.permit, Awaited::Execute(Some(running)), header);
             }
             Err(response) => self.refuse_extended(*response, header),
         }
+    }
+
+    /// SQL's PREPARE of `name` is about to be sent.
+    fn on_prepare(&mut self, name: &str, statement: &Arc<Statement>) {
+        if self.names.has_room_for_statement(name.as_bytes(), self.proxy.limits.max_prepared_statements) {
+            self.names.prepared_by_sql(name, Arc::clone(statement));
+        }
+    }
+
+    /// `statement` under way, with what the server forgets when it ends well.
+    fn running(&mut self, ordinal: u64, statement: &Statement) -> Running {
+        let forget = match statement.prepared.as_slice() {
+            [Prepared::Deallocate(name)] if statement.parts == 1 => {
+                Some(self.names.forgetting(Some(name.as_bytes())))
+            }
+            [Prepared::DeallocateAll] if statement.parts == 1 => Some(self.names.forgetting(None)),
+            // Of several statements in one string it is not followed which took effect: a name more is only caution.
+            _ => None,
+        };
+        Running { forget, ..Running::new(ordinal) }
     }
 
     /// What SQL's EXECUTE of `name` may run; an unknown statement where nobody knows.
@@ -355,9 +403,9 @@ impl Relay<'_> {
     fn refuse_query(&mut self, response: ErrorResponse, header: Header) {
         self.dropping = header.total();
         self.stream_through();
-        let message = self.refusals.query(response);
+        let (number, message) = self.refusals.query(response);
         self.pipe.to_server.extend_from_slice(&message);
-        self.pending.push(Awaited::Query(None));
+        self.pending.push(Awaited::RefusedQuery(number));
     }
 
     /// Lets the server fail in the place of an extended query's message, and skips what belongs to it.
@@ -384,11 +432,6 @@ impl Relay<'_> {
         self.proxy.counters.statement();
         self.proxy.counters.refused();
     }
-}
-
-/// True for the close of a prepared statement.
-pub(super) fn closes_statement(kind: CloseKind) -> bool {
-    kind == CloseKind::Statement
 }
 
 /// Commands of the walsender, which has a grammar of its own.

@@ -89,7 +89,9 @@ impl<'a> Login<'a> {
                     }
                 }
                 Event::Server => while told.ready.is_none() && pass_request(&mut pipe, &mut told)? {},
-                Event::ClientEnded | Event::ServerEnded => return Ok(self.over(pipe, &told).await),
+                Event::ClientEnded | Event::ClientGone | Event::ServerEnded => {
+                    return Ok(self.over(pipe, &told).await);
+                }
                 Event::Timer => {}
             }
         }

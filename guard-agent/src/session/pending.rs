@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use crate::wire::postgres::CloseKind;
+use super::prepared::Forget;
 
 /// Requests under way at which the client is no longer read.
 pub(super) const MAX_PENDING: usize = 16_384;
@@ -19,38 +19,44 @@ pub(super) struct Running {
     pub(super) tag: String,
     pub(super) failure: String,
     pub(super) ended: bool,
+    /// The prepared statements that it deallocates.
+    pub(super) forget: Option<Forget>,
 }
 
 impl Running {
     pub(super) fn new(ordinal: u64) -> Self {
         let (tag, failure) = (String::new(), String::new());
-        Self { ordinal, since: Instant::now(), rows: 0, tag, failure, ended: false }
+        Self { ordinal, since: Instant::now(), rows: 0, tag, failure, ended: false, forget: None }
     }
 }
 
 /// One request and what its answer will change.
 #[derive(Debug)]
 pub(super) enum Awaited {
-    /// Answered up to ReadyForQuery. `None`: it was replaced, and its error is ours.
-    Query(Option<Running>),
+    /// Answered up to ReadyForQuery.
+    Query(Running),
+    /// A Query that guard put in the place of what it refused.
+    RefusedQuery(u64),
     Parse {
         name: Box<[u8]>,
         sequence: u64,
     },
+    /// Of a name that is not followed.
+    UnfollowedParse,
     /// A Parse that guard put in the place of what it refused.
     Refusal(u64),
     Bind {
         portal: Box<[u8]>,
         sequence: u64,
     },
+    /// Of a portal that is not followed.
+    UnfollowedBind,
     Describe,
-    Close {
-        kind: CloseKind,
-        name: Box<[u8]>,
-    },
+    CloseStatement(Forget),
+    ClosePortal(Box<[u8]>),
     /// `None`: it goes on with a portal that has run.
     Execute(Option<Running>),
-    FunctionCall(Option<Running>),
+    FunctionCall(Running),
     Sync,
     /// The client ended a COPY; there is no answer of its own.
     CopyEnd,
@@ -60,8 +66,12 @@ pub(super) enum Awaited {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queue: VecDeque<Awaited>,
-    /// The server takes COPY data for an Execute and ignores Sync meanwhile.
+    /// The server takes COPY data and ignores Sync meanwhile.
     copying_in: bool,
+    /// The extended query failed and no Sync has been sent since: the server skips what comes.
+    failed: bool,
+    /// Syncs counted as ignored during COPY. If the COPY failed before the server read them, they are answered after all.
+    ignored_syncs: usize,
 }
 
 impl Pending {
@@ -73,10 +83,19 @@ impl Pending {
         self.queue.is_empty()
     }
 
+    /// True while the server skips whatever comes before the next Sync.
+    pub(super) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// A request was sent that the server will read.
     pub(super) fn push(&mut self, awaited: Awaited) {
         match awaited {
-            // Ignored by the server.
-            Awaited::Sync if self.copying_in => {}
+            Awaited::Sync if self.copying_in => self.ignored_syncs += 1,
+            Awaited::Sync => {
+                self.failed = false;
+                self.queue.push_back(Awaited::Sync);
+            }
             Awaited::CopyEnd => {
                 self.copying_in = false;
                 // Outside of a COPY the server ignores it too.
@@ -102,23 +121,38 @@ impl Pending {
 
     /// The server asks for COPY data. A Sync that it reads before the data's end gets no answer.
     pub(super) fn copy_in_began(&mut self) {
-        if !matches!(self.front(), Some(Awaited::Execute(_))) {
+        if !matches!(self.front(), Some(Awaited::Execute(_) | Awaited::Query(_))) {
             return;
         }
         let end = self.queue.iter().position(|awaited| matches!(awaited, Awaited::CopyEnd));
         self.copying_in = end.is_none();
+        let before = self.queue.len();
         let mut at = 0;
         self.queue.retain(|awaited| {
             let before_end = end.is_none_or(|end| at < end);
             at += 1;
             !(before_end && matches!(awaited, Awaited::Sync))
         });
+        self.ignored_syncs = before - self.queue.len();
+    }
+
+    /// The server is ready: the request that this answers, or `None` where nobody waits for it.
+    pub(super) fn ready(&mut self) -> Option<Awaited> {
+        self.copying_in = false;
+        if let Some(Awaited::Sync | Awaited::Query(_) | Awaited::RefusedQuery(_) | Awaited::FunctionCall(_)) =
+            self.front()
+        {
+            return self.queue.pop_front();
+        }
+        self.ignored_syncs = self.ignored_syncs.checked_sub(1)?;
+        Some(Awaited::Sync)
     }
 
     /// The extended query failed: the server skips to the next Sync. What it skips comes back.
     pub(super) fn skip_to_sync(&mut self) -> Vec<Awaited> {
         self.copying_in = false;
         let sync = self.queue.iter().position(|awaited| matches!(awaited, Awaited::Sync));
+        self.failed = sync.is_none();
         self.queue.drain(..sync.unwrap_or(self.queue.len())).collect()
     }
 
@@ -171,5 +205,31 @@ mod tests {
         assert_eq!(pending.skip_to_sync().len(), 2);
         assert!(matches!(pending.pop(), Some(Awaited::Sync)));
         assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn a_failure_lasts_until_a_sync_is_sent() {
+        let mut pending = Pending::default();
+        pending.push(execute());
+        assert_eq!(pending.skip_to_sync().len(), 1);
+        assert!(pending.failed());
+        pending.push(Awaited::Sync);
+        assert!(!pending.failed());
+        assert!(matches!(pending.ready(), Some(Awaited::Sync)));
+        pending.push(execute());
+        pending.push(Awaited::Sync);
+        pending.skip_to_sync();
+        assert!(!pending.failed(), "the Sync is already on its way");
+    }
+
+    #[test]
+    fn a_sync_that_a_failed_copy_did_not_read_is_answered_after_all() {
+        let mut pending = Pending::default();
+        pending.push(execute());
+        pending.push(Awaited::Sync);
+        pending.copy_in_began();
+        pending.skip_to_sync();
+        assert!(matches!(pending.ready(), Some(Awaited::Sync)));
+        assert!(pending.ready().is_none(), "once only");
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Event {
     Server,
     /// The client sends no more.
     ClientEnded,
+    /// The client takes no more.
+    ClientGone,
     /// The server sends no more.
     ServerEnded,
     /// The timer has run out.
@@ -78,6 +80,9 @@ impl Pipe {
         poll_fn(|cx| {
             self.poll_flush_server(cx);
             self.poll_flush_client(cx);
+            if self.client_gone {
+                return Poll::Ready(Event::ClientGone);
+            }
             if read_client && !self.client_ended && self.to_server.len() < HIGH_WATER {
                 match poll_read(&mut self.client, &mut self.from_client, cx) {
                     Poll::Ready(Ok(read @ 1..)) => {
@@ -114,19 +119,20 @@ impl Pipe {
         self.server_closing = true;
     }
 
-    /// Sends the client what waits for it, at most for `limit`, and closes.
+    /// Sends the client what waits for it and closes. A slow client has time for as long as it takes something every `limit`.
     pub(super) async fn finish(&mut self, limit: Duration) {
         let Self { client, to_client, bytes_to_client, client_gone, .. } = self;
         if *client_gone {
             return;
         }
-        let last = async {
-            *bytes_to_client += to_client.len() as u64;
-            client.write_all(to_client).await?;
-            client.shutdown().await
-        };
-        // A client that does not take its last bytes loses them.
-        let _: Result<io::Result<()>, _> = tokio::time::timeout(limit, last).await;
+        while !to_client.is_empty() {
+            match tokio::time::timeout(limit, client.write_buf(to_client)).await {
+                Ok(Ok(written @ 1..)) => *bytes_to_client += written as u64,
+                // A client that does not take its last bytes loses them.
+                Ok(Ok(0) | Err(_)) | Err(_) => return,
+            }
+        }
+        let _: Result<io::Result<()>, _> = tokio::time::timeout(limit, client.shutdown()).await;
     }
 
     fn poll_flush_server(&mut self, cx: &mut std::task::Context<'_>) {
@@ -145,9 +151,6 @@ impl Pipe {
     }
 
     fn poll_flush_client(&mut self, cx: &mut std::task::Context<'_>) {
-        if self.client_gone {
-            self.to_client.clear();
-        }
         while !self.to_client.is_empty() {
             match Pin::new(&mut self.client).poll_write(cx, &self.to_client) {
                 Poll::Ready(Ok(written @ 1..)) => {
@@ -156,7 +159,7 @@ impl Pipe {
                 }
                 Poll::Ready(_) => {
                     self.client_gone = true;
-                    self.to_client.clear();
+                    return;
                 }
                 Poll::Pending => return,
             }

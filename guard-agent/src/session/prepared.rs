@@ -62,14 +62,32 @@ impl<T> Versions<T> {
 #[derive(Debug, Default)]
 struct Named {
     versions: Versions<Arc<Statement>>,
-    /// Made by SQL's PREPARE: whether it succeeded is not followed.
-    by_sql: Vec<Arc<Statement>>,
+    /// Made by SQL's PREPARE, with its place in the session: whether it succeeded is not followed.
+    by_sql: Vec<(u64, Arc<Statement>)>,
 }
 
 impl Named {
     fn is_empty(&self) -> bool {
         self.versions.confirmed.is_none() && self.versions.sent.is_empty() && self.by_sql.is_empty()
     }
+
+    /// The server has closed it, by what was sent at `sequence`. What was sent later stays.
+    fn closed(&mut self, sequence: u64) {
+        self.versions.confirmed = None;
+        self.made_before_is_gone(sequence);
+    }
+
+    fn made_before_is_gone(&mut self, sequence: u64) {
+        self.by_sql.retain(|(sent, _)| *sent > sequence);
+    }
+}
+
+/// What a statement makes the server forget, once it has ended well.
+#[derive(Debug)]
+pub(super) struct Forget {
+    /// `None`: every prepared statement.
+    name: Option<Box<[u8]>>,
+    sequence: u64,
 }
 
 #[derive(Debug)]
@@ -89,9 +107,14 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Prepared statements and portals that have a name here.
-    pub(super) fn len(&self) -> usize {
-        self.statements.len() + self.portals.len()
+    /// True where a prepared statement called `name` is within `limit`. The unnamed one always is.
+    pub(super) fn has_room_for_statement(&self, name: &[u8], limit: usize) -> bool {
+        name.is_empty() || self.statements.len() < limit || self.statements.contains_key(name)
+    }
+
+    /// True where a portal called `name` is within `limit`. The unnamed one always is.
+    pub(super) fn has_room_for_portal(&self, name: &[u8], limit: usize) -> bool {
+        name.is_empty() || self.portals.len() < limit || self.portals.contains_key(name)
     }
 
     /// A Sync was sent.
@@ -111,7 +134,7 @@ impl Names {
     pub(super) fn parse_confirmed(&mut self, name: &[u8], sequence: u64) {
         if let Some(named) = self.statements.get_mut(name) {
             named.versions.confirm(sequence);
-            named.by_sql.clear();
+            named.made_before_is_gone(sequence);
         }
     }
 
@@ -127,9 +150,10 @@ impl Names {
 
     /// SQL's PREPARE of `name` was sent.
     pub(super) fn prepared_by_sql(&mut self, name: &str, statement: Arc<Statement>) {
+        self.sequence += 1;
         let named = self.statements.entry(name.as_bytes().into()).or_default();
         if named.by_sql.len() < MAX_CANDIDATES {
-            named.by_sql.push(statement);
+            named.by_sql.push((self.sequence, statement));
         } else {
             // Too many to follow: the name stands for nothing that is known.
             *named = Named::default();
@@ -141,17 +165,34 @@ impl Names {
         let Some(named) = self.statements.get(name) else {
             return Vec::new();
         };
-        bounded(named.versions.possible(self.segment).chain(&named.by_sql).cloned())
+        let by_sql = named.by_sql.iter().map(|(_, statement)| statement);
+        bounded(named.versions.possible(self.segment).chain(by_sql).cloned())
     }
 
-    /// The server has closed the prepared statement.
-    pub(super) fn closed_statement(&mut self, name: &[u8]) {
-        if let Some(named) = self.statements.get_mut(name) {
-            named.versions.confirmed = None;
-            named.by_sql.clear();
-            if named.is_empty() {
-                self.statements.remove(name);
+    /// A Close, DEALLOCATE or DISCARD was sent: of one prepared statement, or of all.
+    pub(super) fn forgetting(&mut self, name: Option<&[u8]>) -> Forget {
+        self.sequence += 1;
+        Forget { name: name.map(Box::from), sequence: self.sequence }
+    }
+
+    /// The server has done so.
+    pub(super) fn forget(&mut self, Forget { name, sequence }: &Forget) {
+        match name {
+            Some(name) => {
+                if let Some(named) = self.statements.get_mut(name) {
+                    named.closed(*sequence);
+                    if named.is_empty() {
+                        self.statements.remove(name);
+                    }
+                }
             }
+            None => self.statements.retain(|name, named| {
+                // The unnamed one is none of SQL's.
+                if !name.is_empty() {
+                    named.closed(*sequence);
+                }
+                !named.is_empty()
+            }),
         }
     }
 
@@ -269,11 +310,27 @@ mod tests {
         let sequence = names.parsed(b"s", statement());
         names.parse_failed(b"s", sequence);
         assert!(names.statement(b"s").is_empty());
-        assert_eq!(names.len(), 0);
+        assert!(names.statements.is_empty());
         let sequence = names.parsed(b"s", statement());
         names.parse_confirmed(b"s", sequence);
-        names.closed_statement(b"s");
+        let forget = names.forgetting(Some(b"s"));
+        names.forget(&forget);
         assert!(names.statement(b"s").is_empty());
+    }
+
+    #[test]
+    fn what_is_prepared_after_a_deallocate_outlives_it() {
+        let mut names = Names::default();
+        names.prepared_by_sql("s", statement());
+        let forget = names.forgetting(None);
+        let new = statement();
+        names.prepared_by_sql("s", Arc::clone(&new));
+        names.forget(&forget);
+        let left = names.statement(b"s");
+        assert!(left.len() == 1 && Arc::ptr_eq(&left[0], &new));
+        let forget = names.forgetting(Some(b"s"));
+        names.forget(&forget);
+        assert!(names.statements.is_empty(), "nothing is left behind");
     }
 
     #[test]

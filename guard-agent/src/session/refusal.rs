@@ -39,15 +39,15 @@ impl Refusals {
         self.waiting.len() >= MAX_WAITING
     }
 
-    /// A Query message that the server fails on.
-    pub(super) fn query(&mut self, response: ErrorResponse) -> Vec<u8> {
-        let (_, word) = self.add(response);
+    /// A Query message that the server fails on, and the refusal's number.
+    pub(super) fn query(&mut self, response: ErrorResponse) -> (u64, Vec<u8>) {
+        let (number, word) = self.add(response);
         let mut message = vec![b'Q'];
         let length = u32::try_from(word.len() + 5).unwrap_or(u32::MAX);
         message.extend_from_slice(&length.to_be_bytes());
         message.extend_from_slice(word.as_bytes());
         message.push(0);
-        message
+        (number, message)
     }
 
     /// A Parse message that the server fails on, and the refusal's number.
@@ -125,7 +125,7 @@ mod tests {
     fn the_servers_error_finds_its_refusal() {
         let mut refusals = Refusals::new();
         let response = |text: &str| ErrorResponse::fatal("42501", text);
-        let query = refusals.query(response("first"));
+        let (_, query) = refusals.query(response("first"));
         let word = String::from_utf8(query[5..query.len() - 1].to_vec()).unwrap();
         let (number, parse) = refusals.parse(response("second"));
         assert_eq!(

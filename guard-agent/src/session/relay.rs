@@ -59,9 +59,9 @@ impl Relay<'_> {
         let result = self.relay().await;
         for awaited in self.pending.drain().collect::<Vec<_>>() {
             match awaited {
-                Awaited::Query(Some(running))
+                Awaited::Query(running)
                 | Awaited::Execute(Some(running))
-                | Awaited::FunctionCall(Some(running)) => self.recorder.ended(running, Status::Unknown),
+                | Awaited::FunctionCall(running) => self.recorder.ended(running, Status::Unknown),
                 _ => {}
             }
         }
@@ -101,17 +101,17 @@ impl Relay<'_> {
             let reads = self.pending.len() < MAX_PENDING && !self.refusals.full() && !self.finished;
             let event = tokio::select! {
                 biased;
-                event = self.pipe.next(reads, wake.is_some().then_some(timer)) => event,
+                event = self.pipe.next(reads, wake.is_some().then_some(timer)) => Some(event),
                 // A lost sender means the agent is gone: that is stopping too.
                 _ = &mut stopped, if stop_at.is_none() => {
                     stop_at = Some(Instant::now() + DRAIN);
-                    continue;
+                    None
                 }
             };
             match event {
-                Event::Client => self.on_client().await?,
-                Event::Server => self.on_server()?,
-                Event::ClientEnded => {
+                Some(Event::Client) => self.on_client().await?,
+                Some(Event::Server) => self.on_server()?,
+                Some(Event::ClientEnded) => {
                     // The server ends when it has dealt with what it was sent: what runs is not cut short.
                     self.finished = true;
                     reason = if self.whole() {
@@ -121,12 +121,15 @@ impl Relay<'_> {
                     };
                     self.pipe.close_server_after_flush();
                 }
-                Event::ServerEnded => return Ok(reason),
-                Event::Timer => {
+                // As without guard: the server gives up what it cannot send.
+                Some(Event::ClientGone) => return Ok("the client vanished"),
+                Some(Event::ServerEnded) => return Ok(reason),
+                Some(Event::Timer) => {
                     if flush_at.is_some_and(|at| at <= Instant::now()) {
                         self.recorder.flush();
                     }
                 }
+                None => {}
             }
             if let Some(at) = stop_at
                 && (self.at_rest() || at <= Instant::now())

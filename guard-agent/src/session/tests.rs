@@ -434,3 +434,122 @@ fn a_server_that_lies_ends_the_session() {
         });
     }
 }
+
+fn failed(code: &str) -> Vec<u8> {
+    message(b'E', format!("SERROR\0VERROR\0C{code}\0Mno\0\0").as_bytes())
+}
+
+#[test]
+fn what_follows_a_failure_before_the_sync_gets_no_answer() {
+    local(async {
+        let mut session = Session::begin(Mode::Enforce).await;
+        let parse = |text| parse_message("", text);
+        session.send(&[parse("SELECT broken"), message(b'H', b"")]).await;
+        assert_eq!(read_tags(&mut session.server, 2).await, "PH");
+        session.answer(&[failed("42703")]).await;
+        assert_eq!(read_tags(&mut session.client, 1).await, "E");
+        // The client has not read it yet and goes on.
+        session.send(&[parse("SELECT 1"), bind_execute(), query("DROP TABLE t"), sync()]).await;
+        session.send(&[parse("SELECT 2"), bind_execute(), sync()]).await;
+        assert_eq!(
+            read_tags(&mut session.server, 5).await,
+            "SPBES",
+            "what the server would skip is not sent"
+        );
+        let good = [message(b'1', b""), message(b'2', b""), message(b'C', b"SELECT 1\0"), ready()].concat();
+        session.answer(&[ready(), good]).await;
+        assert_eq!(read_tags(&mut session.client, 5).await, "Z12CZ");
+        let (_, bodies) = session.end().await;
+        let status: Vec<Status> = outcomes(&bodies).into_iter().map(|(status, ..)| status).collect();
+        assert_eq!(status, [Status::Completed]);
+    });
+}
+
+#[test]
+fn an_error_may_quote_a_value_of_any_length() {
+    local(async {
+        let mut session = Session::begin(Mode::Enforce).await;
+        session.send(&[query("SELECT 'x'::int"), query("SELECT 1")]).await;
+        assert_eq!(read_tags(&mut session.server, 2).await, "QQ");
+        let long = format!("SERROR\0VERROR\0C22P02\0Minvalid input: {}\0\0", "x".repeat(3_000_000));
+        let (mut server, mut client) = (session.server, session.client);
+        let answers =
+            [message(b'E', long.as_bytes()), ready(), message(b'C', b"SELECT 1\0"), ready()].concat();
+        let answering = tokio::task::spawn_local(async move {
+            server.write_all(&answers).await.unwrap();
+            server
+        });
+        let mut head = [0; HEADER_BYTES];
+        client.read_exact(&mut head).await.unwrap();
+        let mut body = vec![0; long.len()];
+        client.read_exact(&mut body).await.unwrap();
+        assert!(head[0] == b'E' && body == long.as_bytes());
+        assert_eq!(read_tags(&mut client, 3).await, "ZCZ");
+        session.server = answering.await.unwrap();
+        session.client = client;
+        let (_, bodies) = session.end().await;
+        assert_eq!(outcomes(&bodies)[0], (Status::Failed, "22P02".to_owned(), 0));
+    });
+}
+
+#[test]
+fn a_function_call_is_decided_by_its_number_whatever_the_length_of_its_arguments() {
+    local(async {
+        let mut session = Session::begin(Mode::Monitor).await;
+        // lo_lseek; longer than what is read of a statement.
+        let call = message(b'F', &[&956_u32.to_be_bytes()[..], &[0; 200_000]].concat());
+        session.send(&[call]).await;
+        let (tag, body) = read_message(&mut session.server).await.unwrap();
+        assert_eq!((tag, body.len()), (b'F', 200_004));
+        session.answer(&[message(b'V', &[0; 4]), ready()]).await;
+        assert_eq!(read_tags(&mut session.client, 2).await, "VZ");
+        let (_, bodies) = session.end().await;
+        assert!(statements(&bodies)[0].0.contains("lo_lseek"), "{bodies:?}");
+    });
+}
+
+#[test]
+fn deallocated_statements_make_room_for_others() {
+    local(async {
+        let mut session = Session::begin(Mode::Enforce).await;
+        for number in 0..30 {
+            let name = format!("s{number}");
+            session
+                .send(&[parse_message(&name, "SELECT 1"), sync(), query(&format!("DEALLOCATE {name}"))])
+                .await;
+            assert_eq!(read_tags(&mut session.server, 3).await, "PSQ", "{number}");
+            session.answer(&[message(b'1', b""), ready(), message(b'C', b"DEALLOCATE\0"), ready()]).await;
+            assert_eq!(read_tags(&mut session.client, 4).await, "1ZCZ");
+        }
+    });
+}
+
+#[test]
+fn monitoring_sets_no_limit_to_prepared_statements() {
+    local(async {
+        let mut session = Session::begin(Mode::Monitor).await;
+        for number in 0..30 {
+            session.send(&[parse_message(&format!("s{number}"), "SELECT 1"), sync()]).await;
+            assert_eq!(read_tags(&mut session.server, 2).await, "PS", "{number}");
+            session.answer(&[message(b'1', b""), ready()]).await;
+            assert_eq!(read_tags(&mut session.client, 2).await, "1Z");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_takes_no_more_ends_the_session_for_the_server() {
+    local(async {
+        let mut session = Session::begin(Mode::Monitor).await;
+        session.send(&[query("SELECT * FROM large")]).await;
+        assert_eq!(read_tags(&mut session.server, 1).await, "Q");
+        let (gone, _) = tokio::io::duplex(1);
+        drop(std::mem::replace(&mut session.client, gone));
+        let row = message(b'D', &[0; 1_000]);
+        let rows: Vec<u8> = row.iter().copied().cycle().take(row.len() * 10_000).collect();
+        assert!(session.server.write_all(&rows).await.is_err(), "nobody takes all these rows");
+        let (reason, bodies) = session.end().await;
+        assert_eq!(reason, "the client vanished");
+        assert_eq!(outcomes(&bodies)[0].0, Status::Unknown);
+    });
+}

@@ -150,6 +150,18 @@ pub struct ErrorFields<'a> {
 }
 
 impl<'a> ErrorFields<'a> {
+    /// Reads the fields that stand whole in `start`, the first bytes of an ErrorResponse's body.
+    pub fn start(mut start: &'a [u8]) -> Self {
+        let mut fields = Self::default();
+        while let Some((kind @ 1.., rest)) = start.split_first()
+            && let Some((value, rest)) = cstring(rest)
+        {
+            fields.set(*kind, value);
+            start = rest;
+        }
+        fields
+    }
+
     /// Reads the body of an ErrorResponse.
     pub fn read(mut body: &'a [u8]) -> Result<Self, WireError> {
         let malformed = || WireError::Malformed('E');
@@ -160,14 +172,18 @@ impl<'a> ErrorFields<'a> {
                 return Ok(fields);
             }
             let (value, rest) = cstring(rest).ok_or_else(malformed)?;
-            match kind {
-                b'C' => fields.code = value,
-                b'V' => fields.severity = value,
-                b'M' => fields.message = value,
-                // Unknown fields are to be ignored, says the protocol.
-                _ => {}
-            }
+            fields.set(*kind, value);
             body = rest;
+        }
+    }
+
+    fn set(&mut self, kind: u8, value: &'a [u8]) {
+        match kind {
+            b'C' => self.code = value,
+            b'V' => self.severity = value,
+            b'M' => self.message = value,
+            // Unknown fields are to be ignored, says the protocol.
+            _ => {}
         }
     }
 }
@@ -196,5 +212,7 @@ mod tests {
         for end in 0..body.len() {
             assert!(ErrorFields::read(&body[..end]).is_err(), "{end}");
         }
+        let start = ErrorFields::start(&body[..27]);
+        assert_eq!((start.code, start.message), (&b"42601"[..], &b""[..]), "the message is cut off");
     }
 }
