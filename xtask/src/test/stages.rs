@@ -18,13 +18,21 @@ pub enum Stage {
     Unit,
     Policies,
     Kernel,
+    Control,
     EndToEnd,
     Deploy,
     Demo,
 }
 
-const ALL: &[Stage] =
-    &[Stage::Unit, Stage::Policies, Stage::Kernel, Stage::EndToEnd, Stage::Deploy, Stage::Demo];
+const ALL: &[Stage] = &[
+    Stage::Unit,
+    Stage::Policies,
+    Stage::Kernel,
+    Stage::Control,
+    Stage::EndToEnd,
+    Stage::Deploy,
+    Stage::Demo,
+];
 
 impl Stage {
     fn name(self) -> &'static str {
@@ -32,6 +40,7 @@ impl Stage {
             Self::Unit => "unit",
             Self::Policies => "policies",
             Self::Kernel => "kernel",
+            Self::Control => "control",
             Self::EndToEnd => "e2e",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
@@ -43,7 +52,8 @@ impl Stage {
         match self {
             Self::Unit => "unit tests",
             Self::Policies => "policy tests",
-            Self::Kernel => "kernel tests",
+            Self::Kernel => "kernel and uplink tests",
+            Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
@@ -59,7 +69,7 @@ impl Stage {
             (false, _) => stages,
             (true, true) => ALL.to_vec(),
             // Only these have tests with names.
-            (true, false) => vec![Self::Unit, Self::Kernel, Self::EndToEnd],
+            (true, false) => vec![Self::Unit, Self::Kernel, Self::Control, Self::EndToEnd],
         };
         (stages, names)
     }
@@ -69,15 +79,18 @@ impl Stage {
         match self {
             Self::Unit => rust_tests(&["--workspace", "--lib", "--bins"], names, skips),
             // They share the kernel's hooks and the cores of a small machine with the servers that they start.
-            Self::Kernel if !shell::root().join("guard-agent/tests").exists() => Ok(Counts::default()),
             Self::Kernel => rust_tests(&["--package", "guard-agent", "--test", "*"], names, skips),
+            Self::Control => rust_tests(&["--package", "guard-control", "--test", "*"], names, skips),
             Self::EndToEnd => rust_tests(&["--workspace", "--test", "e2e"], names, skips),
             Self::Policies => {
                 let agent = guard_tests::binaries::path("guard-agent")?;
                 checked(shell::command(agent, &["policy", "test", "policies"]))
             }
             Self::Deploy => deploy(),
-            Self::Demo => checked(shell::command(std::env::current_exe()?, &["demo"])),
+            Self::Demo => {
+                // By its path: what runs here may have been built anew meanwhile.
+                checked(shell::command(guard_tests::binaries::path("xtask")?, &["demo"]))
+            }
         }
     }
 }
