@@ -111,7 +111,6 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
-    audit.record(Body::SensorState(sensor.state()));
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: mode_word(config.mode) };

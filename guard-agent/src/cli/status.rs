@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io::Write as _, process::ExitCode};
 
 use clap::Args;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use guard_common::api::agent::{ServerStatus, StatusResponse};
 
 use super::{fail, print};
@@ -74,7 +74,7 @@ fn describe(status: &StatusResponse) -> String {
         return text;
     }
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header([
         "server",
         "at",
@@ -89,6 +89,9 @@ fn describe(status: &StatusResponse) -> String {
         table.add_row(row(server));
     });
     let _ = writeln!(text, "\n{table}");
+    for error in status.servers.iter().map(|server| &server.proxy_error).filter(|error| !error.is_empty()) {
+        let _ = writeln!(text, "{error}");
+    }
     text
 }
 
@@ -96,7 +99,7 @@ fn row(server: &ServerStatus) -> [String; 8] {
     let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
     let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
         ("", "") => "none",
-        ("", error) => error,
+        ("", _) => "NONE, see below",
         (proxy, _) => proxy,
     };
     let since = server.since.as_ref().and_then(|since| jiff::Timestamp::from_second(since.seconds).ok());
