@@ -122,12 +122,10 @@ impl Relay<'_> {
                 // As without guard: the server gives up what it cannot send.
                 Some(Event::ClientGone) => return Ok("the client vanished"),
                 Some(Event::ServerEnded) => return Ok(reason),
-                Some(Event::Timer) => {
-                    if flush_at.is_some_and(|at| at <= Instant::now()) {
-                        self.recorder.flush();
-                    }
+                Some(Event::Timer) if flush_at.is_some_and(|at| at <= Instant::now()) => {
+                    self.recorder.flush();
                 }
-                None => {}
+                Some(Event::Timer) | None => {}
             }
             if let Some(at) = stop_at
                 && (self.at_rest() || at <= Instant::now())
