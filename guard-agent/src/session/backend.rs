@@ -145,7 +145,7 @@ impl Relay<'_> {
         match kind {
             Backend::CommandComplete => {
                 let tag = CommandTag::read(body).map_err(SessionError::Server)?;
-                let (rows, text) = (tag.rows(), tag.text.chars().take(64).collect::<String>());
+                let (rows, text) = (tag.rows(), tag.text[..tag.text.floor_char_boundary(64)].to_owned());
                 let ends = matches!(self.pending.front(), Some(Awaited::Execute(_)));
                 if let Some(
                     Awaited::Query(running)

@@ -20,8 +20,8 @@ use crate::{
     decide::{Ruling, Session},
     sql::Modes,
     wire::postgres::{
-        Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, Severity, Startup,
-        TransactionStatus, WireError, parameter_status, ready_for_query,
+        Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
+        Startup, TransactionStatus, WireError, parameter_status, ready_for_query,
     },
 };
 
@@ -78,20 +78,27 @@ impl<'a> Login<'a> {
         pipe.to_server.extend_from_slice(packet);
         let mut told = Told::default();
         let mut rounds = 0;
+        // Statements that the client sends without waiting for its login stay where they are until then.
+        let mut ahead = false;
         while told.ready.is_none() {
-            match pipe.next(true, None).await {
-                Event::Client => {
-                    while pass_answer(&mut pipe)? {
-                        rounds += 1;
-                        if rounds > MAX_ROUNDS {
-                            return Err(WireError::Malformed('p').into());
+            match pipe.next(!ahead, None).await {
+                Event::Client => loop {
+                    match pass_answer(&mut pipe)? {
+                        Answer::Passed => rounds += 1,
+                        Answer::Waits => break,
+                        Answer::Statement => {
+                            ahead = true;
+                            break;
                         }
                     }
-                }
+                    if rounds > MAX_ROUNDS {
+                        return Err(WireError::Malformed('p').into());
+                    }
+                },
                 Event::Server => while told.ready.is_none() && pass_request(&mut pipe, &mut told)? {},
-                Event::ClientEnded | Event::ClientGone | Event::ServerEnded => {
-                    return Ok(self.over(pipe, &told).await);
-                }
+                // It may still want to read what the server has to say.
+                Event::ClientEnded => pipe.close_server_after_flush(),
+                Event::ClientGone | Event::ServerEnded => return Ok(self.over(pipe, &told).await),
                 Event::Timer => {}
             }
         }
@@ -216,21 +223,35 @@ pub(super) fn served(pipe: &Pipe, statements: u64) -> Served {
     }
 }
 
+/// What the client sent during its login.
+enum Answer {
+    /// An answer to the server, or a goodbye: passed on.
+    Passed,
+    /// Not yet whole.
+    Waits,
+    /// What belongs to the session that is to begin.
+    Statement,
+}
+
 /// Passes one answer of the client on. Its content is a secret and is not looked at.
-fn pass_answer(pipe: &mut Pipe) -> Result<bool, SessionError> {
-    let Some(header) = Header::read(&pipe.from_client, MAX_LOGIN_MESSAGE)? else {
-        return Ok(false);
+fn pass_answer(pipe: &mut Pipe) -> Result<Answer, SessionError> {
+    let Some(header) = Header::read(&pipe.from_client, MAX_MESSAGE_BYTES)? else {
+        return Ok(Answer::Waits);
     };
     match Frontend::from_tag(header.tag)? {
+        // A client without a password says goodbye.
         Frontend::Password | Frontend::Terminate => {}
-        _ => return Err(WireError::Unknown(header.tag.into()).into()),
+        _ => return Ok(Answer::Statement),
+    }
+    if header.body > MAX_LOGIN_MESSAGE {
+        return Err(WireError::Malformed('p').into());
     }
     if pipe.from_client.len() < header.total() {
-        return Ok(false);
+        return Ok(Answer::Waits);
     }
     pipe.to_server.extend_from_slice(&pipe.from_client[..header.total()]);
     pipe.from_client.advance(header.total());
-    Ok(true)
+    Ok(Answer::Passed)
 }
 
 /// Passes one message of the server on and keeps what the session will need.

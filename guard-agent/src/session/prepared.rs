@@ -5,6 +5,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use ahash::RandomState;
+
 use crate::sql::Statement;
 
 /// Statements that one name may stand for at once; beyond, the name counts as unknown.
@@ -100,8 +102,8 @@ struct Portal {
 /// The names of one session.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    statements: HashMap<Box<[u8]>, Named>,
-    portals: HashMap<Box<[u8]>, Versions<Portal>>,
+    statements: HashMap<Box<[u8]>, Named, RandomState>,
+    portals: HashMap<Box<[u8]>, Versions<Portal>, RandomState>,
     sequence: u64,
     segment: u64,
 }

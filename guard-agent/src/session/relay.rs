@@ -87,6 +87,9 @@ impl Relay<'_> {
         let mut stop_at: Option<Instant> = None;
         let mut flush_at: Option<Instant> = None;
         let mut reason = "closed by the server";
+        // One timer for the whole session: making one for every message would cost more than the message.
+        let mut timer = std::pin::pin!(sleep_until(far_away()));
+        let mut wakes_at = None;
         // What came along with the login's last message.
         self.on_server()?;
         self.on_client().await?;
@@ -97,11 +100,14 @@ impl Relay<'_> {
                 flush_at = None;
             }
             let wake = [flush_at, stop_at].into_iter().flatten().min();
-            let timer = std::pin::pin!(sleep_until(wake.unwrap_or_else(far_away)));
+            if let Some(at) = wake.filter(|at| wakes_at.is_none_or(|wakes_at| *at < wakes_at)) {
+                timer.as_mut().reset(at);
+                wakes_at = Some(at);
+            }
             let reads = self.pending.len() < MAX_PENDING && !self.refusals.full() && !self.finished;
             let event = tokio::select! {
                 biased;
-                event = self.pipe.next(reads, wake.is_some().then_some(timer)) => Some(event),
+                event = self.pipe.next(reads, wakes_at.is_some().then_some(timer.as_mut())) => Some(event),
                 // A lost sender means the agent is gone: that is stopping too.
                 _ = &mut stopped, if stop_at.is_none() => {
                     stop_at = Some(Instant::now() + DRAIN);
@@ -124,10 +130,14 @@ impl Relay<'_> {
                 // As without guard: the server gives up what it cannot send.
                 Some(Event::ClientGone) => return Ok("the client vanished"),
                 Some(Event::ServerEnded) => return Ok(reason),
-                Some(Event::Timer) if flush_at.is_some_and(|at| at <= Instant::now()) => {
-                    self.recorder.flush()
+                // It may ring for what has been dealt with since: the next round sets it anew.
+                Some(Event::Timer) => {
+                    wakes_at = None;
+                    if flush_at.is_some_and(|at| at <= Instant::now()) {
+                        self.recorder.flush();
+                    }
                 }
-                Some(Event::Timer) | None => {}
+                None => {}
             }
             if let Some(at) = stop_at
                 && (self.at_rest() || at <= Instant::now())

@@ -78,8 +78,8 @@ impl Session {
         Self::with_journal(mode, Ok(())).await
     }
 
-    /// With a journal that answers thus when a record has to be durable.
-    async fn with_journal(mode: Mode, answer: Result<(), AuditError>) -> Self {
+    /// The server has the startup packet. The journal answers thus when a record has to be durable.
+    async fn logging_in(mode: Mode, answer: Result<(), AuditError>) -> Self {
         let (audit, mut entries) = AuditLog::to_queue(1_000);
         let bodies = Rc::<RefCell<Vec<Body>>>::default();
         let kept = Rc::clone(&bodies);
@@ -121,6 +121,11 @@ impl Session {
         let mut session = Self { client, server, bodies, task, _stop: stop };
         let mut packet = vec![0; 14];
         session.server.read_exact(&mut packet).await.unwrap();
+        session
+    }
+
+    async fn with_journal(mode: Mode, answer: Result<(), AuditError>) -> Self {
+        let mut session = Self::logging_in(mode, answer).await;
         let hello = [message(b'R', &[0; 4]), message(b'S', b"client_encoding\0UTF8\0"), ready()].concat();
         session.server.write_all(&hello).await.unwrap();
         assert_eq!(read_tags(&mut session.client, 3).await, "RSZ");
@@ -551,5 +556,33 @@ fn a_client_that_takes_no_more_ends_the_session_for_the_server() {
         let (reason, bodies) = session.end().await;
         assert_eq!(reason, "the client vanished");
         assert_eq!(outcomes(&bodies)[0].0, Status::Unknown);
+    });
+}
+
+#[test]
+fn a_statement_sent_ahead_of_the_login_waits_for_it() {
+    local(async {
+        let mut session = Session::logging_in(Mode::Enforce, Ok(())).await;
+        session.send(&[query("SELECT 1")]).await;
+        session.client.shutdown().await.unwrap();
+        session.answer(&[message(b'R', &[0; 4]), ready()]).await;
+        assert_eq!(read_tags(&mut session.client, 2).await, "RZ");
+        assert_eq!(read_message(&mut session.server).await, Some((b'Q', b"SELECT 1\0".to_vec())));
+        assert_eq!(read_message(&mut session.server).await, None);
+        session.answer(&[message(b'C', b"SELECT 1\0"), ready()]).await;
+        assert_eq!(read_tags(&mut session.client, 2).await, "CZ");
+    });
+}
+
+#[test]
+fn a_client_that_closed_its_side_still_reads_why_it_cannot_log_in() {
+    local(async {
+        let mut session = Session::logging_in(Mode::Enforce, Ok(())).await;
+        session.client.shutdown().await.unwrap();
+        assert_eq!(read_message(&mut session.server).await, None);
+        session.answer(&[failed("28000")]).await;
+        session.server.shutdown().await.unwrap();
+        assert_eq!(code(&read_message(&mut session.client).await.unwrap().1), "28000");
+        assert_eq!(read_message(&mut session.client).await, None);
     });
 }
