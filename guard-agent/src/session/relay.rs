@@ -88,6 +88,7 @@ impl Relay<'_> {
         // What came along with the login's last message.
         self.on_server()?;
         self.on_client().await?;
+        self.pipe.rest();
         loop {
             if self.recorder.waiting() {
                 flush_at.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT);
@@ -124,6 +125,7 @@ impl Relay<'_> {
                 Some(Event::ServerEnded) => return Ok(reason),
                 Some(Event::Timer) if flush_at.is_some_and(|at| at <= Instant::now()) => {
                     self.recorder.flush();
+                    self.pipe.rest();
                 }
                 Some(Event::Timer) | None => {}
             }
