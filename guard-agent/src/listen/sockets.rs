@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt::KeepAlive};
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     sync::{Semaphore, watch},
@@ -131,6 +132,8 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                // As the server does: a client whose host went away must not hold its session for ever.
+                setsockopt(&stream, KeepAlive, &true)?;
                 let local = stream.local_addr()?;
                 Ok((Socket::Tcp(stream.into_std()?), Peer::Tcp { client, local }))
             }
@@ -163,4 +166,22 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
 /// Returns when the agent stops.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_whose_host_went_away_is_noticed() {
+        let listener = Listener::tcp("shop", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (Ok(_client), Ok((Socket::Tcp(socket), _))) = (client, accepted) else {
+            panic!("a TCP connection");
+        };
+        assert!(getsockopt(&socket, KeepAlive).unwrap());
+    }
 }

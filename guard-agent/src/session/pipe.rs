@@ -13,8 +13,11 @@ use tokio::{
 
 use super::stream::Stream;
 
-/// Bytes asked of a socket at once.
+/// Most bytes asked of a socket at once.
 const READ_BYTES: usize = 16 * 1024;
+
+/// Bytes asked of a socket that has been quiet: what an idle session keeps for each side.
+const IDLE_BYTES: usize = 1024;
 
 /// Bytes waiting for one side at which the other side is no longer read.
 const HIGH_WATER: usize = 256 * 1024;
@@ -52,6 +55,8 @@ pub(super) struct Pipe {
     client_gone: bool,
     server_ended: bool,
     server_closing: bool,
+    client_read: usize,
+    server_read: usize,
     pub(super) bytes_from_client: u64,
     pub(super) bytes_to_client: u64,
 }
@@ -69,6 +74,8 @@ impl Pipe {
             client_gone: false,
             server_ended: false,
             server_closing: false,
+            client_read: IDLE_BYTES,
+            server_read: IDLE_BYTES,
             bytes_from_client: 0,
             bytes_to_client: 0,
         }
@@ -84,7 +91,7 @@ impl Pipe {
                 return Poll::Ready(Event::ClientGone);
             }
             if read_client && !self.client_ended && self.to_server.len() < HIGH_WATER {
-                match poll_read(&mut self.client, &mut self.from_client, cx) {
+                match poll_read(&mut self.client, &mut self.from_client, &mut self.client_read, cx) {
                     Poll::Ready(Ok(read @ 1..)) => {
                         self.bytes_from_client += read as u64;
                         return Poll::Ready(Event::Client);
@@ -97,7 +104,7 @@ impl Pipe {
                 }
             }
             if !self.server_ended && self.to_client.len() < HIGH_WATER {
-                match poll_read(&mut self.server, &mut self.from_server, cx) {
+                match poll_read(&mut self.server, &mut self.from_server, &mut self.server_read, cx) {
                     Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Server),
                     Poll::Ready(Ok(0) | Err(_)) => {
                         self.server_ended = true;
@@ -112,6 +119,17 @@ impl Pipe {
             }
         })
         .await
+    }
+
+    /// Gives memory back that a quiet session does not need.
+    pub(super) fn rest(&mut self) {
+        (self.client_read, self.server_read) = (IDLE_BYTES, IDLE_BYTES);
+        for buffer in [&mut self.from_client, &mut self.from_server, &mut self.to_client, &mut self.to_server]
+        {
+            if buffer.is_empty() && buffer.capacity() > IDLE_BYTES {
+                *buffer = BytesMut::new();
+            }
+        }
     }
 
     /// After the last byte for the server: no more will come. The server goes on to answer.
@@ -171,14 +189,21 @@ impl Pipe {
 fn poll_read(
     stream: &mut Stream,
     buffer: &mut BytesMut,
+    wanted: &mut usize,
     cx: &mut std::task::Context<'_>,
 ) -> Poll<io::Result<usize>> {
     if buffer.is_empty() {
         shrink(buffer);
     }
-    buffer.reserve(READ_BYTES);
-    let read = std::pin::pin!(stream.read_buf(buffer));
-    read.poll(cx)
+    buffer.reserve(*wanted);
+    let read = std::pin::pin!(stream.read_buf(buffer)).poll(cx);
+    if let Poll::Ready(Ok(read)) = read
+        && read >= *wanted
+    {
+        // There may be more: ask for more.
+        *wanted = (*wanted * 4).min(READ_BYTES);
+    }
+    read
 }
 
 fn shrink(buffer: &mut BytesMut) {

@@ -93,6 +93,7 @@ impl Relay<'_> {
         // What came along with the login's last message.
         self.on_server()?;
         self.on_client().await?;
+        self.pipe.rest();
         loop {
             if self.recorder.waiting() {
                 flush_at.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT);
@@ -135,6 +136,7 @@ impl Relay<'_> {
                     wakes_at = None;
                     if flush_at.is_some_and(|at| at <= Instant::now()) {
                         self.recorder.flush();
+                        self.pipe.rest();
                     }
                 }
                 None => {}
