@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use guard_common::audit::v1::statement::Protocol;
+use guard_common::audit::v1::{Decision, statement::Protocol};
 
 use super::{
     SessionError,
@@ -137,7 +137,7 @@ impl Relay<'_> {
             Frontend::Parse => {
                 let ParseHead { name, text } = ParseHead::read(body)?;
                 let (name, statement) = (Box::from(name), self.worker.classify(text, self.modes));
-                self.on_parse(name, statement, header);
+                self.on_parse(name, statement, header).await;
             }
             _ => {
                 let text = query(body)?;
@@ -183,7 +183,7 @@ impl Relay<'_> {
                     };
                 };
                 let name = Box::from(&body[..end]);
-                self.on_parse(name, statement, header);
+                self.on_parse(name, statement, header).await;
             }
             _ => self.on_query(statement, header).await,
         }
@@ -209,7 +209,7 @@ impl Relay<'_> {
         }
     }
 
-    fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
+    async fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
         let limit = self.proxy.limits.max_prepared_statements;
         let room = self.names.has_room_for_statement(&name, limit);
         if !room && self.session.mode == Mode::Enforce {
@@ -228,9 +228,8 @@ impl Relay<'_> {
                 self.run_statement(permit, awaited, header);
             }
             Ruling::Refused(decision) => {
-                self.recorder.note(&statement, &decision, Protocol::Extended);
-                self.count_refusal();
-                self.refuse_extended(refusal::by_policy(&decision), header);
+                let response = self.refused(&statement, &decision, Protocol::Extended).await;
+                self.refuse_extended(response, header);
             }
         }
     }
@@ -374,9 +373,7 @@ impl Relay<'_> {
                     }
                 }
                 Ruling::Refused(decision) => {
-                    self.recorder.note(statement, &decision, protocol);
-                    self.count_refusal();
-                    return Err(Box::new(refusal::by_policy(&decision)));
+                    return Err(Box::new(self.refused(statement, &decision, protocol).await));
                 }
             }
         }
@@ -421,9 +418,20 @@ impl Relay<'_> {
         self.skipping = true;
     }
 
-    fn count_refusal(&self) {
+    /// Records and counts a refusal. It is on disk before the client hears of it.
+    async fn refused(
+        &mut self,
+        statement: &Arc<Statement>,
+        decision: &Arc<Decision>,
+        protocol: Protocol,
+    ) -> ErrorResponse {
         self.proxy.counters.statement();
         self.proxy.counters.refused();
+        if let Err(error) = self.recorder.commit(statement, decision, protocol).await {
+            // It stays refused: nothing runs that is not on record.
+            tracing::warn!(server = %self.proxy.server.get().name, "a refusal is not on record: {error}");
+        }
+        refusal::by_policy(decision)
     }
 }
 

@@ -76,7 +76,7 @@ fn code(error: &[u8]) -> String {
 
 impl Session {
     async fn begin(mode: Mode) -> Self {
-        Self::with_audit(mode, AuditLog::to_queue(1_000)).await
+        Self::with_audit(mode, journal()).await
     }
 
     async fn logging_in(mode: Mode, (audit, entries): (AuditLog, mpsc::Receiver<Entry>)) -> Self {
@@ -143,11 +143,26 @@ impl Session {
         drop((self.client, self.server));
         let result = self.task.await.unwrap();
         let mut bodies = Vec::new();
-        while let Ok(entry) = self.entries.try_recv() {
+        while let Some(entry) = self.entries.recv().await {
             bodies.extend(entry.record.body);
         }
         (result.unwrap_or_else(|error| error.to_string()), bodies)
     }
+}
+
+/// A journal on which everything is durable at once.
+fn journal() -> (AuditLog, mpsc::Receiver<Entry>) {
+    let (audit, mut entries) = AuditLog::to_queue(1_000);
+    let (recorded, records) = mpsc::channel(1_000);
+    tokio::task::spawn_local(async move {
+        while let Some(mut entry) = entries.recv().await {
+            entry.durable.take().map(|durable| durable.send(Ok(())));
+            if recorded.send(entry).await.is_err() {
+                return;
+            }
+        }
+    });
+    (audit, records)
 }
 
 async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Result<String, SessionError> {
@@ -417,7 +432,6 @@ fn an_unknown_prepared_statement_is_on_record_as_unknown() {
         session.send(&[message(b'B', b"\0hidden\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), sync()]).await;
         let acknowledge = tokio::task::spawn_local(async move {
             while let Some(entry) = session.entries.recv().await {
-                entry.durable.map(|durable| durable.send(Ok(())));
                 if let Some(Body::Statement(statement)) = entry.record.body {
                     return statement;
                 }
@@ -565,7 +579,7 @@ fn a_client_that_takes_no_more_ends_the_session_for_the_server() {
 #[test]
 fn a_statement_sent_ahead_of_the_login_waits_for_it() {
     local(async {
-        let mut session = Session::logging_in(Mode::Enforce, AuditLog::to_queue(1_000)).await;
+        let mut session = Session::logging_in(Mode::Enforce, journal()).await;
         session.send(&[query("SELECT 1")]).await;
         session.client.shutdown().await.unwrap();
         session.answer(&[message(b'R', &[0; 4]), ready()]).await;
@@ -580,12 +594,30 @@ fn a_statement_sent_ahead_of_the_login_waits_for_it() {
 #[test]
 fn a_client_that_closed_its_side_still_reads_why_it_cannot_log_in() {
     local(async {
-        let mut session = Session::logging_in(Mode::Enforce, AuditLog::to_queue(1_000)).await;
+        let mut session = Session::logging_in(Mode::Enforce, journal()).await;
         session.client.shutdown().await.unwrap();
         assert_eq!(read_message(&mut session.server).await, None);
         session.answer(&[failed("28000")]).await;
         session.server.shutdown().await.unwrap();
         assert_eq!(code(&read_message(&mut session.client).await.unwrap().1), "28000");
         assert_eq!(read_message(&mut session.client).await, None);
+    });
+}
+
+#[test]
+fn a_refusal_is_on_record_before_the_client_hears_of_it() {
+    local(async {
+        let mut session = Session::with_audit(Mode::Enforce, AuditLog::to_queue(1_000)).await;
+        session.send(&[query("DROP TABLE t")]).await;
+        let durable = loop {
+            let entry = session.entries.recv().await.unwrap();
+            if let Some(durable) = entry.durable {
+                break durable;
+            }
+        };
+        let waiting = tokio::time::timeout(Duration::from_secs(1), read_message(&mut session.server)).await;
+        assert!(waiting.is_err(), "nothing happens before");
+        durable.send(Ok(())).unwrap();
+        session.replacement(b'Q').await;
     });
 }
