@@ -172,10 +172,17 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
     let mut findings = effects::Findings::default();
     let mut parts = 0;
     let (mut key, mut record) = (String::new(), None);
-    for standard in [modes.standard_conforming_strings, !modes.standard_conforming_strings] {
+    let first = modes.standard_conforming_strings;
+    for standard in [first, !first] {
         let modes = Modes { standard_conforming_strings: standard, ..*modes };
         let mut scratch = postgres::Scratch::default();
-        if scratch.lex(text, &modes, limits).is_err() {
+        if let Err(error) = scratch.lex(text, &modes, limits) {
+            let in_force = standard == first;
+            let all_letters_known = modes.client_encoding == Encoding::Utf8 || text.is_ascii();
+            if !in_force && error.is_invalid() && all_letters_known {
+                // Such as 'C:\dir\': under the other setting the server would refuse it too.
+                continue;
+            }
             findings.add_any(Action::Unreadable, ObjectKind::Unknown);
             findings.at_best(Parse::None);
             continue;

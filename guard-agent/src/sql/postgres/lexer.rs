@@ -88,6 +88,13 @@ pub enum Error {
     Cap,
 }
 
+impl Error {
+    /// True for what the server refuses by itself.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Invalid)
+    }
+}
+
 /// How to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
