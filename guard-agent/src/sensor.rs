@@ -45,7 +45,7 @@ const COMMAND_QUEUE: usize = 4_096;
 /// How long a change of what is watched waits to be in force.
 const WATCHED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a connection waits to learn who it is.
-const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// Why there is no sensor.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,9 @@ impl SensorHandle {
     pub fn watch(&self, watch: Watch) {
         let (done, applied) = std::sync::mpsc::sync_channel(1);
         self.ask(Command::Watch { watch, done });
-        let _ = applied.recv_timeout(WATCHED_WITHIN);
+        if applied.recv_timeout(WATCHED_WITHIN).is_err() {
+            tracing::warn!("the sensor is busy: what is watched changes later");
+        }
     }
 
     /// What the sensor can see right now.

@@ -102,6 +102,8 @@ pub struct Worker {
     namespace: u64,
     own_addresses: host::OwnAddresses,
     open: HashMap<u64, FlowKey>,
+    /// What was told of since a change of what is watched, until /proc was looked at for older connections.
+    told: Option<HashSet<(SocketAddr, SocketAddr)>>,
     poller: Poller,
     unix: UnixTable,
     unsent: u64,
@@ -126,6 +128,7 @@ impl Worker {
             namespace: host::namespace_cookie(),
             own_addresses: host::OwnAddresses::default(),
             open: HashMap::new(),
+            told: None,
             poller: Poller::default(),
             unix: UnixTable::new(),
             unsent: 0,
@@ -211,6 +214,9 @@ impl Worker {
         };
         if self.open.len() < OPEN_LIMIT {
             self.open.insert(event.cookie, event.flow);
+        }
+        if let Some(told) = &mut self.told {
+            told.insert((client, server));
         }
         self.send(SensorEvent::Accepted(Accepted {
             socket: SocketId::Cookie(event.cookie),
@@ -325,6 +331,8 @@ impl Worker {
     }
 
     fn rewatch(&mut self, watch: Watch, done: &SyncSender<()>) {
+        // A new connection may be told of and end before /proc is looked at, and is still no older one.
+        self.told = Some(HashSet::new());
         if let Some(kernel) = &mut self.kernel
             && let Err(error) = kernel.watch(&watch)
         {
@@ -337,6 +345,7 @@ impl Worker {
         if !new.is_empty() {
             self.look(&new, true);
         }
+        self.told = None;
     }
 
     /// Looks in /proc for connections on `ports` that no event has told of.
@@ -346,8 +355,8 @@ impl Worker {
         self.drain();
         let changes = self.poller.look(&table, ports);
         self.gone(changes.closed);
-        let told: HashSet<(SocketAddr, SocketAddr)> =
-            self.open.values().map(|flow| (flow::client(flow), flow::server(flow))).collect();
+        let mut told = self.told.take().unwrap_or_default();
+        told.extend(self.open.values().map(|flow| (flow::client(flow), flow::server(flow))));
         let (known, new): (Vec<Connection>, Vec<Connection>) =
             changes.opened.into_iter().partition(|end| told.contains(&(end.remote, end.local)));
         for connection in known {
