@@ -114,14 +114,9 @@ impl AuditLog {
         self.push(Content::Body(Box::new(body)), bytes);
     }
 
-    /// Records what `make` returns, without waiting; the writer's thread calls it. The time is that of this call.
-    pub fn record_with(&self, make: impl FnOnce() -> Body + Send + 'static) {
-        self.record_sized_with(0, make);
-    }
-
-    /// The same for something that holds about `bytes` bytes, as a statement's text: so that the queue stays bounded
-    /// in memory.
-    pub fn record_sized_with(&self, bytes: usize, make: impl FnOnce() -> Body + Send + 'static) {
+    /// Records what `make` returns, without waiting; the writer's thread calls it. The time is that of this call. `make`
+    /// holds about `bytes` bytes, as a statement's text: so that the queue stays bounded in memory.
+    pub fn record_with(&self, bytes: usize, make: impl FnOnce() -> Body + Send + 'static) {
         self.push(Content::Deferred(Box::new(make)), RECORD_BYTES + bytes);
     }
 

@@ -59,7 +59,8 @@ impl Recorder {
         protocol: Protocol,
     ) -> u64 {
         let body = self.body(statement, decision, protocol);
-        self.audit.record_with(body);
+        // It holds the statement until it is written: the queue is bounded in bytes as well.
+        self.audit.record_with(statement.text.len(), body);
         self.ordinal
     }
 
