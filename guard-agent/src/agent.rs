@@ -104,6 +104,7 @@ pub fn load_policies(config: &Config) -> Result<PolicySet, PolicyError> {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     let policies = load_policies(&config)?;
+    take_descriptors(config.proxy.max_connections);
     make_folder(&config.paths.state, 0o700, "state")?;
     make_folder(&config.paths.run, 0o755, "run")?;
     let (audit, journal) = AuditLog::open(&config.journal, &config.paths.state.join("journal"))?;
@@ -153,6 +154,25 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         uplink.close(LAST_SHIPMENT).await;
     }
     closed.map_err(|error| AgentError::Io(io::Error::other(error)))
+}
+
+/// Every session takes two descriptors: as many as the system lets this process have.
+fn take_descriptors(wanted: usize) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    /// For files, sockets and maps of the agent's own.
+    const OWN: u64 = 256;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    let wanted = (wanted as u64).saturating_mul(2).saturating_add(OWN);
+    match raised {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            limit,
+            wanted,
+            "this process may open fewer files than `proxy.max_connections` sessions take: raise LimitNOFILE in its unit"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 fn make_folder(path: &Path, mode: u32, key: &'static str) -> Result<(), AgentError> {

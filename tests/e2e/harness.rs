@@ -142,7 +142,7 @@ fn pgbouncer_passes_sessions_on() -> Result<()> {
         return Ok(());
     }
     let postgres = Postgres::start()?;
-    let bouncer = PgBouncer::start(&postgres)?;
+    let bouncer = PgBouncer::start(&postgres, guard_tests::pgbouncer::Upstream::Unix)?;
     let psql = guard_tests::Psql::tcp(bouncer.address(), postgres::OWNER, "postgres");
     assert_eq!(query(psql.query("SELECT 3")?)?, "3\n");
     Ok(())

@@ -31,6 +31,8 @@ pub struct AgentConfig {
     pub control: Option<String>,
     /// Where the proxy listens; a free port where it is not said.
     pub listen: Option<SocketAddr>,
+    /// The server's address, where it is another one than that of the PostgreSQL at hand; it is reached by TCP.
+    pub upstream: Option<SocketAddr>,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -48,6 +50,7 @@ impl Default for AgentConfig {
             policies: None,
             control: None,
             listen: None,
+            upstream: None,
             extra: String::new(),
             program: None,
             capabilities: None,
@@ -72,10 +75,12 @@ impl AgentConfig {
         }
         let _ = writeln!(
             toml,
-            "\n[[servers]]\nname = \"{SERVER}\"\naddress = \"{}\"\nunix_socket = {}\nlisten = \"{listen}\"",
-            postgres.address(),
-            toml_string(&postgres.socket()),
+            "\n[[servers]]\nname = \"{SERVER}\"\naddress = \"{}\"\nlisten = \"{listen}\"",
+            self.upstream.unwrap_or_else(|| postgres.address()),
         );
+        if self.upstream.is_none() {
+            let _ = writeln!(toml, "unix_socket = {}", toml_string(&postgres.socket()));
+        }
         toml.push_str(&self.extra);
         toml
     }

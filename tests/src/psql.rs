@@ -49,6 +49,12 @@ impl Psql {
             .to_vec()
     }
 
+    /// What any of PostgreSQL's own clients needs to connect, without the database.
+    pub fn connection_arguments(&self) -> Vec<String> {
+        let port = self.port.to_string();
+        ["-h", &self.host, "-p", &port, "-U", &self.user].map(str::to_owned).to_vec()
+    }
+
     /// The command as a person would type it.
     pub fn shown(&self) -> String {
         format!("psql -h {} -p {} -U {} {}", self.host, self.port, self.user, self.database)

@@ -164,6 +164,27 @@ impl RawClient {
         self.until_ready()
     }
 
+    /// Sends a simple query and throws its answer away; gives its length in bytes. `limit` is for each part of it.
+    pub fn drain_query(&mut self, sql: &str, limit: Duration) -> Result<u64> {
+        const CHUNK: usize = 256 * 1024;
+        const READY: [u8; 6] = *b"Z\0\0\0\x05I";
+        self.stream.set_read_timeout(Some(limit))?;
+        self.send(&query(sql))?;
+        let mut chunk = vec![0; CHUNK];
+        let mut total = 0;
+        let mut end = Vec::new();
+        while end != READY {
+            let read = self.stream.read(&mut chunk).context("in a result")?;
+            if read == 0 {
+                bail!("the connection ended after {total} bytes of a result");
+            }
+            total += read as u64;
+            end.extend_from_slice(&chunk[read.saturating_sub(READY.len())..read]);
+            end.drain(..end.len().saturating_sub(READY.len()));
+        }
+        Ok(total)
+    }
+
     /// Whether the server hangs up, whatever it says before that; false where it just waits.
     pub fn is_closed_by_server(&mut self, within: Duration) -> bool {
         let _ = self.stream.set_read_timeout(Some(within));

@@ -1,6 +1,5 @@
 //! Measurements: side by side, in interleaved rounds, as ratios.
 
-mod pgbench;
 mod proxy;
 mod report;
 
