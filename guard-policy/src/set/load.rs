@@ -13,13 +13,17 @@ use cedar_policy::{Authorizer, Effect, Policy, PolicyId, ValidationMode, Validat
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::{Origin, PolicySet, SCHEMA};
+use super::{Origin, PolicySet, slices::Slices};
+use crate::schema::SCHEMA;
 
 /// The policies of this repository.
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
 
 /// Annotations with a meaning.
 const ANNOTATIONS: [&str; 4] = ["id", "reason", "hint", "mode"];
+
+/// Name of folders whose policies are not in force: they are there to be copied.
+pub const EXAMPLES: &str = "examples";
 
 /// Largest policy file in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -70,9 +74,7 @@ pub enum PolicyError {
 impl PolicySet {
     /// The policies built into this binary.
     pub fn built_in() -> Result<Self, PolicyError> {
-        let mut files = BTreeMap::new();
-        collect_built_in(&BUILT_IN, &mut files);
-        Self::from_files(files, Origin::BuiltIn)
+        Self::from_files(built_in_files(), Origin::BuiltIn)
     }
 
     /// Every `*.cedar` file below `folder`.
@@ -85,7 +87,6 @@ impl PolicySet {
     /// The set made of `files`: name to content.
     pub fn from_files(files: BTreeMap<String, String>, origin: Origin) -> Result<Self, PolicyError> {
         let mut policies = cedar_policy::PolicySet::new();
-        let mut enforced = cedar_policy::PolicySet::new();
         let mut hasher = Sha256::new();
         for (name, text) in &files {
             for part in [name.as_str(), text.as_str()] {
@@ -100,20 +101,17 @@ impl PolicySet {
                         .to_owned(),
                 };
                 policies.add(policy.clone()).map_err(duplicate)?;
-                if policy.annotation("mode") != Some("monitor") {
-                    enforced.add(policy.clone()).map_err(duplicate)?;
-                }
             }
         }
         if policies.is_empty() {
             return Err(PolicyError::Empty(origin.to_string()));
         }
         validate(&policies)?;
-        let all_enforced = enforced.num_of_policies() == policies.num_of_policies();
+        let slices = Slices::new(&policies).map_err(|error| PolicyError::Schema(error.to_string()))?;
         Ok(Self {
             authorizer: Authorizer::new(),
             policies,
-            enforced: (!all_enforced).then_some(enforced),
+            slices,
             hash: hex::encode(hasher.finalize()),
             origin,
         })
@@ -129,13 +127,21 @@ pub fn built_in_cases() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The policy files built into this binary: file name to content.
+pub(super) fn built_in_files() -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    collect_built_in(&BUILT_IN, &mut files);
+    files
+}
+
 fn collect_built_in(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
     for file in dir.files().filter(|file| file.path().extension().is_some_and(|e| e == "cedar")) {
         if let Some(text) = file.contents_utf8() {
             files.insert(file.path().display().to_string(), text.to_owned());
         }
     }
-    dir.dirs().for_each(|dir| collect_built_in(dir, files));
+    let topics = dir.dirs().filter(|dir| dir.path().file_name().is_none_or(|name| name != EXAMPLES));
+    topics.for_each(|dir| collect_built_in(dir, files));
 }
 
 fn collect_folder(
@@ -147,6 +153,9 @@ fn collect_folder(
     let failed = |path: &Path, error| PolicyError::Read { path: path.to_owned(), error };
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let path = entry.map_err(|error| failed(folder, error))?.path();
+        if is_left_out(&path) {
+            continue;
+        }
         let kind = fs::metadata(&path).map_err(|error| failed(&path, error))?;
         if kind.is_dir() && depth < 8 {
             collect_folder(root, &path, depth + 1, files)?;
@@ -159,6 +168,13 @@ fn collect_folder(
         }
     }
     Ok(())
+}
+
+/// Whether what has this name in a policy folder is no part of the set: examples, and what is hidden. Editors hide their
+/// own files there, and Kubernetes the versions of a mounted ConfigMap.
+pub fn is_left_out(path: &Path) -> bool {
+    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+    path.file_name().is_some_and(|name| hidden(name) || name == EXAMPLES)
 }
 
 /// The policies of one file, under the names that they give themselves.

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode, s
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
 use guard_policy::{
-    PolicySet, Principal, Target, built_in_cases,
+    PolicySet, Principal, Rates, Target, built_in_cases,
     cases::{self, Case, Expect},
 };
 
 use super::super::{fail, print};
 use crate::{
     config::{Config, Mode},
-    decide::{ConnectRequest, Decider, Session},
+    decide::{AppliedMode, ConnectRequest, Decider, Session},
     servers::{Engine, Server},
     sql::{Classifier, Limits, Modes},
 };
@@ -106,17 +106,22 @@ impl Bench {
                 ConnectRequest { workload: &workload, server: &server, proxied: connect.proxied, transport };
             return (*self.decider.connect(&request)).clone();
         }
+        let principal = Principal::new(&workload);
+        let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
         let session = Session {
-            principal: Principal::new(&workload),
+            meter: self.decider.meter(&principal, &case.server),
+            principal,
             target: Target::new(&case.environment, &case.server, Engine::Postgresql.as_str(), &case.database),
-            mode: Mode::Enforce,
+            mode,
+            mode_from,
             transport: "tcp",
             db_user: case.db_user.clone(),
             application_name: String::new(),
         };
         let text = case.sql.as_deref().unwrap_or_default();
         let statement = self.classifier.classify(text.as_bytes(), &Modes::default());
-        self.decider.statement(&session, &statement)
+        let rates = Rates { statements: case.statements_per_minute, rows: case.rows_per_minute };
+        self.decider.statement(&session, &statement, rates)
     }
 }
 
