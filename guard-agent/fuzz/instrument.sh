@@ -1,11 +1,16 @@
 #!/bin/sh
-# Cargo runs this in rustc's place for guard's own crates (RUSTC_WORKSPACE_WRAPPER), as `instrument.sh rustc ..`: what is
-# built for the target (not build scripts, not macros) counts which of its edges an input takes. Dependencies do not:
-# the fuzzer is to look for new ways through guard. All of it are stable options.
+# Cargo runs this in rustc's place for guard's own packages (RUSTC_WORKSPACE_WRAPPER), as `instrument.sh rustc ..`. What is
+# fuzzed counts which of its edges an input takes. Dependencies do not: the fuzzer is to look for new ways through guard,
+# and they need not be built again. All of these are stable options.
 rustc="$1"
 shift
-case " $* " in
-*" --target "*)
+crate=
+for argument in "$@"; do
+    [ "$previous" = --crate-name ] && crate="$argument"
+    previous="$argument"
+done
+case "$crate" in
+guard_agent | guard_policy | guard_fuzz)
     exec "$rustc" "$@" \
         -Cpasses=sancov-module \
         -Cllvm-args=-sanitizer-coverage-level=4 \

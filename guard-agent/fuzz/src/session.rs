@@ -79,3 +79,48 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push([&[2][..], &op(0, b"\0\0\0\x12\0\x03\0\0user\0app\0\0"), &op(5, &message(b'R', &[0; 4]))].concat());
     seeds
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{play::op, *};
+
+    fn seen(to_server: &[u8], to_client: &[u8]) -> Seen {
+        let from_client = [message(b'Q', b"SELECT 1\0"), message(b'Q', b"TRUNCATE t\0")].concat();
+        let from_server = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+        let (to_server, to_client) = (to_server.to_vec(), to_client.to_vec());
+        Seen { enforcing: true, logged_in: true, from_client, to_server, from_server, to_client }
+    }
+
+    fn holds(seen: Seen) -> bool {
+        std::panic::catch_unwind(|| {
+            oracle::towards_server(&seen);
+            oracle::towards_client(&seen);
+        })
+        .is_ok()
+    }
+
+    #[test]
+    fn a_refused_statement_is_replaced_and_an_allowed_one_answered() {
+        let script = [op(2, b"DROP TABLE t"), op(7, b""), op(2, b"SELECT 1"), op(7, b"")].concat();
+        let seen = with_world(|world| play::play(world, &[&[0][..], &script].concat()));
+        let (received, _) = messages(&seen.to_server);
+        assert!(received[0].windows(14).any(|window| window == b"guard_refused_"), "{received:?}");
+        assert_eq!(received[1], message(b'Q', b"SELECT 1\0"));
+        let tags: Vec<u8> = messages(&seen.to_client).0.iter().map(|message| message[0]).collect();
+        assert_eq!(tags, b"EZCZ");
+        oracle::towards_server(&seen);
+        oracle::towards_client(&seen);
+    }
+
+    #[test]
+    fn the_oracle_sees_what_must_not_be() {
+        let select = message(b'Q', b"SELECT 1\0");
+        let (complete, ready) = (message(b'C', b"SELECT 1\0"), message(b'Z', b"I"));
+        assert!(holds(seen(&select, &[&complete[..], &ready].concat())));
+        assert!(!holds(seen(&message(b'Q', b"TRUNCATE t\0"), b"")), "a refused statement");
+        assert!(!holds(seen(&message(b'Q', b"SELECT 2\0"), b"")), "a statement that nobody sent");
+        assert!(!holds(seen(&[&select[..], &select].concat(), b"")), "a statement twice");
+        assert!(!holds(seen(&select, &[&ready[..], &complete].concat())), "answers in another order");
+        assert!(!holds(seen(&select, b"C\0\0\0\x0dSELECT 9")), "half of another answer");
+    }
+}

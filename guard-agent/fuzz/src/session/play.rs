@@ -137,7 +137,7 @@ impl Peers<'_> {
     }
 
     async fn log_in(&mut self) -> bool {
-        self.client.send(b"\0\0\0\x11\0\x03\0\0user\0app\0\0");
+        self.client.send(b"\0\0\0\x12\0\x03\0\0user\0app\0\0");
         for _ in 0..CONNECT_TURNS {
             self.turn().await;
             if self.server.as_ref().is_some_and(|server| !server.got.is_empty()) {
