@@ -19,7 +19,9 @@ pub fn run(mut data: &[u8]) {
                     let _: u64 = tag.rows();
                 }
             }
-            Backend::ReadyForQuery => assert_eq!(ready_for_query(body).is_ok(), matches!(body, b"I" | b"T" | b"E")),
+            Backend::ReadyForQuery => {
+                assert_eq!(ready_for_query(body).is_ok(), matches!(body, b"I" | b"T" | b"E"))
+            }
             Backend::ParameterStatus => {
                 if let Ok((name, value)) = parameter_status(body) {
                     assert!(body.starts_with(&[name, b"\0", value, b"\0"].concat()));
@@ -65,7 +67,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         message(b'Z', b"T"),
     ];
     let extended = [b"1", b"2", b"3", b"n", b"s", b"I", b"t"].map(|tag| message(tag[0], b""));
-    let copy = [message(b'G', b"\0\0\0"), message(b'H', b"\0\0\0"), message(b'W', b"\0\0\0"), message(b'c', b"")];
+    let copy =
+        [message(b'G', b"\0\0\0"), message(b'H', b"\0\0\0"), message(b'W', b"\0\0\0"), message(b'c', b"")];
     vec![
         login.concat(),
         rows.concat(),

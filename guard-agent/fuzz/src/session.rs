@@ -55,15 +55,55 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let answers = op(7, b"");
     let server = |tag: u8, body: &[u8]| op(6, &[&[tag, 0][..], body].concat());
     let scripts: Vec<Vec<Vec<u8>>> = vec![
-        vec![text("SELECT 1"), answers.clone(), text("DROP TABLE t"), answers.clone(), text("SELECT 2"), answers.clone()],
-        vec![parse("SELECT 1"), run.clone(), parse("DELETE FROM t"), run.clone(), sync.clone(), answers.clone()],
+        vec![
+            text("SELECT 1"),
+            answers.clone(),
+            text("DROP TABLE t"),
+            answers.clone(),
+            text("SELECT 2"),
+            answers.clone(),
+        ],
+        vec![
+            parse("SELECT 1"),
+            run.clone(),
+            parse("DELETE FROM t"),
+            run.clone(),
+            sync.clone(),
+            answers.clone(),
+        ],
         vec![text("PREPARE s AS SELECT 1"), text("EXECUTE s"), text("DEALLOCATE s"), answers.clone()],
-        vec![text("COPY t FROM STDIN"), answers.clone(), op(1, b"d\0x\n"), op(1, b"c\0"), sync.clone(), answers.clone()],
-        vec![text("BEGIN"), text("TRUNCATE t"), text("UPDATE t SET a = 1"), answers.clone(), text("ROLLBACK"), answers.clone()],
+        vec![
+            text("COPY t FROM STDIN"),
+            answers.clone(),
+            op(1, b"d\0x\n"),
+            op(1, b"c\0"),
+            sync.clone(),
+            answers.clone(),
+        ],
+        vec![
+            text("BEGIN"),
+            text("TRUNCATE t"),
+            text("UPDATE t SET a = 1"),
+            answers.clone(),
+            text("ROLLBACK"),
+            answers.clone(),
+        ],
         vec![op(1, b"F\0\0\0\x03\xbc\0\0\0\0\0\x01"), answers.clone(), op(1, b"X\0")],
-        vec![parse("SELECT 1"), op(1, b"H\0"), server(b'E', b"SERROR\0C42703\0Mno\0\0"), run.clone(), sync.clone(), answers.clone()],
+        vec![
+            parse("SELECT 1"),
+            op(1, b"H\0"),
+            server(b'E', b"SERROR\0C42703\0Mno\0\0"),
+            run.clone(),
+            sync.clone(),
+            answers.clone(),
+        ],
         vec![server(b'Z', b"I"), server(b'1', b""), text("SELECT 1")],
-        vec![text("SELECT 1"), server(b'S', b"standard_conforming_strings\0off\0"), server(b'C', b"SELECT 1\0"), server(b'Z', b"I")],
+        vec![
+            text("SELECT 1"),
+            server(b'S', b"standard_conforming_strings\0off\0"),
+            server(b'C', b"SELECT 1\0"),
+            server(b'Z', b"I"),
+        ],
         vec![text("SELECT 1"), server(b'G', b"\0\0\0"), server(b'Z', b"E"), op(1, b"d\0x"), answers.clone()],
         vec![text("SELECT 1"), op(5, b"D\0\0\0\xff"), op(9, b""), text("SELECT 2")],
         vec![op(0, b"Q\0\0\0\x0dDROP"), op(0, b" TABL"), op(0, b"E t\0"), answers.clone(), op(8, b"")],
@@ -76,7 +116,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     // A client that says nothing of a login, and one that says it itself.
     seeds.push([&[2][..], &op(0, b"\0\0\0\x08\x04\xd2\x16\x2f")].concat());
-    seeds.push([&[2][..], &op(0, b"\0\0\0\x12\0\x03\0\0user\0app\0\0"), &op(5, &message(b'R', &[0; 4]))].concat());
+    seeds.push(
+        [&[2][..], &op(0, b"\0\0\0\x12\0\x03\0\0user\0app\0\0"), &op(5, &message(b'R', &[0; 4]))].concat(),
+    );
     seeds
 }
 

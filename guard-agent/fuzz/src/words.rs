@@ -12,8 +12,8 @@ const TESTDATA: [&str; 4] = [
 
 /// What makes a statement another one: words that no test of the reading needs, but a search for holes does.
 const MARKS: [&str; 30] = [
-    "--", "/*", "*/", "$$", "$a$", "'", "''", "E'", "U&'", "U&\"", "B'", "X'", "\\'", "\\\\", "\"", ";", "::", "||", "(", ")",
-    "[", "]", ",", ".", ":=", "=>", "\r", "\n", "\u{a0}", "\u{feff}",
+    "--", "/*", "*/", "$$", "$a$", "'", "''", "E'", "U&'", "U&\"", "B'", "X'", "\\'", "\\\\", "\"", ";",
+    "::", "||", "(", ")", "[", "]", ",", ".", ":=", "=>", "\r", "\n", "\u{a0}", "\u{feff}",
 ];
 
 /// The statements.

@@ -57,7 +57,10 @@ pub fn towards_server(seen: &Seen) {
         }
     }
     let mut whole = left.map(|sent| &**sent).chain([unfinished]);
-    assert!(whole.any(|sent| sent.starts_with(cut)), "the server has half a message that nobody sent: {cut:?}");
+    assert!(
+        whole.any(|sent| sent.starts_with(cut)),
+        "the server has half a message that nobody sent: {cut:?}"
+    );
 }
 
 /// What the client has is what the server sent, in its order, but for what guard says itself.
@@ -75,7 +78,10 @@ pub fn towards_client(seen: &Seen) {
         }
     }
     let mut whole = left.map(|sent| &**sent).chain([unfinished]);
-    assert!(whole.any(|sent| sent.starts_with(cut)), "the client has half a message that nobody sent: {cut:?}");
+    assert!(
+        whole.any(|sent| sent.starts_with(cut)),
+        "the client has half a message that nobody sent: {cut:?}"
+    );
 }
 
 fn is_stand_in(message: &[u8]) -> bool {
@@ -104,7 +110,9 @@ fn assert_permitted(message: &[u8]) {
 fn is_refused(statement: &Statement) -> bool {
     statement.effects.iter().any(|effect| match effect.action {
         Action::Truncate | Action::Unreadable => true,
-        Action::Drop => matches!(effect.object.kind, ObjectKind::Table | ObjectKind::Schema | ObjectKind::Database),
+        Action::Drop => {
+            matches!(effect.object.kind, ObjectKind::Table | ObjectKind::Schema | ObjectKind::Database)
+        }
         Action::Delete | Action::Update => effect.has_where == Some(false),
         _ => false,
     })

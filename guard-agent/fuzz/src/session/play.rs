@@ -78,7 +78,9 @@ impl End {
             while self.reads && !self.ended {
                 let mut room = ReadBuf::new(&mut room);
                 match Pin::new(&mut self.stream).poll_read(cx, &mut room) {
-                    Poll::Ready(Ok(())) if !room.filled().is_empty() => self.got.extend_from_slice(room.filled()),
+                    Poll::Ready(Ok(())) if !room.filled().is_empty() => {
+                        self.got.extend_from_slice(room.filled())
+                    }
                     Poll::Ready(_) => self.ended = true,
                     Poll::Pending => break,
                 }
@@ -242,12 +244,7 @@ pub fn honest_login(world: &World, act: impl AsyncFnMut(&mut Peers<'_>)) -> Seen
     converse(world, &world.enforcing, true, act)
 }
 
-fn converse(
-    world: &World,
-    guard: &Guard,
-    honest: bool,
-    mut act: impl AsyncFnMut(&mut Peers<'_>),
-) -> Seen {
+fn converse(world: &World, guard: &Guard, honest: bool, mut act: impl AsyncFnMut(&mut Peers<'_>)) -> Seen {
     world.runtime.block_on(async {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         let mut peers = Peers {

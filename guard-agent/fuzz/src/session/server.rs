@@ -47,7 +47,8 @@ impl Honest {
         let refused = text.starts_with(b"guard_refused_");
         match tag {
             b'Q' | b'P' if refused => {
-                let word = String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or(text)).into_owned();
+                let word = String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or(text))
+                    .into_owned();
                 let error = format!("SERROR\0VERROR\0C42601\0Msyntax error at or near \"{word}\"\0\0");
                 say(b'E', error.as_bytes());
                 match tag {
