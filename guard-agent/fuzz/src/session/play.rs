@@ -3,7 +3,7 @@
 //! An input is a byte of flags (bit 0: guard monitors; bit 1: no honest login first) and steps: a number, a length, as
 //! many bytes. After each step guard has time to do all that it can.
 
-use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use guard_agent::{
     session::{Client, Peer, Stream, serve},
@@ -72,7 +72,7 @@ impl End {
                 }
             }
             if self.closes && self.unsent.is_empty() {
-                let _: Poll<io::Result<()>> = Pin::new(&mut self.stream).poll_shutdown(cx);
+                self.closes = Pin::new(&mut self.stream).poll_shutdown(cx).is_pending();
             }
             let mut room = [0; 16 * 1024];
             while self.reads && !self.ended {
