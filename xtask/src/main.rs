@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -33,6 +34,7 @@ enum Task {
     Lint(lint::Arguments),
     #[command(subcommand)]
     Bench(bench::Bench),
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::main(&arguments),
         Task::Lint(arguments) => lint::main(&arguments),
         Task::Bench(bench) => bench::main(&bench),
+        Task::Fuzz(arguments) => fuzz::main(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", style::bad("error:"));

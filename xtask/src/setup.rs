@@ -47,9 +47,11 @@ pub enum Group {
     Bench,
     /// `cargo xtask lint`
     Lint,
+    /// `cargo xtask fuzz`
+    Fuzz,
 }
 
-const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Lint];
+const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Lint, Group::Fuzz];
 
 /// Runs the task.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {

@@ -261,10 +261,14 @@ fn bounded(statements: impl Iterator<Item = Arc<Statement>>) -> Candidates {
     let mut candidates = Candidates::new();
     for statement in statements {
         if !candidates.iter().any(|known| Arc::ptr_eq(known, &statement)) {
+            if candidates.len() == MAX_CANDIDATES {
+                // A client may send thousands of versions before the server answers the first.
+                return Candidates::new();
+            }
             candidates.push(statement);
         }
     }
-    if candidates.len() > MAX_CANDIDATES { Candidates::new() } else { candidates }
+    candidates
 }
 
 #[cfg(test)]

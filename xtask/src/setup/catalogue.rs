@@ -102,6 +102,13 @@ pub const TOOLS: &[Tool] = &[
         is_there: || shell::answers("cc", &["--version"]),
     },
     Tool {
+        name: "C++ compiler",
+        why: "builds libFuzzer",
+        groups: &[Group::Fuzz],
+        source: Source::Apt(&["g++"]),
+        is_there: || shell::answers("c++", &["--version"]),
+    },
+    Tool {
         name: "Rust for BPF",
         why: "compiles the eBPF programs: a toolchain with `core` for bpfel-unknown-none",
         groups: &[Group::Build],

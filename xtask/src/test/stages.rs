@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::summary::{self, Counts, Skips};
-use crate::{setup, shell, style};
+use crate::{fuzz, setup, shell, style};
+
+/// Enough for every target to go beyond its seeds.
+const FUZZ_SECONDS: u64 = 60;
 
 /// One stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,7 @@ pub enum Stage {
     EndToEnd,
     Deploy,
     Demo,
+    Fuzz,
 }
 
 const ALL: &[Stage] = &[
@@ -32,6 +36,7 @@ const ALL: &[Stage] = &[
     Stage::EndToEnd,
     Stage::Deploy,
     Stage::Demo,
+    Stage::Fuzz,
 ];
 
 impl Stage {
@@ -44,6 +49,7 @@ impl Stage {
             Self::EndToEnd => "e2e",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
+            Self::Fuzz => "fuzz",
         }
     }
 
@@ -57,6 +63,7 @@ impl Stage {
             Self::EndToEnd => "end-to-end tests",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
+            Self::Fuzz => "fuzzing, in short",
         }
     }
 
@@ -92,6 +99,10 @@ impl Stage {
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.
                 checked(shell::command(guard_tests::binaries::path("xtask")?, &["demo"]))
+            }
+            Self::Fuzz => {
+                let (passed, failed) = fuzz::smoke(FUZZ_SECONDS)?;
+                Ok(Counts { passed: passed.try_into()?, failed: failed.try_into()?, skipped: 0 })
             }
         }
     }
