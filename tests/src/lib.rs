@@ -14,6 +14,7 @@ pub mod ports;
 pub mod postgres;
 pub mod psql;
 pub mod records;
+pub mod regress;
 pub mod run;
 pub mod server;
 pub mod site;

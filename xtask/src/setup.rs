@@ -2,6 +2,7 @@
 
 mod apt;
 mod catalogue;
+mod sources;
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use catalogue::{Source, TOOLS, Tool};
 
-pub use catalogue::kubernetes_validate;
+pub use catalogue::{kubernetes_validate, postgres_sources};
 
 use crate::{shell, style};
 
@@ -43,13 +44,15 @@ pub enum Group {
     Demo,
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask test regress`
+    Regress,
     /// `cargo xtask bench`
     Bench,
     /// `cargo xtask lint`
     Lint,
 }
 
-const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Lint];
+const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Regress, Group::Bench, Group::Lint];
 
 /// Runs the task.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
@@ -113,6 +116,7 @@ fn install(missing: &[&Tool], yes: bool) -> Result<()> {
                 shell::quietly(command, &format!("adding {component}"))?;
             }
             Source::Python { package, version, .. } => python_install(package, version)?,
+            Source::Unpacked { folders, .. } => sources::fetch(folders, &postgres_sources())?,
         }
         if !(tool.is_there)() {
             bail!("{} was installed by {} but is still not found", tool.name, tool.source.shown());

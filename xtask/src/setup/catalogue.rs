@@ -54,18 +54,25 @@ pub enum Source {
         /// Debian packages that it needs.
         needs: &'static [&'static str],
     },
+    /// A part of PostgreSQL's sources, of the server that is installed, from Debian's source package.
+    Unpacked {
+        /// The folders of the source tree that are kept.
+        folders: &'static [&'static str],
+        /// Debian packages that unpacking needs.
+        needs: &'static [&'static str],
+    },
 }
 
 impl Source {
     /// Whether Debian packages are part of it.
     pub fn is_apt(&self) -> bool {
-        matches!(self, Self::Apt(_))
+        matches!(self, Self::Apt(_) | Self::Unpacked { .. })
     }
 
     /// Debian packages to install for it.
     pub fn packages(&self) -> &'static [&'static str] {
         match self {
-            Self::Apt(packages) => packages,
+            Self::Apt(packages) | Self::Unpacked { needs: packages, .. } => packages,
             // Only where Python cannot make environments yet.
             Self::Python { needs, .. }
                 if !shell::answers("/usr/bin/python3", &["-c", "import ensurepip"]) =>
@@ -87,6 +94,9 @@ impl Source {
             Self::Rustup(component) => format!("rustup component add {component}"),
             Self::Python { package, version, .. } => {
                 format!("pip install {package}=={version} (in target/tools)")
+            }
+            Self::Unpacked { folders, .. } => {
+                format!("apt-get source postgresql (only {}, in target/tools)", folders.join(", "))
             }
         }
     }
@@ -156,6 +166,23 @@ pub const TOOLS: &[Tool] = &[
         is_there: || kubernetes_validate().exists(),
     },
     Tool {
+        name: "pg_regress",
+        why: "runs PostgreSQL's own test suites; headers for the library that they load",
+        groups: &[Group::Regress],
+        source: Source::Apt(&["postgresql-server-dev-all"]),
+        is_there: guard_tests::regress::programs_are_there,
+    },
+    Tool {
+        name: "PostgreSQL's tests",
+        why: "the regression and isolation suites, which must not notice guard",
+        groups: &[Group::Regress],
+        source: Source::Unpacked {
+            folders: &["src/test/regress", "src/test/isolation"],
+            needs: &["bzip2", "tar"],
+        },
+        is_there: || postgres_sources().join("src/test/isolation/isolation_schedule").exists(),
+    },
+    Tool {
         name: "rustfmt",
         why: "the form of the code",
         groups: &[Group::Lint],
@@ -182,6 +209,11 @@ pub const TOOLS: &[Tool] = &[
 /// The checker of Kubernetes manifests, once it is installed.
 pub fn kubernetes_validate() -> PathBuf {
     shell::tools().join("python/bin/kubernetes-validate")
+}
+
+/// The part of PostgreSQL's sources that is kept, once it is there.
+pub fn postgres_sources() -> PathBuf {
+    shell::tools().join("postgresql-sources")
 }
 
 /// Where `cargo install` puts programs, whether the path has it or not: the build looks there too.

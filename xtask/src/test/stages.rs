@@ -9,8 +9,14 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::summary::{self, Counts, Skips};
-use crate::{setup, shell, style};
+use super::{
+    regress,
+    summary::{self, Counts, Skips},
+};
+use crate::{
+    setup::{self, Group},
+    shell, style,
+};
 
 /// One stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +26,7 @@ pub enum Stage {
     Kernel,
     Control,
     EndToEnd,
+    Regress,
     Deploy,
     Demo,
 }
@@ -30,6 +37,7 @@ const ALL: &[Stage] = &[
     Stage::Kernel,
     Stage::Control,
     Stage::EndToEnd,
+    Stage::Regress,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -42,6 +50,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Control => "control",
             Self::EndToEnd => "e2e",
+            Self::Regress => "regress",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
         }
@@ -55,8 +64,17 @@ impl Stage {
             Self::Kernel => "kernel and uplink tests",
             Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
+            Self::Regress => "PostgreSQL's own suites through guard",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
+        }
+    }
+
+    /// What it needs beyond what every stage needs.
+    pub fn groups(self) -> &'static [Group] {
+        match self {
+            Self::Regress => &[Group::Regress],
+            _ => &[],
         }
     }
 
@@ -86,6 +104,7 @@ impl Stage {
                 let agent = guard_tests::binaries::path("guard-agent")?;
                 checked(shell::command(agent, &["policy", "test", "policies"]))
             }
+            Self::Regress => regress::run(),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.
