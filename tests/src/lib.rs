@@ -8,6 +8,7 @@ pub mod agent;
 pub mod binaries;
 pub mod cgroup;
 pub mod control;
+pub mod drivers;
 mod folder;
 pub mod pgbouncer;
 pub mod ports;

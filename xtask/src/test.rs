@@ -1,5 +1,6 @@
 //! The one test command: every stage, one line each, one sum at the end.
 
+mod drivers;
 mod regress;
 mod stages;
 mod summary;
@@ -16,7 +17,8 @@ use crate::{
     style,
 };
 
-/// Run the tests: unit tests, policies, kernel, end to end, PostgreSQL's own suites, deployment files, the demo.
+/// Run the tests: unit tests, policies, kernel, end to end, other people's drivers, PostgreSQL's own
+/// suites, deployment files, the demo.
 ///
 /// What is missing is installed first (see `setup`). The last line says `N passed, N failed, N skipped` over
 /// everything. A test that needs what this machine cannot do says so and counts as skipped; with CI=true in the
@@ -26,7 +28,7 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, regress, deploy, demo), or parts of test names
+    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, deploy, demo), or parts of test names
     filter: Vec<String>,
 }
 

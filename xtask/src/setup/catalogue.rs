@@ -54,6 +54,13 @@ pub enum Source {
         /// Debian packages that it needs.
         needs: &'static [&'static str],
     },
+    /// Packages for node, into target/tools.
+    Node {
+        /// The folder of the workspace whose lock file names them.
+        folder: &'static str,
+        /// Debian packages that it needs.
+        needs: &'static [&'static str],
+    },
     /// A part of PostgreSQL's sources, of the server that is installed, from Debian's source package.
     Unpacked {
         /// The folders of the source tree that are kept.
@@ -79,7 +86,8 @@ impl Source {
             {
                 needs
             }
-            Self::Python { .. } | Self::Cargo { .. } | Self::Rustup(_) => &[],
+            Self::Node { needs, .. } if !shell::answers("npm", &["--version"]) => needs,
+            Self::Python { .. } | Self::Node { .. } | Self::Cargo { .. } | Self::Rustup(_) => &[],
         }
     }
 
@@ -95,6 +103,7 @@ impl Source {
             Self::Python { package, version, .. } => {
                 format!("pip install {package}=={version} (in target/tools)")
             }
+            Self::Node { folder, .. } => format!("npm ci on {folder}/package-lock.json (in target/tools)"),
             Self::Unpacked { folders, .. } => {
                 format!("apt-get source postgresql (only {}, in target/tools)", folders.join(", "))
             }
@@ -166,6 +175,55 @@ pub const TOOLS: &[Tool] = &[
         is_there: || kubernetes_validate().exists(),
     },
     Tool {
+        name: "psycopg",
+        why: "Python's driver on libpq",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "psycopg[binary]", version: "3.3.9", needs: &["python3-venv"] },
+        is_there: || python_has("psycopg_binary", "3.3.9"),
+    },
+    Tool {
+        name: "psycopg2",
+        why: "its predecessor, in wide use",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "psycopg2-binary", version: "2.9.13", needs: &["python3-venv"] },
+        is_there: || python_has("psycopg2_binary", "2.9.13"),
+    },
+    Tool {
+        name: "asyncpg",
+        why: "Python's own implementation of the protocol",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "asyncpg", version: "0.32.0", needs: &["python3-venv"] },
+        is_there: || python_has("asyncpg", "0.32.0"),
+    },
+    Tool {
+        name: "SQLAlchemy",
+        why: "Python's most used library above drivers",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "SQLAlchemy", version: "2.1.9", needs: &["python3-venv"] },
+        is_there: || python_has("sqlalchemy", "2.1.9"),
+    },
+    Tool {
+        name: "node's drivers",
+        why: "pg, with its cursors and COPY streams",
+        groups: &[Group::Drivers],
+        source: Source::Node { folder: "tests/drivers/node", needs: &["nodejs", "npm"] },
+        is_there: node_is_current,
+    },
+    Tool {
+        name: "JDBC",
+        why: "Java's driver, and a Java to run it",
+        groups: &[Group::Drivers],
+        source: Source::Apt(&["default-jdk-headless", "libpostgresql-jdbc-java"]),
+        is_there: || drivers().jdbc.exists() && shell::answers("java", &["-version"]),
+    },
+    Tool {
+        name: "openssl",
+        why: "makes the certificate of a test's server",
+        groups: &[Group::Drivers],
+        source: Source::Apt(&["openssl"]),
+        is_there: || shell::answers("openssl", &["version"]),
+    },
+    Tool {
         name: "pg_regress",
         why: "runs PostgreSQL's own test suites; headers for the library that they load",
         groups: &[Group::Regress],
@@ -209,6 +267,36 @@ pub const TOOLS: &[Tool] = &[
 /// The checker of Kubernetes manifests, once it is installed.
 pub fn kubernetes_validate() -> PathBuf {
     shell::tools().join("python/bin/kubernetes-validate")
+}
+
+/// Name of the file in which npm pins versions.
+pub const NODE_LOCK: &str = "package-lock.json";
+
+/// The folder of node's packages.
+pub fn node() -> PathBuf {
+    shell::tools().join("node")
+}
+
+/// Whether what is installed is what the lock file names.
+fn node_is_current() -> bool {
+    let wanted = fs::read(shell::root().join("tests/drivers/node").join(NODE_LOCK)).ok();
+    node().join("node_modules/pg").exists() && fs::read(node().join(NODE_LOCK)).ok() == wanted
+}
+
+/// Where the drivers are, once they are installed.
+pub fn drivers() -> guard_tests::drivers::Tools {
+    guard_tests::drivers::Tools {
+        python: shell::tools().join("python/bin/python"),
+        node_modules: node().join("node_modules"),
+        jdbc: "/usr/share/java/postgresql.jar".into(),
+    }
+}
+
+/// Whether the environment of this checkout has exactly this version.
+fn python_has(package: &str, version: &str) -> bool {
+    let libraries = fs::read_dir(shell::tools().join("python/lib")).into_iter().flatten().flatten();
+    let record = format!("site-packages/{package}-{version}.dist-info");
+    libraries.map(|library| library.path().join(&record)).any(|path| path.exists())
 }
 
 /// The part of PostgreSQL's sources that is kept, once it is there.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    regress,
+    drivers, regress,
     summary::{self, Counts, Skips},
 };
 use crate::{
@@ -26,6 +26,7 @@ pub enum Stage {
     Kernel,
     Control,
     EndToEnd,
+    Drivers,
     Regress,
     Deploy,
     Demo,
@@ -37,6 +38,7 @@ const ALL: &[Stage] = &[
     Stage::Kernel,
     Stage::Control,
     Stage::EndToEnd,
+    Stage::Drivers,
     Stage::Regress,
     Stage::Deploy,
     Stage::Demo,
@@ -50,6 +52,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Control => "control",
             Self::EndToEnd => "e2e",
+            Self::Drivers => "drivers",
             Self::Regress => "regress",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
@@ -64,6 +67,7 @@ impl Stage {
             Self::Kernel => "kernel and uplink tests",
             Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
+            Self::Drivers => "drivers through guard",
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
@@ -73,6 +77,7 @@ impl Stage {
     /// What it needs beyond what every stage needs.
     pub fn groups(self) -> &'static [Group] {
         match self {
+            Self::Drivers => &[Group::Drivers],
             Self::Regress => &[Group::Regress],
             _ => &[],
         }
@@ -104,6 +109,7 @@ impl Stage {
                 let agent = guard_tests::binaries::path("guard-agent")?;
                 checked(shell::command(agent, &["policy", "test", "policies"]))
             }
+            Self::Drivers => drivers::run(names),
             Self::Regress => regress::run(),
             Self::Deploy => deploy(),
             Self::Demo => {
