@@ -72,12 +72,15 @@ def simple():
     return [run("SELECT 1, NULL, '', 1.50, true, ARRAY[1,2], '\\xdead'::bytea;\n;\nSELECT id FROM items WHERE false;\n"),
             run("\\d items\n\\dt\n\\du\n\\dn\n\\df pg_catalog.lo_*\n\\d+ items\n\\sf lo_get(oid)"),
             run("\\timing off\n\\pset format wrapped\nTABLE items LIMIT 3;\n\\gdesc\nSELECT 1 AS a, 'x' AS b \\gdesc\n"),
-            run("SELECT 1 AS col \\gset\n\\echo :col\nSELECT n FROM generate_series(1, 3) n \\watch 0.1 c=2\n")[0]]
+            run("SELECT 1 AS col \\gset\n\\echo :col\n")]
 
 
 @behaviour
 def extended():
-    return run("SELECT $1::int + $2::int \\bind 1 2 \\g\nSELECT 1 AS a, now() AS b \\gdesc\n")
+    described = run("SELECT 1 AS a, now() AS b, NULL::numeric(5, 2) AS c \\gdesc\nSELECT nothing \\gdesc\nSELECT 'after';\n")
+    version = int(re.search(r"\d+", subprocess.run(["psql", "--version"], capture_output=True, text=True).stdout)[0])
+    # The first psql with \\bind is that of 16.
+    return [described, run("SELECT $1::int + $2::int \\bind 1 2 \\g\n") if version >= 16 else None]
 
 
 @behaviour

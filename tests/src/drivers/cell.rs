@@ -37,13 +37,10 @@ impl Cell {
                 return Self::Unsupported(reason.to_owned());
             }
         }
-        let same = if behaviour.starts_with("refused") {
-            by_guard(direct, false)
-                && by_guard(proxied, true)
-                && without_author(direct) == without_author(proxied)
-        } else {
-            direct == proxied
-        };
+        // What else a line has, such as its time, is for who reads it.
+        let (shown, other) = (direct.get("value"), proxied.get("value"));
+        let same =
+            if behaviour.starts_with("refused") { refusals_match(shown, other) } else { shown == other };
         if same { Self::Same } else { Self::Differs { direct: direct.clone(), proxied: proxied.clone() } }
     }
 
@@ -51,6 +48,11 @@ impl Cell {
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::Differs { .. })
     }
+}
+
+fn refusals_match(direct: Option<&Value>, proxied: Option<&Value>) -> bool {
+    let (Some(direct), Some(proxied)) = (direct, proxied) else { return false };
+    by_guard(direct, false) && by_guard(proxied, true) && without_author(direct) == without_author(proxied)
 }
 
 /// The members of a refusal that say who refused: they are there, and all say what is expected.
@@ -102,7 +104,10 @@ mod tests {
 
     #[test]
     fn values_are_compared_and_reasons_kept() {
-        assert_eq!(cell("simple", json!({"value": [1]}), json!({"value": [1]})), Cell::Same);
+        assert_eq!(
+            cell("simple", json!({"value": [1], "seconds": 1}), json!({"value": [1], "seconds": 2})),
+            Cell::Same
+        );
         assert!(cell("simple", json!({"value": [1]}), json!({"value": [2]})).is_failure());
         assert!(cell("simple", json!({"value": 1}), json!({"error": "broken"})).is_failure());
         assert!(matches!(cell("simple", json!({"error": "e"}), json!({"error": "e"})), Cell::Broken(_)));

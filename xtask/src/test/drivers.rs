@@ -2,7 +2,7 @@
 //!
 //! Every driver shows the same behaviours both ways, on one server; one check is one driver and one behaviour.
 
-use std::{collections::BTreeMap, thread};
+use std::{collections::BTreeMap, thread, time::Instant};
 
 use anyhow::{Result, anyhow, bail};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
@@ -28,7 +28,9 @@ pub fn run(names: &[String]) -> Result<Counts> {
     let bench = Bench::set_up()?;
     let mut columns = Vec::new();
     for driver in chosen {
+        let started = Instant::now();
         columns.push((driver.name, bench.compare(driver, &behaviours)?));
+        println!("  {} ({:.1} s)", driver.name, started.elapsed().as_secs_f64());
     }
     let mut counts = Counts::default();
     for (driver, cells) in &columns {
@@ -41,7 +43,10 @@ pub fn run(names: &[String]) -> Result<Counts> {
         }
     }
     println!("{}", table(&columns, &behaviours));
-    println!("same: as without guard; -: the driver or this way has no such thing");
+    println!("same: as without guard; -: there is no such thing, because");
+    for ((driver, reason), behaviours) in reasons(&columns) {
+        println!("  {}", style::faint(&format!("{driver}: {reason} ({})", behaviours.join(", "))));
+    }
     Ok(counts)
 }
 
@@ -92,14 +97,27 @@ fn last_lines(log: &str) -> String {
 fn explain(driver: &str, behaviour: &str, cell: &Cell) {
     let name = format!("{driver}, {behaviour}");
     match cell {
-        Cell::Same => {}
-        // A table of its own would be longer than all failures; who wants to know asks.
-        Cell::Unsupported(reason) => println!("  {}", style::faint(&format!("-      {name}: {reason}"))),
+        Cell::Same | Cell::Unsupported(_) => {}
         Cell::Broken(error) => println!("  {} {name}: fails without guard: {error}", style::bad("FAILED")),
         Cell::Differs { direct, proxied } => {
             println!("  {} {name}\n    direct: {direct}\n    guard:  {proxied}", style::bad("FAILED"));
         }
     }
+}
+
+type Reasons<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
+
+/// Why cells are empty, with the behaviours of each reason.
+fn reasons<'a>(columns: &'a [(&str, BTreeMap<String, Cell>)]) -> Reasons<'a> {
+    let mut reasons = Reasons::new();
+    for (driver, cells) in columns {
+        for (behaviour, cell) in cells {
+            if let Cell::Unsupported(reason) = cell {
+                reasons.entry((*driver, reason.as_str())).or_default().push(behaviour);
+            }
+        }
+    }
+    reasons
 }
 
 fn table(columns: &[(&str, BTreeMap<String, Cell>)], behaviours: &[&str]) -> Table {
