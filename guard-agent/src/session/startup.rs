@@ -124,8 +124,11 @@ async fn in_session(client: &mut Stream, first: u8) -> Result<Option<Opening>, S
 async fn handshake(client: &mut Stream, offer: &Offer, first: &[u8]) -> Result<Secured, SessionError> {
     let plain = std::mem::replace(client, Stream::closed()?);
     let begun = |session: &mut ServerConnection| {
-        // A slice can always be read; a session that takes none of it fails when it misses the byte.
-        let _ = session.read_tls(&mut &first[..]);
+        // Reading nothing would tell the session that the connection has ended.
+        if !first.is_empty() {
+            // A slice can always be read; a session that takes none of it fails when it misses the byte.
+            let _ = session.read_tls(&mut &first[..]);
+        }
     };
     let accepted = TlsAcceptor::from(offer.config()).accept_with(plain, begun).await;
     let stream = accepted.map_err(SessionError::Handshake)?;
