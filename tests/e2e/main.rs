@@ -9,5 +9,6 @@ mod non_proxied;
 mod ordinary_work;
 mod records;
 mod refused_statements;
+mod tls;
 mod without_bpf;
 mod workloads;

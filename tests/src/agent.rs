@@ -31,6 +31,8 @@ pub struct AgentConfig {
     pub control: Option<String>,
     /// Where the proxy listens; a free port where it is not said.
     pub listen: Option<SocketAddr>,
+    /// Name the server's unix socket, so that the agent reaches it by that alone.
+    pub unix_socket: bool,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -48,6 +50,7 @@ impl Default for AgentConfig {
             policies: None,
             control: None,
             listen: None,
+            unix_socket: true,
             extra: String::new(),
             program: None,
             capabilities: None,
@@ -72,10 +75,12 @@ impl AgentConfig {
         }
         let _ = writeln!(
             toml,
-            "\n[[servers]]\nname = \"{SERVER}\"\naddress = \"{}\"\nunix_socket = {}\nlisten = \"{listen}\"",
+            "\n[[servers]]\nname = \"{SERVER}\"\naddress = \"{}\"\nlisten = \"{listen}\"",
             postgres.address(),
-            toml_string(&postgres.socket()),
         );
+        if self.unix_socket {
+            let _ = writeln!(toml, "unix_socket = {}", toml_string(&postgres.socket()));
+        }
         toml.push_str(&self.extra);
         toml
     }
@@ -163,6 +168,11 @@ impl Agent {
     /// Whether it still runs.
     pub fn alive(&mut self) -> bool {
         self.server.alive()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.server.signal(signal)
     }
 
     /// What it has logged.

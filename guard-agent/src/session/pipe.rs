@@ -163,6 +163,8 @@ impl Pipe {
             }
         }
         shrink(&mut self.to_server);
+        // What TLS has encrypted and the socket did not take; nothing on other sockets.
+        let _ = Pin::new(&mut self.server).poll_flush(cx);
         if self.server_closing && Pin::new(&mut self.server).poll_shutdown(cx).is_ready() {
             self.server_closing = false;
         }
@@ -183,6 +185,7 @@ impl Pipe {
             }
         }
         shrink(&mut self.to_client);
+        let _ = Pin::new(&mut self.client).poll_flush(cx);
     }
 }
 

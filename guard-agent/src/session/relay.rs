@@ -23,9 +23,6 @@ use crate::{
 /// How long outcomes wait to be recorded together.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(200);
 
-/// How long a session may go on once the agent stops, if it is in the middle of something.
-const DRAIN: Duration = Duration::from_secs(5);
-
 /// Everything that one session knows.
 pub(super) struct Relay<'a> {
     pub(super) proxy: &'a Proxy,
@@ -86,6 +83,11 @@ impl Relay<'_> {
             std::pin::pin!(async move { stopping.wait_for(|stopping| *stopping).await.is_ok() });
         let mut stop_at: Option<Instant> = None;
         let mut flush_at: Option<Instant> = None;
+        let idle_limit = match self.proxy.limits.idle_timeout_seconds {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        };
+        let mut idle_at: Option<Instant> = None;
         let mut reason = "closed by the server";
         // One timer for the whole session: making one for every message would cost more than the message.
         let mut timer = std::pin::pin!(sleep_until(far_away()));
@@ -100,7 +102,13 @@ impl Relay<'_> {
             } else {
                 flush_at = None;
             }
-            let wake = [flush_at, stop_at].into_iter().flatten().min();
+            if let Some(limit) = idle_limit
+                && idle_at.is_none()
+                && self.idle()
+            {
+                idle_at = Some(Instant::now() + limit);
+            }
+            let wake = [flush_at, stop_at, idle_at].into_iter().flatten().min();
             if let Some(at) = wake.filter(|at| wakes_at.is_none_or(|wakes_at| *at < wakes_at)) {
                 timer.as_mut().reset(at);
                 wakes_at = Some(at);
@@ -111,10 +119,14 @@ impl Relay<'_> {
                 event = self.pipe.next(reads, wakes_at.is_some().then_some(timer.as_mut())) => Some(event),
                 // A lost sender means the agent is gone: that is stopping too.
                 _ = &mut stopped, if stop_at.is_none() => {
-                    stop_at = Some(Instant::now() + DRAIN);
+                    let drain = Duration::from_secs(self.proxy.limits.drain_seconds);
+                    stop_at = Some(Instant::now() + drain);
                     None
                 }
             };
+            if !matches!(event, Some(Event::Timer) | None) {
+                idle_at = None;
+            }
             match event {
                 Some(Event::Client) => self.on_client().await?,
                 Some(Event::Server) => self.on_server()?,
@@ -141,6 +153,9 @@ impl Relay<'_> {
                 }
                 None => {}
             }
+            if idle_at.is_some_and(|at| at <= Instant::now()) {
+                return Err(SessionError::Idle);
+            }
             if let Some(at) = stop_at
                 && (self.at_rest() || at <= Instant::now())
             {
@@ -160,6 +175,11 @@ impl Relay<'_> {
     /// True where ending the session interrupts nothing.
     fn at_rest(&self) -> bool {
         self.pending.is_empty() && self.transaction == TransactionStatus::Idle
+    }
+
+    /// True where only the client's next statement is waited for. Replication waits for changes.
+    fn idle(&self) -> bool {
+        self.at_rest() && self.whole() && !self.replication && !self.finished
     }
 
     /// Tells the client something at the next message's place.
