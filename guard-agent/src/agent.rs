@@ -33,11 +33,12 @@ use crate::{
     decide::Decider,
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
+    tls::ConnectorError,
     uplink::{self, UplinkError, UplinkHandle},
 };
 
-/// How long open sessions may take to come to rest when the agent stops.
-const DRAIN: Duration = Duration::from_secs(6);
+/// How much longer than `drain_seconds` sessions may take to end when the agent stops: their last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long the last records may take to reach the control plane. What does not arrive is shipped at the next start.
 const LAST_SHIPMENT: Duration = Duration::from_secs(2);
@@ -69,6 +70,9 @@ pub enum AgentError {
     /// The proxy cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The authorities for a server's certificate cannot be used.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
     /// The control plane's address is not one.
     #[error(transparent)]
     Uplink(#[from] UplinkError),
@@ -136,7 +140,13 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     announce(&agent).await;
     let reason = loop {
         tokio::select! {
-            _ = hangup.recv() => policies::reload(&agent).await,
+            _ = hangup.recv() => {
+                policies::reload(&agent).await;
+                // Certificates as well.
+                if let Err(error) = fleet::refresh(&agent).await {
+                    tracing::warn!("{error}");
+                }
+            }
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
@@ -215,7 +225,8 @@ async fn announce(agent: &Agent) {
 
 async fn wait_for_sessions(agent: &Agent) {
     let drained = agent.fleet.lock().await.drained();
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+    let limit = Duration::from_secs(agent.config.proxy.drain_seconds) + LAST_WORDS;
+    if tokio::time::timeout(limit, drained).await.is_err() {
         tracing::warn!("some sessions did not end in time and are cut off");
     }
 }

@@ -3,12 +3,18 @@
 //! Enters: a file and the environment. Leaves: a checked [`Config`], or an error that names the key and the fix.
 
 mod load;
+mod network;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded};
+pub use self::{
+    load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
+    network::Network,
+    tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
+};
 use crate::servers::Engine;
 
 /// Everything that can be configured. `Config::default()` is what runs with no file at all.
@@ -169,8 +175,8 @@ pub struct ServerConfig {
     pub environment: Option<String>,
     /// Where the server listens on TCP.
     pub address: SocketAddr,
-    /// Its unix socket (the file, as in `/var/run/postgresql/.s.PGSQL.5432`). The proxy then reaches the server by it, for
-    /// clients from the network too: faster, but the `local` lines of `pg_hba.conf` decide about them.
+    /// Its unix socket (the file, as in `/var/run/postgresql/.s.PGSQL.5432`). The proxy then reaches the server by it
+    /// alone, for clients from the network too, and the `local` lines of `pg_hba.conf` decide about them.
     #[serde(default)]
     pub unix_socket: Option<PathBuf>,
     /// Where the proxy for it listens; no proxy without it.
@@ -179,9 +185,22 @@ pub struct ServerConfig {
     /// A unix socket on which the proxy listens too.
     #[serde(default)]
     pub listen_unix: Option<PathBuf>,
-    /// Let clients of other hosts talk to the proxy in clear: needed for a `listen` that is not on loopback.
+    /// Let clients of other hosts talk to the proxy in clear: needed for a `listen` that is not on loopback, unless TLS is
+    /// required.
     #[serde(default)]
     pub allow_plaintext: bool,
+    /// TLS towards its clients, where it differs from `proxy.tls`.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// TLS towards the server, where it differs from `proxy.upstream_tls`.
+    #[serde(default)]
+    pub upstream_tls: Option<UpstreamTlsMode>,
+    /// Authorities that have signed the server's certificate, PEM.
+    #[serde(default)]
+    pub upstream_ca: Option<PathBuf>,
+    /// The name in the server's certificate, where it is not the address.
+    #[serde(default)]
+    pub upstream_name: Option<String>,
     /// Mode, where it is not the agent's own.
     #[serde(default)]
     pub mode: Option<Mode>,
@@ -216,6 +235,20 @@ pub struct ProxyConfig {
     pub threads: usize,
     /// Where discovered servers get a proxy: on this address, at the server's port plus 1000. Empty: none.
     pub discovered_listen: String,
+    /// TLS towards clients.
+    pub tls: TlsConfig,
+    /// TLS towards servers.
+    pub upstream_tls: UpstreamTlsMode,
+    /// Load balancers that put a PROXY protocol version 2 header in front of each connection. From nobody else is it taken.
+    pub proxy_protocol_from: Vec<Network>,
+    /// Clients of one address that may be logging in at the same time; 0: any number.
+    pub max_logins_per_address: usize,
+    /// Seconds after which a session that is idle outside of a transaction is ended; 0: never.
+    pub idle_timeout_seconds: u64,
+    /// Seconds that sessions in the middle of something may go on when the agent stops.
+    pub drain_seconds: u64,
+    /// Add the workload's name to `application_name`, for the server's log and `pg_stat_activity`.
+    pub name_workload: bool,
 }
 
 impl Default for ProxyConfig {
@@ -228,6 +261,13 @@ impl Default for ProxyConfig {
             max_prepared_statements: 10_000,
             threads: 0,
             discovered_listen: "127.0.0.1".to_owned(),
+            tls: TlsConfig::default(),
+            upstream_tls: UpstreamTlsMode::default(),
+            proxy_protocol_from: Vec::new(),
+            max_logins_per_address: 1_000,
+            idle_timeout_seconds: 0,
+            drain_seconds: 5,
+            name_workload: false,
         }
     }
 }

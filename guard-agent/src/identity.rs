@@ -119,6 +119,13 @@ impl Identifier {
         })
     }
 
+    /// Someone whose address a load balancer has told.
+    pub fn relayed(address: IpAddr, balancer: IpAddr) -> Arc<Workload> {
+        let mut workload = Self::remote(address);
+        Arc::make_mut(&mut workload).reported_by = balancer.to_canonical().to_string();
+        workload
+    }
+
     fn describe(&mut self, process: &Process, task: &TaskInfo, evidence: Evidence) -> Workload {
         let image = &process.image;
         let cgroup = self.cgroups.path(task.cgroup_id, task.pid);
@@ -149,6 +156,8 @@ impl Identifier {
             remote_address: String::new(),
             comm: if task.comm[0] == 0 { image.comm.clone() } else { image::comm(&task.comm) },
             cgroup,
+            certificate: None,
+            reported_by: String::new(),
         }
     }
 }

@@ -15,5 +15,6 @@ pub mod sensor;
 pub mod servers;
 pub mod session;
 pub mod sql;
+pub mod tls;
 pub mod uplink;
 pub mod wire;

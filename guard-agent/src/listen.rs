@@ -4,9 +4,11 @@
 //! these threads are large: reading a deeply nested statement takes stack, and must not end the process.
 
 mod counters;
+mod logins;
 mod sockets;
 mod threads;
 
 pub use counters::{Counters, Counts};
+pub use logins::{Login, Logins};
 pub use sockets::{ListenError, Listener};
 pub use threads::SessionThreads;

@@ -9,6 +9,7 @@ mod error;
 mod flow;
 mod frontend;
 mod login;
+mod naming;
 mod pending;
 mod pipe;
 mod prepared;
@@ -19,6 +20,7 @@ mod short;
 mod startup;
 mod stream;
 mod upstream;
+mod way;
 mod worker;
 
 #[cfg(test)]
@@ -32,20 +34,38 @@ use std::{
     time::Duration,
 };
 
-use guard_common::audit::v1::{Decision, Workload, connection_opened::Transport, decision::Verdict};
-use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
+use guard_common::audit::v1::{
+    Decision, Workload, connection_opened::Transport, decision::Verdict, workload::Evidence,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
-pub use self::{error::SessionError, stream::Stream, worker::Worker};
-use self::{relay::Relay, upstream::Upstream};
+pub use self::{error::SessionError, stream::Stream, way::Ways, worker::Worker};
+use self::{
+    pipe::Pipe,
+    relay::Relay,
+    startup::{Opening as StartupOpening, Secured},
+    upstream::{Dial, Transport as UpstreamTransport},
+    way::{Asked, Binding},
+};
 use crate::{
     audit::AuditLog,
     config::ProxyConfig,
     connections::{Connections, Ending, Opening, ProxiedConnection},
     decide::{ConnectRequest, Decider},
-    listen::Counters,
+    identity::Identifier,
+    listen::{Counters, Login, Logins},
     sensor::SensorHandle,
     servers::Server,
-    wire::postgres::{ErrorResponse, StartupPacket},
+    tls::ClientTls,
+    config::TlsMode,
+    wire::{
+        postgres::{ErrorResponse, Severity, StartupPacket},
+        proxy_protocol::Route,
+    },
 };
 
 /// How long a client may take to read why it was refused.
@@ -80,8 +100,12 @@ impl ServerSlot {
 pub struct Proxy {
     /// The server behind the proxy.
     pub server: ServerSlot,
-    /// Reach it by its unix socket whatever way the client came: only where the configuration says so.
-    pub prefer_unix: bool,
+    /// What clients are offered of TLS.
+    pub tls: Arc<ClientTls>,
+    /// The ways to the server.
+    pub ways: Ways,
+    /// Clients that are logging in, over all servers.
+    pub logins: Logins,
     /// Limits.
     pub limits: ProxyConfig,
     /// Decides.
@@ -144,8 +168,10 @@ impl Peer {
 
 /// Serves one client to its end and records it.
 pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
+    let deadline = Instant::now() + Duration::from_secs(proxy.limits.login_timeout_seconds.max(1));
     let Client { mut stream, peer, surplus } = client;
-    let workload = attest(&proxy, &peer).await;
+    let (arrival, arrived) = arrive(&proxy, &mut stream, peer, deadline).await;
+    let Arrival { peer, workload, secured, login } = arrival;
     let server = proxy.server.get();
     let decision = proxy.decider.connect(&ConnectRequest {
         workload: &workload,
@@ -157,14 +183,16 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
     let admission = admit(&decision);
     let mut ending =
         Ending { reason: String::new(), bytes_from_client: 0, bytes_to_client: 0, statements: 0 };
-    let outcome = run(
-        &proxy,
-        &worker,
-        &mut stream,
-        Attested { server: &server, peer, surplus, workload, connection: &connection },
-        admission,
-    );
-    ending.reason = match Box::pin(outcome).await {
+    let attested = Attested { server: &server, peer, surplus, workload, connection: &connection };
+    let outcome = async {
+        let Some(opening) = arrived? else {
+            return Ok(Served::without_session("closed without a startup packet"));
+        };
+        admission?;
+        let entry = Entry { opening, secured, login, deadline };
+        Box::pin(run(&proxy, &worker, &mut stream, attested, entry)).await
+    };
+    ending.reason = match outcome.await {
         Ok(served) => {
             (ending.bytes_from_client, ending.bytes_to_client) =
                 (served.bytes_from_client, served.bytes_to_client);
@@ -180,6 +208,89 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
         }
     };
     connection.close(ending);
+}
+
+/// Who has come, as far as is known before its startup packet is acted on.
+struct Arrival {
+    peer: Peer,
+    workload: Arc<Workload>,
+    secured: Option<Secured>,
+    /// Counts it among those of its address until it has logged in.
+    login: Option<Login>,
+}
+
+/// What a client has come with.
+struct Entry {
+    opening: StartupOpening,
+    secured: Option<Secured>,
+    login: Option<Login>,
+    /// By then it has logged in.
+    deadline: Instant,
+}
+
+type Arrived = Result<Option<StartupOpening>, SessionError>;
+
+/// Finds out who has come: by the load balancer's word, by the kernel's, and by the certificate that it holds; and reads
+/// its startup packet.
+async fn arrive(proxy: &Proxy, stream: &mut Stream, peer: Peer, deadline: Instant) -> (Arrival, Arrived) {
+    let (peer, balancer, routed) = routed(proxy, stream, peer, deadline).await;
+    let mut workload = match (&peer, balancer) {
+        (Peer::Tcp { client, .. }, Some(balancer)) => Identifier::relayed(client.ip(), balancer.ip()),
+        _ => attest(proxy, &peer).await,
+    };
+    let (mut secured, mut login) = (None, None);
+    let arrived = async {
+        if !routed? {
+            return Ok(None);
+        }
+        login = enter(proxy, &peer)?;
+        let offer = proxy.tls.offer().ok().filter(|_| matches!(peer, Peer::Tcp { .. }));
+        let negotiated = startup::negotiate(stream, offer.as_deref(), &mut secured);
+        timeout_at(deadline, negotiated).await.map_err(|_| SessionError::LoginTimeout)?
+    };
+    let arrived = arrived.await;
+    if let Some(certificate) = secured.as_mut().and_then(|secured| secured.client.take()) {
+        let known = Arc::make_mut(&mut workload);
+        if !known.remote_address.is_empty() {
+            // Whoever holds the key is who the certificate names, wherever it comes from.
+            known.set_evidence(Evidence::Attested);
+        }
+        known.certificate = Some(certificate);
+    }
+    (Arrival { peer, workload, secured, login }, arrived)
+}
+
+/// Takes a load balancer's word for where a client comes from. False: the load balancer left without a word.
+async fn routed(
+    proxy: &Proxy,
+    stream: &mut Stream,
+    peer: Peer,
+    deadline: Instant,
+) -> (Peer, Option<SocketAddr>, Result<bool, SessionError>) {
+    let Peer::Tcp { client: balancer, local } = peer else {
+        return (peer, None, Ok(true));
+    };
+    let trusted = &proxy.limits.proxy_protocol_from;
+    if !trusted.iter().any(|network| network.contains(balancer.ip())) {
+        return (peer, None, Ok(true));
+    }
+    let route = timeout_at(deadline, startup::route(stream)).await;
+    match route.unwrap_or(Err(SessionError::LoginTimeout)) {
+        Ok(Some(Route::Relayed { client, destination })) => {
+            (Peer::Tcp { client, local: destination }, Some(balancer), Ok(true))
+        }
+        Ok(Some(Route::Own)) => (Peer::Tcp { client: balancer, local }, None, Ok(true)),
+        Ok(None) => (peer, None, Ok(false)),
+        Err(error) => (peer, None, Err(error)),
+    }
+}
+
+/// Counts a client among those that are logging in.
+fn enter(proxy: &Proxy, peer: &Peer) -> Result<Option<Login>, SessionError> {
+    let Peer::Tcp { client, .. } = peer else { return Ok(None) };
+    let limit = proxy.limits.max_logins_per_address;
+    let login = proxy.logins.enter(client.ip(), limit);
+    login.map(Some).ok_or(SessionError::TooManyLogins(limit))
 }
 
 /// Who is served, and under which connection.
@@ -235,7 +346,7 @@ fn admit(decision: &Decision) -> Result<(), SessionError> {
         Verdict::Allowed | Verdict::WouldRefuse => Ok(()),
         Verdict::Refused | Verdict::Unspecified => {
             let response = refusal::by_policy(decision);
-            let response = ErrorResponse { severity: crate::wire::postgres::Severity::Fatal, ..response };
+            let response = ErrorResponse { severity: Severity::Fatal, ..response };
             Err(SessionError::Refused(decision.policy.clone(), response))
         }
     }
@@ -246,35 +357,49 @@ async fn run(
     worker: &Worker,
     stream: &mut Stream,
     attested: Attested<'_>,
-    admission: Result<(), SessionError>,
+    entry: Entry,
 ) -> Result<Served, SessionError> {
-    let login_limit = Duration::from_secs(proxy.limits.login_timeout_seconds.max(1));
-    let opening =
-        timeout(login_limit, startup::negotiate(stream)).await.map_err(|_| SessionError::LoginTimeout)??;
-    let Some(opening) = opening else {
-        return Ok(Served::without_session("closed without a startup packet"));
-    };
-    admission?;
+    let Entry { opening, secured, login: logging_in, deadline } = entry;
     // A request to cancel is let in all the same: it may be what makes room.
     if attested.surplus && !matches!(opening.packet, StartupPacket::Cancel(_)) {
         return Err(SessionError::TooMany(proxy.limits.max_connections));
     }
-    let connect_limit = Duration::from_secs(proxy.limits.connect_timeout_seconds.max(1));
-    let upstream =
-        Upstream::connect(attested.server, &attested.peer, proxy.prefer_unix, connect_limit).await?;
-    attested.connection.upstream(upstream.socket);
+    let limit = Duration::from_secs(proxy.limits.connect_timeout_seconds.max(1));
+    let dial = Dial { server: attested.server, connection: attested.connection, limit };
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,
         StartupPacket::Cancel(_) => {
-            // The server knows the session by the key that it gave out itself.
-            upstream::send_cancel(upstream, &opening.bytes, connect_limit).await;
+            // The server knows the session by the key that it gave out itself, whatever way the session took.
+            let upstream = proxy.ways.to_cancel(dial).await?;
+            upstream::send_cancel(upstream, &opening.bytes, limit).await;
             return Ok(Served::without_session("cancel request"));
         }
         StartupPacket::Ssl | StartupPacket::Gss => return Ok(Served::without_session("no startup packet")),
     };
+    let in_clear = secured.is_none() && matches!(attested.peer, Peer::Tcp { .. });
+    if in_clear && proxy.tls.mode() == TlsMode::Require {
+        return Err(SessionError::InClear);
+    }
+    let mut packet = opening.bytes;
+    if proxy.limits.name_workload {
+        naming::add_workload(&mut packet, &startup, &attested.workload.label());
+    }
+    let via = login::Via {
+        transport: UpstreamTransport::Tcp,
+        binding: Binding::NoTls,
+        client_tls: secured.as_ref().map_or("", |secured| secured.version),
+    };
+    let mut login = login::Login { proxy, worker, attested: &attested, startup, via };
+    login.admit()?;
+    let asked =
+        Asked { peer: &attested.peer, secured: secured.as_ref(), startup: &login.startup, packet: &packet };
+    let way = timeout_at(deadline, proxy.ways.open(dial, asked)).await;
+    let way = way.map_err(|_| SessionError::LoginTimeout)??;
+    (login.via.transport, login.via.binding) = (way.upstream.transport, way.binding);
     let client = std::mem::replace(stream, Stream::closed()?);
-    let login = login::Login { proxy, worker, attested: &attested, startup };
-    let result = timeout(login_limit, login.relay(client, upstream.stream, &opening.bytes)).await;
+    let pipe = Pipe::new(client, way.upstream.stream, way.upstream.said);
+    let result = timeout_at(deadline, login.relay(pipe)).await;
+    drop(logging_in);
     match result.map_err(|_| SessionError::LoginTimeout)?? {
         login::End::Ready(relay) => Box::pin(Relay::run(*relay)).await,
         login::End::Over(served) => Ok(served),

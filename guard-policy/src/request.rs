@@ -8,7 +8,7 @@ use std::{
 };
 
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Value};
-use guard_common::audit::v1::{Workload, workload::Evidence};
+use guard_common::audit::v1::{ClientCertificate, Workload, workload::Evidence};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -150,7 +150,22 @@ fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
         let value = value.filter(|value| !value.is_empty())?;
         Some((key.to_owned(), text(&value)))
     }));
+    all.extend(workload.certificate.as_ref().and_then(certificate).map(|value| ("certificate".to_owned(), value)));
     all
+}
+
+/// `None` cannot happen: the names are literals, each once.
+fn certificate(certificate: &ClientCertificate) -> Option<Value> {
+    let names = [&certificate.dns_names, &certificate.uris, &certificate.emails];
+    let names = names.into_iter().flatten().map(|name| text(name)).collect::<Vec<_>>();
+    let fields = [
+        ("subject", text(&certificate.subject)),
+        ("common_name", text(&certificate.common_name)),
+        ("spiffe_id", text(&certificate.spiffe_id)),
+        ("names", Value::new_set(names)),
+        ("issuer", text(&certificate.issuer)),
+    ];
+    Value::new_record(fields.map(|(key, value)| (key.to_owned(), value))).ok()
 }
 
 /// The database that is asked for. Built once per session.

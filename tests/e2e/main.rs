@@ -13,5 +13,6 @@ mod policy_reload;
 mod policy_replay;
 mod records;
 mod refused_statements;
+mod tls;
 mod without_bpf;
 mod workloads;

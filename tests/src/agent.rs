@@ -33,6 +33,8 @@ pub struct AgentConfig {
     pub listen: Option<SocketAddr>,
     /// The server's address, where it is another one than that of the PostgreSQL at hand; it is reached by TCP.
     pub upstream: Option<SocketAddr>,
+    /// Name the server's unix socket, so that the agent reaches it by that alone.
+    pub unix_socket: bool,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -51,6 +53,7 @@ impl Default for AgentConfig {
             control: None,
             listen: None,
             upstream: None,
+            unix_socket: true,
             extra: String::new(),
             program: None,
             capabilities: None,
@@ -78,7 +81,7 @@ impl AgentConfig {
             "\n[[servers]]\nname = \"{SERVER}\"\naddress = \"{}\"\nlisten = \"{listen}\"",
             self.upstream.unwrap_or_else(|| postgres.address()),
         );
-        if self.upstream.is_none() {
+        if self.unix_socket && self.upstream.is_none() {
             let _ = writeln!(toml, "unix_socket = {}", toml_string(&postgres.socket()));
         }
         toml.push_str(&self.extra);
@@ -168,6 +171,11 @@ impl Agent {
     /// Whether it still runs.
     pub fn alive(&mut self) -> bool {
         self.server.alive()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.server.signal(signal)
     }
 
     /// What it has logged.

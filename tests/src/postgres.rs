@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::{
-    Account, Folder, Psql, Server, ports,
+    Account, Authority, Folder, Psql, Server, ports,
     run::{self, CLIENT_LIMIT},
 };
 
@@ -55,6 +55,15 @@ pub struct Postgres {
 impl Postgres {
     /// Starts one with the server programs that are installed.
     pub fn start() -> Result<Self> {
+        Self::begin(None)
+    }
+
+    /// Starts one that speaks TLS with a certificate of `authority` and takes clients' certificates of the same.
+    pub fn with_tls(authority: &Authority) -> Result<Self> {
+        Self::begin(Some(authority))
+    }
+
+    fn begin(authority: Option<&Authority>) -> Result<Self> {
         let bin = programs()?;
         let account = Account::unprivileged()?;
         let folder = Folder::new("pg")?;
@@ -62,6 +71,9 @@ impl Postgres {
         let home = folder.subfolder("server", &account)?;
         initdb(&bin, &home, &account)?;
         fs::write(home.join("data/pg_hba.conf"), HBA)?;
+        if let Some(authority) = authority {
+            secure(&home.join("data"), authority, &account)?;
+        }
         let address = ports::free()?;
         let server = launch(&bin, &home, &account, address)?;
         let mut postgres = Self { server, address, account, folder };
@@ -95,6 +107,16 @@ impl Postgres {
         self.server.stop()?;
         self.server = launch(&programs()?, &self.folder.join("server"), &self.account, self.address)?;
         self.wait()
+    }
+
+    /// The folder of its data and settings.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("server/data")
+    }
+
+    /// Lets it read its settings, rules and certificates again.
+    pub fn reload(&self) -> Result<()> {
+        self.server.signal(Signal::SIGHUP)
     }
 
     /// Where it listens on TCP.
@@ -131,6 +153,16 @@ impl Postgres {
     pub fn psql_unix(&self, user: &str, database: &str) -> Psql {
         Psql::unix(&self.socket_folder(), self.address.port(), user, database)
     }
+}
+
+/// Switches TLS on, by the settings file: that is where administrators do it.
+fn secure(data: &Path, authority: &Authority, account: &Account) -> Result<()> {
+    authority.server("server")?.install(&data.join("server.crt"), &data.join("server.key"), account)?;
+    let settings = data.join("postgresql.conf");
+    let ca = authority.certificate().display().to_string();
+    let text = fs::read_to_string(&settings)? + &format!("\nssl = on\nssl_ca_file = '{ca}'\n");
+    fs::write(&settings, text)?;
+    Ok(())
 }
 
 fn initdb(bin: &Path, home: &Path, account: &Account) -> Result<()> {

@@ -6,8 +6,9 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::{
-    Server,
+    Authority, Server,
     run::{self, CLIENT_LIMIT, Finished},
+    tls::Signed,
 };
 
 /// How to reach a server with psql.
@@ -18,6 +19,7 @@ pub struct Psql {
     user: String,
     database: String,
     password: Option<String>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Psql {
@@ -32,13 +34,31 @@ impl Psql {
     }
 
     fn new(host: String, port: u16, user: &str, database: &str) -> Self {
-        Self { host, port, user: user.to_owned(), database: database.to_owned(), password: None }
+        Self { host, port, user: user.to_owned(), database: database.to_owned(), password: None, variables: Vec::new() }
     }
 
     /// The same with a password.
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
+    }
+
+    /// The same with a variable of libpq, such as `PGSSLMODE`.
+    pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// The same with TLS by `sslmode`, trusting `authority`.
+    pub fn tls(self, sslmode: &str, authority: &Authority) -> Self {
+        let root = authority.certificate().display().to_string();
+        self.variable("PGSSLMODE", sslmode).variable("PGSSLROOTCERT", root)
+    }
+
+    /// The same, presenting a certificate.
+    pub fn certificate(self, own: &Signed) -> Self {
+        self.variable("PGSSLCERT", own.certificate.display().to_string())
+            .variable("PGSSLKEY", own.key.display().to_string())
     }
 
     /// Its arguments, without a statement.
@@ -78,6 +98,7 @@ impl Psql {
             Some(password) => command.env("PGPASSWORD", password),
             None => command.env_remove("PGPASSWORD"),
         };
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 
     /// Runs one string with `-c`, unaligned and without headers.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Agent, AgentConfig, Control, Postgres, Psql, postgres, records, run};
+use crate::{Agent, AgentConfig, Authority, Control, Postgres, Psql, postgres, records, run};
 
 /// The database of the shop.
 pub const DATABASE: &str = "shop";
@@ -43,12 +43,22 @@ impl Site {
 
     /// Starts one with this agent; the control plane is put into its configuration.
     pub fn with(config: AgentConfig) -> Result<Self> {
-        let postgres = Postgres::start()?;
+        Self::before(Postgres::start()?, config)
+    }
+
+    /// Starts one before this server.
+    pub fn before(postgres: Postgres, config: AgentConfig) -> Result<Self> {
         prepare(&postgres)?;
         let control = Control::start()?;
         let config = AgentConfig { control: Some(control.endpoint()), ..config };
         let agent = Agent::start(&config, &postgres)?;
         Ok(Self { agent, control, postgres })
+    }
+
+    /// Starts one whose server speaks TLS with a certificate of `authority`. The agent has to find that out by itself.
+    pub fn secure(authority: &Authority, config: AgentConfig) -> Result<Self> {
+        let config = AgentConfig { unix_socket: false, ..config };
+        Self::before(Postgres::with_tls(authority)?, config)
     }
 
     /// psql through the proxy.

@@ -6,15 +6,22 @@ use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::tls;
 
 /// How long a server may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Longer messages than any test asks for.
 const LONGEST: usize = 1 << 24;
+
+/// An SSLRequest.
+pub const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// A startup packet for protocol 3.0.
 pub fn startup(user: &str, database: &str) -> Vec<u8> {
@@ -94,8 +101,14 @@ pub fn first_error(answers: &[Message]) -> Option<String> {
 /// A connection whose bytes the test decides.
 #[derive(Debug)]
 pub struct RawClient {
-    stream: TcpStream,
+    socket: TcpStream,
+    stream: Box<dyn Duplex>,
 }
+
+/// What a client reads from and writes to.
+trait Duplex: Read + Write + std::fmt::Debug + Send {}
+
+impl<T: Read + Write + std::fmt::Debug + Send> Duplex for T {}
 
 impl RawClient {
     /// Connects and says nothing.
@@ -104,18 +117,39 @@ impl RawClient {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream })
+        Ok(Self { socket: stream.try_clone()?, stream: Box::new(stream) })
+    }
+
+    /// Puts the connection under TLS: after a request for it, or at once where `direct`.
+    pub fn secure(mut self, config: Arc<ClientConfig>, direct: bool) -> Result<Self> {
+        if !direct {
+            self.send(&TLS_REQUEST)?;
+            let mut answer = [0];
+            self.stream.read_exact(&mut answer).context("waiting for the answer to the request for TLS")?;
+            ensure!(answer == *b"S", "TLS is not offered: {answer:?}");
+        }
+        let mut session = ClientConnection::new(config, tls::server_name())?;
+        let mut socket = self.socket.try_clone()?;
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).context("TLS handshake")?;
+        }
+        self.stream = Box::new(StreamOwned::new(session, socket));
+        Ok(self)
+    }
+
+    /// Logs in by trust.
+    pub fn start(mut self, user: &str, database: &str) -> Result<Self> {
+        self.send(&startup(user, database))?;
+        let answers = self.until_ready()?;
+        match first_error(&answers) {
+            None => Ok(self),
+            Some(sqlstate) => bail!("the login of {user} failed with {sqlstate}"),
+        }
     }
 
     /// Connects and logs in by trust.
     pub fn log_in(address: SocketAddr, user: &str, database: &str) -> Result<Self> {
-        let mut client = Self::connect(address)?;
-        client.send(&startup(user, database))?;
-        let answers = client.until_ready()?;
-        match first_error(&answers) {
-            None => Ok(client),
-            Some(sqlstate) => bail!("the login of {user} failed with {sqlstate}"),
-        }
+        Self::connect(address)?.start(user, database)
     }
 
     /// Sends bytes as they are.
@@ -168,7 +202,7 @@ impl RawClient {
     pub fn drain_query(&mut self, sql: &str, limit: Duration) -> Result<u64> {
         const CHUNK: usize = 256 * 1024;
         const READY: [u8; 6] = *b"Z\0\0\0\x05I";
-        self.stream.set_read_timeout(Some(limit))?;
+        self.socket.set_read_timeout(Some(limit))?;
         self.send(&query(sql))?;
         let mut chunk = vec![0; CHUNK];
         let mut total = 0;
@@ -187,7 +221,7 @@ impl RawClient {
 
     /// Whether the server hangs up, whatever it says before that; false where it just waits.
     pub fn is_closed_by_server(&mut self, within: Duration) -> bool {
-        let _ = self.stream.set_read_timeout(Some(within));
+        let _ = self.socket.set_read_timeout(Some(within));
         let mut sink = [0; 4096];
         loop {
             match self.stream.read(&mut sink) {

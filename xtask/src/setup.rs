@@ -2,17 +2,20 @@
 
 mod apt;
 mod catalogue;
+mod sources;
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{self, IsTerminal, Write},
-    process::ExitCode,
+    path::Path,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, Result, bail};
-use catalogue::{Source, TOOLS, Tool};
+use catalogue::{NODE_LOCK, Source, TOOLS, Tool};
 
-pub use catalogue::kubernetes_validate;
+pub use catalogue::{drivers, kubernetes_validate, postgres_sources};
 
 use crate::{shell, style};
 
@@ -43,6 +46,10 @@ pub enum Group {
     Demo,
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask test drivers`
+    Drivers,
+    /// `cargo xtask test regress`
+    Regress,
     /// `cargo xtask bench`
     Bench,
     /// `cargo xtask lint`
@@ -51,7 +58,16 @@ pub enum Group {
     Fuzz,
 }
 
-const ALL: &[Group] = &[Group::Build, Group::Demo, Group::Test, Group::Bench, Group::Lint, Group::Fuzz];
+const ALL: &[Group] = &[
+    Group::Build,
+    Group::Demo,
+    Group::Test,
+    Group::Drivers,
+    Group::Regress,
+    Group::Bench,
+    Group::Lint,
+    Group::Fuzz,
+];
 
 /// Runs the task.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
@@ -115,6 +131,8 @@ fn install(missing: &[&Tool], yes: bool) -> Result<()> {
                 shell::quietly(command, &format!("adding {component}"))?;
             }
             Source::Python { package, version, .. } => python_install(package, version)?,
+            Source::Node { folder, .. } => node_install(folder)?,
+            Source::Unpacked { folders, .. } => sources::fetch(folders, &postgres_sources())?,
         }
         if !(tool.is_there)() {
             bail!("{} was installed by {} but is still not found", tool.name, tool.source.shown());
@@ -149,6 +167,25 @@ fn python_install(package: &str, version: &str) -> Result<()> {
         shell::quietly(venv, "making a Python environment").context("python3-venv is needed")?;
     }
     let wanted = format!("{package}=={version}");
-    let pip = shell::command(home.join("bin/pip"), &["install", "--quiet", "--no-input", &wanted]);
+    // Not `pip` itself: its first line names the folder in which the environment was made, wherever that is now.
+    let pip = &["-m", "pip", "install", "--quiet", "--no-input", &wanted];
+    let pip = shell::command(home.join("bin/python"), pip);
     shell::quietly(pip, &format!("installing {wanted}"))
+}
+
+/// Exactly what the lock file in `folder` names, into a folder of this checkout.
+fn node_install(folder: &str) -> Result<()> {
+    let (from, home) = (shell::root().join(folder), catalogue::node());
+    fs::create_dir_all(&home)?;
+    for name in ["package.json", NODE_LOCK] {
+        fs::copy(from.join(name), home.join(name))?;
+    }
+    let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+    shell::quietly(command_in(&home, "npm", &words), &format!("installing what {folder} names"))
+}
+
+fn command_in(folder: &Path, program: &str, words: &[&str]) -> Command {
+    let mut command = shell::command(program, words);
+    command.current_dir(folder);
+    command
 }

@@ -1,5 +1,7 @@
 //! The one test command: every stage, one line each, one sum at the end.
 
+mod drivers;
+mod regress;
 mod stages;
 mod summary;
 
@@ -15,7 +17,8 @@ use crate::{
     style,
 };
 
-/// Run the tests: unit tests, policies, kernel, end to end, deployment files, the demo, a minute of fuzzing.
+/// Run the tests: unit tests, policies, kernel, end to end, other people's drivers, PostgreSQL's own
+/// suites, deployment files, the demo, a minute of fuzzing.
 ///
 /// What is missing is installed first (see `setup`). The last line says `N passed, N failed, N skipped` over
 /// everything. A test that needs what this machine cannot do says so and counts as skipped; with CI=true in the
@@ -25,14 +28,16 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, deploy, demo, fuzz), or parts of test names
+    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, deploy, demo, fuzz), or parts of test names
     filter: Vec<String>,
 }
 
 /// Runs the task.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let (stages, names) = Stage::selected(&arguments.filter);
-    setup::ensure(&[Group::Build, Group::Demo, Group::Test])?;
+    let own = stages.iter().flat_map(|stage| stage.groups());
+    let groups: Vec<Group> = [Group::Build, Group::Demo, Group::Test].iter().chain(own).copied().collect();
+    setup::ensure(&groups)?;
     let started = Instant::now();
     println!("{}", style::strong("build"));
     build::workspace(false)?;

@@ -12,11 +12,12 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Agent, AgentError};
 use crate::{
-    config::{Config, ServerConfig},
-    listen::{Counters, ListenError, Listener, SessionThreads},
+    config::{Config, ServerConfig, UpstreamTlsMode},
+    listen::{Counters, ListenError, Listener, Logins, SessionThreads},
     sensor::Watch,
     servers::{self, Server},
-    session::{Proxy, ServerSlot},
+    session::{Proxy, ServerSlot, Ways},
+    tls::{ClientTls, Connector, ConnectorError},
 };
 
 /// Discovered servers get a proxy this far above their own port.
@@ -27,6 +28,10 @@ const PORT_OFFSET: u16 = 1_000;
 pub(super) struct Member {
     pub(super) slot: ServerSlot,
     pub(super) counters: Arc<Counters>,
+    /// What its clients are offered of TLS.
+    pub(super) tls: Arc<ClientTls>,
+    /// Why nothing, or why not what the newest files say.
+    pub(super) tls_error: String,
     /// Where the proxy listens.
     pub(super) proxy: Vec<String>,
     pub(super) proxy_ports: BTreeSet<u16>,
@@ -41,6 +46,7 @@ pub(crate) struct Fleet {
     pub(super) members: BTreeMap<String, Member>,
     threads: SessionThreads,
     places: Arc<Semaphore>,
+    logins: Logins,
     max_connections: u32,
     stopping: watch::Receiver<bool>,
 }
@@ -53,7 +59,14 @@ impl Fleet {
     ) -> Self {
         let max_connections = u32::try_from(max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let places = Arc::new(Semaphore::new(max_connections as usize));
-        Self { members: BTreeMap::new(), threads, places, max_connections, stopping }
+        Self {
+            members: BTreeMap::new(),
+            threads,
+            places,
+            logins: Logins::default(),
+            max_connections,
+            stopping,
+        }
     }
 
     /// One line per server.
@@ -69,7 +82,12 @@ impl Fleet {
                 (true, false) => format!("no proxy: {}", member.proxy_error),
                 (true, true) => "no proxy configured".to_owned(),
             };
-            format!("{name} ({}) at {}; {proxy}", server.environment, addresses.join(", "))
+            let tls = match member.tls.offer() {
+                _ if member.proxy.is_empty() => String::new(),
+                Ok(offer) => format!("; TLS with `{}`", offer.file()),
+                Err(error) => format!("; no TLS: {error}"),
+            };
+            format!("{name} ({}) at {}; {proxy}{tls}", server.environment, addresses.join(", "))
         };
         self.members.iter().map(line).collect()
     }
@@ -99,12 +117,19 @@ pub(super) async fn keep_up(agent: Arc<Agent>) {
 /// Finds the servers, tells the kernel side and the connection table, and opens proxies for the new ones.
 pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let config = &agent.config;
-    let discovery = config.discovery.clone();
+    // Switched off, it still looks for the process of what is listed.
+    let looks = config.discovery.enabled || !config.servers.is_empty();
     // It reads /proc: not on the thread that serves the command line.
-    let discovered =
-        tokio::task::spawn_blocking(move || servers::discover(&discovery)).await.unwrap_or_default();
+    let discovered = match looks {
+        true => tokio::task::spawn_blocking(servers::discover).await.unwrap_or_default(),
+        false => Vec::new(),
+    };
     let configured = servers::configured(&config.servers, &config.environment);
-    let found = servers::merge(configured, discovered, &config.environment);
+    let mut found = servers::merge(configured, discovered, &config.environment);
+    if !config.discovery.enabled {
+        // Only what is listed counts: finding it told its process and its sockets.
+        found.truncate(config.servers.len());
+    }
     let mut fleet = agent.fleet.lock().await;
     let before = fleet.members.len();
     for server in found {
@@ -113,6 +138,7 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
             None => add(agent, &mut fleet, server).await?,
         }
     }
+    refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
     let watch = watched(&fleet, &servers);
     agent.connections.set_servers(servers);
@@ -122,6 +148,28 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }
     Ok(())
+}
+
+/// Looks whether certificates have changed. Sessions go on with what they began with.
+async fn refresh_tls(fleet: &mut Fleet) {
+    for (name, member) in &mut fleet.members {
+        let (tls, pid) = (Arc::clone(&member.tls), member.slot.get().pid);
+        let Ok(refreshed) = tokio::task::spawn_blocking(move || tls.refresh(pid)).await else { continue };
+        let error = match refreshed {
+            Ok(true) if !member.proxy.is_empty() => {
+                let file = member.tls.offer().map(|offer| offer.file().to_owned()).unwrap_or_default();
+                tracing::info!(server = %name, "TLS towards clients with the certificate `{file}`");
+                String::new()
+            }
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        if error != member.tls_error && !error.is_empty() && !member.proxy.is_empty() {
+            let without = if member.tls.offer().is_ok() { "the certificate before stays" } else { "no TLS" };
+            tracing::warn!(server = %name, "{without}: {error}");
+        }
+        member.tls_error = error;
+    }
 }
 
 fn watched(fleet: &Fleet, servers: &[Arc<Server>]) -> Watch {
@@ -136,11 +184,17 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     let configured = agent.config.servers.iter().find(|configured| configured.name == server.name);
     let wanted = wanted_listeners(&agent.config, configured, &server);
     let counters = Arc::<Counters>::default();
+    let tls = Arc::new(ClientTls::new(agent.config.tls(configured).clone()));
+    let (offering, pid) = (Arc::clone(&tls), server.pid);
+    // Before the first client comes. Why there is none is told with the next look.
+    let _ = tokio::task::spawn_blocking(move || offering.refresh(pid)).await;
     let slot = ServerSlot::new(server);
     let name = slot.get().name.clone();
     let mut member = Member {
         slot: slot.clone(),
         counters: Arc::clone(&counters),
+        tls: Arc::clone(&tls),
+        tls_error: String::new(),
         proxy: Vec::new(),
         proxy_ports: BTreeSet::new(),
         proxy_error: String::new(),
@@ -148,7 +202,9 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     };
     let proxy = Arc::new(Proxy {
         server: slot,
-        prefer_unix: configured.is_some_and(|configured| configured.unix_socket.is_some()),
+        tls,
+        ways: ways(&agent.config, configured)?,
+        logins: fleet.logins.clone(),
         limits: agent.config.proxy.clone(),
         decider: Arc::clone(&agent.decider),
         audit: agent.audit.clone(),
@@ -178,6 +234,18 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     }
     fleet.members.insert(name, member);
     Ok(())
+}
+
+fn ways(config: &Config, configured: Option<&ServerConfig>) -> Result<Ways, ConnectorError> {
+    let mode = config.upstream_tls(configured);
+    let ca = configured.and_then(|configured| configured.upstream_ca.as_deref());
+    let name = configured.and_then(|configured| configured.upstream_name.as_deref());
+    let connector = match mode {
+        UpstreamTlsMode::Off => None,
+        _ => Some(Connector::new(mode, ca, name)?),
+    };
+    let prefer_unix = configured.is_some_and(|configured| configured.unix_socket.is_some());
+    Ok(Ways::new(prefer_unix, mode, connector))
 }
 
 #[derive(Debug)]

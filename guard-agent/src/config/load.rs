@@ -8,7 +8,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, TlsMode, tls};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
@@ -175,11 +175,12 @@ fn check(config: &Config) -> Result<(), Problem> {
                     "this is the server's own address: choose another port for the proxy",
                 );
             }
-            if !listen.ip().is_loopback() && !server.allow_plaintext {
+            let in_clear = config.tls(Some(server)).mode != TlsMode::Require;
+            if !listen.ip().is_loopback() && in_clear && !server.allow_plaintext {
                 return wrong(
                     key("listen"),
-                    "clients of other hosts would talk to it in clear: listen on loopback, or set \
-                     `allow_plaintext = true` where the network is trusted",
+                    "clients of other hosts would talk to it in clear: set `tls.mode = \"require\"`, listen on \
+                     loopback, or set `allow_plaintext = true` where the network is trusted",
                 );
             }
             if listen.port() != 0 && !listens.insert(listen) {
@@ -193,6 +194,7 @@ fn check(config: &Config) -> Result<(), Problem> {
             );
         }
     }
+    check_tls(config)?;
     if config.journal.segment_mib == 0 || config.journal.max_mib < config.journal.segment_mib * 2 {
         return wrong(
             "journal.max_mib".to_owned(),
@@ -226,6 +228,26 @@ fn check(config: &Config) -> Result<(), Problem> {
     }
     if config.discovery.interval_seconds == 0 {
         return wrong("discovery.interval_seconds".to_owned(), "choose at least 1 second");
+    }
+    Ok(())
+}
+
+fn check_tls(config: &Config) -> Result<(), Problem> {
+    let problem = |key: String, problem: &str| (key, problem.to_owned());
+    tls::check(&config.proxy.tls)
+        .map_err(|(field, text)| problem(format!("proxy.tls.{field}"), text))?;
+    for server in &config.servers {
+        let key = |field: &str| format!("servers.{}.{field}", server.name);
+        tls::check(config.tls(Some(server)))
+            .map_err(|(field, text)| problem(key(&format!("tls.{field}")), text))?;
+        tls::check_upstream(server, config.upstream_tls(Some(server)))
+            .map_err(|(field, text)| problem(key(field), text))?;
+    }
+    if config.proxy.upstream_tls.verifies() && config.discovery.enabled {
+        return Err(problem(
+            "proxy.upstream_tls".to_owned(),
+            "discovered servers have no `upstream_ca`: set it per server, or switch `discovery.enabled` off",
+        ));
     }
     Ok(())
 }
@@ -302,6 +324,23 @@ mod tests {
         assert_eq!(config.servers[0].databases["reports"].mode, Some(Mode::Monitor));
         let error = load(&format!("{server}[servers.databases.reports]\nmod = \"monitor\"")).unwrap_err();
         assert!(error.contains("did you mean `mode`"), "{error}");
+    }
+
+    #[test]
+    fn tls_settings_that_cannot_work_are_refused() {
+        let server = "[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:5432\"\nlisten = \"0.0.0.0:6432\"\n";
+        let with = |extra: &str| load(&format!("{server}{extra}"));
+        assert!(with("[servers.tls]\nmode = \"require\"").is_ok(), "no client talks in clear");
+        assert!(with("[servers.tls]\nmode = \"allow\"").unwrap_err().contains("in clear"));
+        assert!(with("tls = { mode = \"require\", key = \"/k\" }").unwrap_err().contains("a.tls.certificate"));
+        assert!(with("tls = { mode = \"require\", min_version = \"1.1\" }").unwrap_err().contains("1.2"));
+        let required = "tls = { mode = \"require\" }\n";
+        let upstream = |extra: &str| with(&format!("{required}{extra}"));
+        assert!(upstream("upstream_tls = \"verify-full\"").unwrap_err().contains("upstream_ca"));
+        assert!(upstream("upstream_tls = \"verify-full\"\nupstream_ca = \"/ca\"").is_ok());
+        assert!(upstream("upstream_tls = \"require\"\nunix_socket = \"/s\"").unwrap_err().contains("no TLS"));
+        assert!(upstream("upstream_name = \"not a name\"").unwrap_err().contains("host name"));
+        assert!(load("[proxy]\nproxy_protocol_from = [\"10.0.0.0/33\"]").unwrap_err().contains("10.0.0.0/33"));
     }
 
     #[test]

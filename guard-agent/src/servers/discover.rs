@@ -8,19 +8,13 @@ use std::{
 use procfs::process::{Process, all_processes};
 
 use super::{Engine, Server};
-use crate::{
-    config::DiscoveryConfig,
-    sensor::{listeners, socket_inodes, unix_listeners},
-};
+use crate::sensor::{listeners, socket_inodes, unix_listeners};
 
 /// Servers that are found at most.
 const LIMIT: usize = 64;
 
 /// The servers that run now, sorted by pid. Their environment is empty until [`super::merge`] gives them one.
-pub fn discover(config: &DiscoveryConfig) -> Vec<Server> {
-    if !config.enabled {
-        return Vec::new();
-    }
+pub fn discover() -> Vec<Server> {
     postmasters().into_iter().filter_map(server).take(LIMIT).collect()
 }
 
@@ -85,7 +79,7 @@ fn postgres_port(path: &Path) -> Option<u16> {
 mod tests {
     use std::path::Path;
 
-    use super::{DiscoveryConfig, discover, postgres_port};
+    use super::postgres_port;
 
     #[test]
     fn the_port_is_in_the_name_of_the_socket() {
@@ -94,10 +88,5 @@ mod tests {
         for other in ["/run/.s.PGSQL.5432.lock", "/run/x", "/run/.s.PGSQL.70000", "/"] {
             assert_eq!(postgres_port(Path::new(other)), None, "{other}");
         }
-    }
-
-    #[test]
-    fn switched_off_it_finds_nothing() {
-        assert!(discover(&DiscoveryConfig { enabled: false, ..DiscoveryConfig::default() }).is_empty());
     }
 }

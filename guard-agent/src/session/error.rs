@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::wire::postgres::{ErrorResponse, WireError};
+use crate::wire::{
+    postgres::{ErrorResponse, WireError},
+    proxy_protocol::HeaderError,
+};
 
 /// Why a session ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,21 @@ pub enum SessionError {
     /// The client closed in the middle of a message.
     #[error("the client closed in the middle of a message")]
     ClientVanished,
+    /// What should say where the connection comes from does not.
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    /// TLS with the client did not come about.
+    #[error("TLS handshake with the client: {0}")]
+    Handshake(io::Error),
+    /// The client talks in clear and must not.
+    #[error("the client does not use TLS, which is required")]
+    InClear,
+    /// Too many clients of one address are logging in.
+    #[error("limit of {0} logins at a time from one address reached")]
+    TooManyLogins(usize),
+    /// It did nothing for too long.
+    #[error("idle for too long")]
+    Idle,
     /// It took too long to log in.
     #[error("login timeout")]
     LoginTimeout,
@@ -60,6 +78,19 @@ impl SessionError {
                 "guard: the server broke the protocol; the connection was closed",
             )
             .with_hint("the agent's log has the details"),
+            Self::Header(error) => ErrorResponse::fatal("08P01", format!("guard: {error}"))
+                .with_hint("see `proxy.proxy_protocol_from` in the agent's configuration"),
+            Self::InClear => ErrorResponse::fatal("28000", "guard: this server takes connections with TLS only")
+                .with_hint("connect with sslmode=require, or better with sslmode=verify-full"),
+            Self::TooManyLogins(limit) => ErrorResponse::fatal(
+                "53300",
+                format!("guard: too many clients of this address are logging in, the limit is {limit}"),
+            )
+            .with_hint("connect more slowly, or raise proxy.max_logins_per_address in the agent's configuration"),
+            Self::Idle => {
+                ErrorResponse::fatal("57P05", "guard: terminating connection due to idle-session timeout")
+                    .with_hint("connect again; the limit is proxy.idle_timeout_seconds in the agent's configuration")
+            }
             Self::LoginTimeout => ErrorResponse::fatal("08006", "guard: login timeout"),
             Self::Refused(_, response) => response.clone(),
             Self::TooMany(limit) => {
@@ -79,7 +110,7 @@ impl SessionError {
                 ErrorResponse::fatal("57P01", "guard: terminating connection: the agent is stopping")
                     .with_hint("connect again")
             }
-            Self::ClientVanished | Self::Io(_) => return None,
+            Self::ClientVanished | Self::Handshake(_) | Self::Io(_) => return None,
         })
     }
 }

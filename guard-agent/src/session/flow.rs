@@ -38,8 +38,9 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new() -> Self {
-        Self { inserted: BytesMut::new(), buffer: BytesMut::new(), cleared: 0, wanted: IDLE_BYTES }
+    /// A direction in which `buffer` has come already.
+    pub(super) fn new(buffer: BytesMut) -> Self {
+        Self { inserted: BytesMut::new(), buffer, cleared: 0, wanted: IDLE_BYTES }
     }
 
     /// What has come and is not settled yet.
@@ -158,9 +159,7 @@ mod tests {
     use super::*;
 
     fn flow(bytes: &[u8]) -> Flow {
-        let mut flow = Flow::new();
-        flow.buffer.extend_from_slice(bytes);
-        flow
+        Flow::new(BytesMut::from(bytes))
     }
 
     async fn sent(flow: &mut Flow) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! From the client to the server: every request is read as far as it must be, decided, recorded and forwarded.
 //!
-//! INVARIANT: a statement's bytes reach `to_server` by [`Relay::run_statement`] alone, which takes a [`Permit`].
+//! INVARIANT: a statement's bytes reach the server by [`Relay::run_statement`] alone, which takes a [`Permit`].
 
 use std::sync::Arc;
 

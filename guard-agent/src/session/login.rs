@@ -13,7 +13,8 @@ use super::{
     recorder::Recorder,
     refusal::{self, Refusals},
     relay::Relay,
-    stream::Stream,
+    upstream::Transport,
+    way::Binding,
 };
 use crate::{
     audit::SessionStamp,
@@ -21,7 +22,8 @@ use crate::{
     sql::Modes,
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
-        Startup, TransactionStatus, WireError, parameter_status, ready_for_query,
+        Startup, TransactionStatus, WireError, parameter_status, ready_for_query, sasl_mechanisms,
+        without_channel_binding,
     },
 };
 
@@ -37,6 +39,16 @@ pub(super) struct Login<'a> {
     pub(super) worker: &'a Worker,
     pub(super) attested: &'a Attested<'a>,
     pub(super) startup: Startup,
+    pub(super) via: Via,
+}
+
+/// The way that the session takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Via {
+    pub(super) transport: Transport,
+    pub(super) binding: Binding,
+    /// The client's version of TLS; empty for none.
+    pub(super) client_tls: &'static str,
 }
 
 /// How a login ended.
@@ -55,29 +67,34 @@ struct Told {
     failure: String,
     /// The server wanted something before it let the client in.
     asked: bool,
+    /// The client may bind its login to the server's certificate.
+    keeps_plus: bool,
     ready: Option<TransactionStatus>,
 }
 
 impl<'a> Login<'a> {
-    /// Relays between `client` and `server`, from the startup packet on.
-    pub(super) async fn relay(
-        self,
-        client: Stream,
-        server: Stream,
-        packet: &[u8],
-    ) -> Result<End<'a>, SessionError> {
-        let mut pipe = Pipe::new(client, server);
+    /// Whether policy lets the session begin; asked before the server hears of it. Replication is an action of its own.
+    pub(super) fn admit(&self) -> Result<(), SessionError> {
         let session = self.session();
         if self.startup.replication()
             && let Ruling::Refused(decision) =
                 self.worker.rule(&session, session.scope(), &self.worker.replication_command())
         {
             let response = ErrorResponse { severity: Severity::Fatal, ..refusal::by_policy(&decision) };
-            return self.refuse(pipe, decision.policy.clone(), response).await;
+            let failure = response.code.to_owned();
+            self.recorder(&session).started(SessionStarted { failure, ..self.started(&Told::default()) });
+            return Err(SessionError::Refused(decision.policy.clone(), response));
         }
-        pipe.requests.insert(packet);
-        let mut told = Told::default();
+        Ok(())
+    }
+
+    /// Relays between client and server, from the server's first answer on.
+    pub(super) async fn relay(self, mut pipe: Pipe) -> Result<End<'a>, SessionError> {
+        let session = self.session();
+        let mut told = Told { keeps_plus: self.via.binding == Binding::EndToEnd, ..Told::default() };
         let mut rounds = 0;
+        // What it said while the way to it was chosen.
+        while told.ready.is_none() && pass_request(&mut pipe, &mut told)? {}
         // Statements that the client sends without waiting for its login stay where they are until then.
         let mut ahead = false;
         while told.ready.is_none() {
@@ -152,13 +169,16 @@ impl<'a> Login<'a> {
             backend_pid: told.backend_pid,
             server_version: parameter(b"server_version"),
             failure: told.failure.clone(),
+            client_tls: self.via.client_tls.to_owned(),
+            upstream: self.via.transport.as_str().to_owned(),
+            channel_binding: self.via.binding.describe().to_owned(),
         }
     }
 
     fn begin(self, pipe: Pipe, session: Session, told: Told) -> Relay<'a> {
         let recorder = self.recorder(&session);
         recorder.started(self.started(&told));
-        if !told.asked && self.proxy.prefer_unix && matches!(self.attested.peer, Peer::Tcp { .. }) {
+        if !told.asked && self.proxy.ways.prefer_unix && matches!(self.attested.peer, Peer::Tcp { .. }) {
             tracing::warn!(
                 server = %self.attested.server.name,
                 connection = %self.attested.connection.id(),
@@ -202,19 +222,6 @@ impl<'a> Login<'a> {
         End::Over(Served { reason, ..served(&pipe, 0) })
     }
 
-    async fn refuse(
-        self,
-        mut pipe: Pipe,
-        policy: String,
-        response: ErrorResponse,
-    ) -> Result<End<'a>, SessionError> {
-        pipe.answers.insert(&response.encode());
-        let failure = response.code.to_owned();
-        let session = self.session();
-        self.recorder(&session).started(SessionStarted { failure, ..self.started(&Told::default()) });
-        pipe.finish(super::LAST_WORDS).await;
-        Ok(End::Over(Served { reason: format!("refused by policy {policy}"), ..served(&pipe, 0) }))
-    }
 }
 
 /// The sums of a session that is over.
@@ -281,7 +288,15 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
         }
         Backend::ReadyForQuery => told.ready = Some(ready_for_query(body).map_err(SessionError::Server)?),
         // Code 0 is AuthenticationOk; every other code asks for something or goes on with it.
-        Backend::Authentication => told.asked |= body.iter().any(|byte| *byte != 0),
+        Backend::Authentication => {
+            told.asked |= body.iter().any(|byte| *byte != 0);
+            if let Some(mechanisms) = sasl_mechanisms(body).filter(|_| !told.keeps_plus) {
+                let offered = without_channel_binding(mechanisms).map_err(SessionError::Server)?;
+                pipe.answers.skip(header.total());
+                pipe.answers.insert(&offered);
+                return Ok(true);
+            }
+        }
         Backend::NegotiateProtocolVersion | Backend::NoticeResponse => {}
         _ => return Err(SessionError::OutOfTurn("a message of a running session")),
     }

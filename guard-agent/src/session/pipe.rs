@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::timeout,
@@ -53,12 +54,13 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    pub(super) fn new(client: Stream, server: Stream) -> Self {
+    /// Both sockets, and what the server has said already.
+    pub(super) fn new(client: Stream, server: Stream, said: BytesMut) -> Self {
         Self {
             client,
             server,
-            requests: Flow::new(),
-            answers: Flow::new(),
+            requests: Flow::new(BytesMut::new()),
+            answers: Flow::new(said),
             client_ended: false,
             client_gone: false,
             server_ended: false,
@@ -143,6 +145,8 @@ impl Pipe {
                 Poll::Pending => return,
             }
         }
+        // What TLS has encrypted and the socket did not take; nothing on other sockets.
+        let _ = Pin::new(&mut self.server).poll_flush(cx);
         if self.server_closing && Pin::new(&mut self.server).poll_shutdown(cx).is_ready() {
             self.server_closing = false;
         }
@@ -159,5 +163,6 @@ impl Pipe {
                 Poll::Pending => return,
             }
         }
+        let _ = Pin::new(&mut self.client).poll_flush(cx);
     }
 }

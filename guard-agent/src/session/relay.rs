@@ -28,9 +28,6 @@ use crate::{
 /// How long outcomes wait to be recorded together.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(200);
 
-/// How long a session may go on once the agent stops, if it is in the middle of something.
-const DRAIN: Duration = Duration::from_secs(5);
-
 /// What happens to a session beside its bytes.
 enum Alarm {
     /// The timer has run out.
@@ -169,6 +166,11 @@ impl Relay<'_> {
         };
         let mut stop_at: Option<Instant> = None;
         let mut flush_at: Option<Instant> = None;
+        let idle_limit = match self.proxy.limits.idle_timeout_seconds {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        };
+        let mut idle_at: Option<Instant> = None;
         let mut reason = "closed by the server";
         // What came along with the login's last message.
         self.on_server()?;
@@ -180,8 +182,21 @@ impl Relay<'_> {
             } else {
                 flush_at = None;
             }
+            if let Some(limit) = idle_limit
+                && idle_at.is_none()
+                && self.idle()
+            {
+                idle_at = Some(Instant::now() + limit);
+            }
+            if let Some(at) = idle_at {
+                alarms.ring_by(at);
+            }
             let reads = self.pending.len() < MAX_PENDING && !self.refusals.full() && !self.finished;
-            match next(&mut self.pipe, reads, &mut alarms).await {
+            let next = next(&mut self.pipe, reads, &mut alarms).await;
+            if matches!(next, Next::Bytes(_)) {
+                idle_at = None;
+            }
+            match next {
                 Next::Bytes(Event::Client) => self.on_client().await?,
                 Next::Bytes(Event::Server) => self.on_server()?,
                 Next::Bytes(Event::ClientEnded) => {
@@ -205,10 +220,13 @@ impl Relay<'_> {
                     }
                 }
                 Next::Alarm(Alarm::Stopping) => {
-                    let at = Instant::now() + DRAIN;
+                    let at = Instant::now() + Duration::from_secs(self.proxy.limits.drain_seconds);
                     stop_at = Some(at);
                     alarms.ring_by(at);
                 }
+            }
+            if idle_at.is_some_and(|at| at <= Instant::now()) {
+                return Err(SessionError::Idle);
             }
             if let Some(at) = stop_at
                 && (self.at_rest() || at <= Instant::now())
@@ -229,6 +247,11 @@ impl Relay<'_> {
     /// True where ending the session interrupts nothing.
     fn at_rest(&self) -> bool {
         self.pending.is_empty() && self.transaction == TransactionStatus::Idle
+    }
+
+    /// True where only the client's next statement is waited for. Replication waits for changes.
+    fn idle(&self) -> bool {
+        self.at_rest() && self.whole() && !self.replication && !self.finished
     }
 
     /// Tells the client something at the next message's place.

@@ -1,6 +1,7 @@
-//! A connected socket of either kind, to read from and write to.
+//! A connected socket of either kind, in clear or under TLS, to read from and write to.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -10,6 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::TlsStream;
 
 /// A connection to a client or to a server.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+    /// Under TLS. What has been encrypted and not yet sent goes out with the next flush or read.
+    Tls(Box<TlsStream<Stream>>),
     /// In memory, for tests of whole sessions.
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
@@ -28,6 +32,18 @@ impl Stream {
     pub(super) fn closed() -> io::Result<Self> {
         UnixStream::pair().map(|(one, _)| Self::Unix(one))
     }
+
+    /// Takes a byte that is there already; `None` where nothing waits. Does not wait itself.
+    pub(super) async fn waiting_byte(&mut self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *self).poll_read(cx, &mut buffer))).await;
+        match read {
+            Poll::Ready(Ok(())) => Ok(buffer.filled().first().copied()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(None),
+        }
+    }
 }
 
 macro_rules! each {
@@ -35,6 +51,7 @@ macro_rules! each {
         match $self.get_mut() {
             Stream::Tcp($stream) => $body,
             Stream::Unix($stream) => $body,
+            Stream::Tls($stream) => $body,
             #[cfg(test)]
             Stream::Memory($stream) => $body,
         }
@@ -42,7 +59,18 @@ macro_rules! each {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Self::Tls(stream) = &mut *self
+            && stream.get_ref().1.wants_write()
+            // A socket that was full when it was written to has woken this task: what waits goes out first.
+            && let Poll::Ready(Err(error)) = Pin::new(stream).poll_flush(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         each!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }

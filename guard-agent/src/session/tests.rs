@@ -102,7 +102,9 @@ impl Session {
         };
         let proxy = Proxy {
             server: ServerSlot::new(server),
-            prefer_unix: false,
+            tls: Arc::default(),
+            ways: Ways::default(),
+            logins: Logins::default(),
             limits: ProxyConfig {
                 max_statement_bytes: 4_096,
                 max_prepared_statements: 8,
@@ -169,8 +171,13 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
     let Ok(StartupPacket::Start(startup)) = StartupPacket::read(&[&packet[..14], b"\0\0"].concat()) else {
         panic!("a startup message");
     };
-    let login = login::Login { proxy: &proxy, worker: &worker, attested: &attested, startup };
-    let relayed = login.relay(Stream::Memory(client), Stream::Memory(server), &packet[..14]).await?;
+    let via =
+        login::Via { transport: UpstreamTransport::Tcp, binding: Binding::NoTls, client_tls: "" };
+    let login = login::Login { proxy: &proxy, worker: &worker, attested: &attested, startup, via };
+    login.admit()?;
+    let mut pipe = Pipe::new(Stream::Memory(client), Stream::Memory(server), bytes::BytesMut::new());
+    pipe.requests.insert(&packet[..14]);
+    let relayed = login.relay(pipe).await?;
     let served = match relayed {
         login::End::Ready(relay) => relay.run().await?,
         login::End::Over(served) => served,

@@ -9,7 +9,10 @@ mod frame;
 mod frontend;
 mod startup;
 
-pub use backend::{Backend, CommandTag, ErrorFields, TransactionStatus, parameter_status, ready_for_query};
+pub use backend::{
+    Backend, CommandTag, ErrorFields, TransactionStatus, parameter_status, ready_for_query, sasl_mechanisms,
+    without_channel_binding,
+};
 pub use error::{ErrorResponse, Severity};
 pub use frame::{HEADER_BYTES, Header, MAX_MESSAGE_BYTES, WireError, cstring};
 pub use frontend::{

@@ -54,25 +54,40 @@ pub enum Source {
         /// Debian packages that it needs.
         needs: &'static [&'static str],
     },
+    /// Packages for node, into target/tools.
+    Node {
+        /// The folder of the workspace whose lock file names them.
+        folder: &'static str,
+        /// Debian packages that it needs.
+        needs: &'static [&'static str],
+    },
+    /// A part of PostgreSQL's sources, of the server that is installed, from Debian's source package.
+    Unpacked {
+        /// The folders of the source tree that are kept.
+        folders: &'static [&'static str],
+        /// Debian packages that unpacking needs.
+        needs: &'static [&'static str],
+    },
 }
 
 impl Source {
     /// Whether Debian packages are part of it.
     pub fn is_apt(&self) -> bool {
-        matches!(self, Self::Apt(_))
+        matches!(self, Self::Apt(_) | Self::Unpacked { .. })
     }
 
     /// Debian packages to install for it.
     pub fn packages(&self) -> &'static [&'static str] {
         match self {
-            Self::Apt(packages) => packages,
+            Self::Apt(packages) | Self::Unpacked { needs: packages, .. } => packages,
             // Only where Python cannot make environments yet.
             Self::Python { needs, .. }
                 if !shell::answers("/usr/bin/python3", &["-c", "import ensurepip"]) =>
             {
                 needs
             }
-            Self::Python { .. } | Self::Cargo { .. } | Self::Rustup(_) => &[],
+            Self::Node { needs, .. } if !shell::answers("npm", &["--version"]) => needs,
+            Self::Python { .. } | Self::Node { .. } | Self::Cargo { .. } | Self::Rustup(_) => &[],
         }
     }
 
@@ -87,6 +102,10 @@ impl Source {
             Self::Rustup(component) => format!("rustup component add {component}"),
             Self::Python { package, version, .. } => {
                 format!("pip install {package}=={version} (in target/tools)")
+            }
+            Self::Node { folder, .. } => format!("npm ci on {folder}/package-lock.json (in target/tools)"),
+            Self::Unpacked { folders, .. } => {
+                format!("apt-get source postgresql (only {}, in target/tools)", folders.join(", "))
             }
         }
     }
@@ -163,6 +182,72 @@ pub const TOOLS: &[Tool] = &[
         is_there: || kubernetes_validate().exists(),
     },
     Tool {
+        name: "psycopg",
+        why: "Python's driver on libpq",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "psycopg[binary]", version: "3.3.9", needs: &["python3-venv"] },
+        is_there: || python_has("psycopg_binary", "3.3.9"),
+    },
+    Tool {
+        name: "psycopg2",
+        why: "its predecessor, in wide use",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "psycopg2-binary", version: "2.9.13", needs: &["python3-venv"] },
+        is_there: || python_has("psycopg2_binary", "2.9.13"),
+    },
+    Tool {
+        name: "asyncpg",
+        why: "Python's own implementation of the protocol",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "asyncpg", version: "0.32.0", needs: &["python3-venv"] },
+        is_there: || python_has("asyncpg", "0.32.0"),
+    },
+    Tool {
+        name: "SQLAlchemy",
+        why: "Python's most used library above drivers",
+        groups: &[Group::Drivers],
+        source: Source::Python { package: "SQLAlchemy", version: "2.1.9", needs: &["python3-venv"] },
+        is_there: || python_has("sqlalchemy", "2.1.9"),
+    },
+    Tool {
+        name: "node's drivers",
+        why: "pg, with its cursors and COPY streams",
+        groups: &[Group::Drivers],
+        source: Source::Node { folder: "tests/drivers/node", needs: &["nodejs", "npm"] },
+        is_there: node_is_current,
+    },
+    Tool {
+        name: "JDBC",
+        why: "Java's driver, and a Java to run it",
+        groups: &[Group::Drivers],
+        source: Source::Apt(&["default-jdk-headless", "libpostgresql-jdbc-java"]),
+        is_there: || drivers().jdbc.exists() && shell::answers("java", &["-version"]),
+    },
+    Tool {
+        name: "openssl",
+        why: "makes the certificate of a test's server",
+        groups: &[Group::Drivers],
+        source: Source::Apt(&["openssl"]),
+        is_there: || shell::answers("openssl", &["version"]),
+    },
+    Tool {
+        name: "pg_regress",
+        why: "runs PostgreSQL's own test suites; headers for the library that they load",
+        groups: &[Group::Regress],
+        source: Source::Apt(&["postgresql-server-dev-all"]),
+        is_there: guard_tests::regress::programs_are_there,
+    },
+    Tool {
+        name: "PostgreSQL's tests",
+        why: "the regression and isolation suites, which must not notice guard",
+        groups: &[Group::Regress],
+        source: Source::Unpacked {
+            folders: &["src/test/regress", "src/test/isolation"],
+            needs: &["bzip2", "tar"],
+        },
+        is_there: || postgres_sources().join("src/test/isolation/isolation_schedule").exists(),
+    },
+    Tool {
         name: "rustfmt",
         why: "the form of the code",
         groups: &[Group::Lint],
@@ -189,6 +274,41 @@ pub const TOOLS: &[Tool] = &[
 /// The checker of Kubernetes manifests, once it is installed.
 pub fn kubernetes_validate() -> PathBuf {
     shell::tools().join("python/bin/kubernetes-validate")
+}
+
+/// Name of the file in which npm pins versions.
+pub const NODE_LOCK: &str = "package-lock.json";
+
+/// The folder of node's packages.
+pub fn node() -> PathBuf {
+    shell::tools().join("node")
+}
+
+/// Whether what is installed is what the lock file names.
+fn node_is_current() -> bool {
+    let wanted = fs::read(shell::root().join("tests/drivers/node").join(NODE_LOCK)).ok();
+    node().join("node_modules/pg").exists() && fs::read(node().join(NODE_LOCK)).ok() == wanted
+}
+
+/// Where the drivers are, once they are installed.
+pub fn drivers() -> guard_tests::drivers::Tools {
+    guard_tests::drivers::Tools {
+        python: shell::tools().join("python/bin/python"),
+        node_modules: node().join("node_modules"),
+        jdbc: "/usr/share/java/postgresql.jar".into(),
+    }
+}
+
+/// Whether the environment of this checkout has exactly this version.
+fn python_has(package: &str, version: &str) -> bool {
+    let libraries = fs::read_dir(shell::tools().join("python/lib")).into_iter().flatten().flatten();
+    let record = format!("site-packages/{package}-{version}.dist-info");
+    libraries.map(|library| library.path().join(&record)).any(|path| path.exists())
+}
+
+/// The part of PostgreSQL's sources that is kept, once it is there.
+pub fn postgres_sources() -> PathBuf {
+    shell::tools().join("postgresql-sources")
 }
 
 /// Where `cargo install` puts programs, whether the path has it or not: the build looks there too.

@@ -9,8 +9,15 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::summary::{self, Counts, Skips};
-use crate::{fuzz, setup, shell, style};
+use super::{
+    drivers, regress,
+    summary::{self, Counts, Skips},
+};
+use crate::{
+    fuzz,
+    setup::{self, Group},
+    shell, style,
+};
 
 /// Enough for every target to go beyond its seeds.
 const FUZZ_SECONDS: u64 = 60;
@@ -23,6 +30,8 @@ pub enum Stage {
     Kernel,
     Control,
     EndToEnd,
+    Drivers,
+    Regress,
     Deploy,
     Demo,
     Fuzz,
@@ -34,6 +43,8 @@ const ALL: &[Stage] = &[
     Stage::Kernel,
     Stage::Control,
     Stage::EndToEnd,
+    Stage::Drivers,
+    Stage::Regress,
     Stage::Deploy,
     Stage::Demo,
     Stage::Fuzz,
@@ -47,6 +58,8 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Control => "control",
             Self::EndToEnd => "e2e",
+            Self::Drivers => "drivers",
+            Self::Regress => "regress",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
             Self::Fuzz => "fuzz",
@@ -61,9 +74,20 @@ impl Stage {
             Self::Kernel => "kernel and uplink tests",
             Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
+            Self::Drivers => "drivers through guard",
+            Self::Regress => "PostgreSQL's own suites through guard",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
             Self::Fuzz => "fuzzing, in short",
+        }
+    }
+
+    /// What it needs beyond what every stage needs.
+    pub fn groups(self) -> &'static [Group] {
+        match self {
+            Self::Drivers => &[Group::Drivers],
+            Self::Regress => &[Group::Regress],
+            _ => &[],
         }
     }
 
@@ -95,6 +119,8 @@ impl Stage {
                 counts += checked(shell::command(&agent, &["policy", "test", "policies/examples"]))?;
                 Ok(counts)
             }
+            Self::Drivers => drivers::run(names),
+            Self::Regress => regress::run(),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.

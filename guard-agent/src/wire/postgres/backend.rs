@@ -118,6 +118,34 @@ pub fn parameter_status(body: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
     Ok((name, value))
 }
 
+/// The mechanisms in the body of an AuthenticationSASL; `None` for every other authentication message.
+pub fn sasl_mechanisms(body: &[u8]) -> Option<&[u8]> {
+    body.strip_prefix(&[0, 0, 0, 10])
+}
+
+/// An AuthenticationSASL that offers what `mechanisms` offers, but those that bind to the channel (`-PLUS`).
+pub fn without_channel_binding(mut mechanisms: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut offered = Vec::with_capacity(mechanisms.len());
+    loop {
+        let (name, rest) = cstring(mechanisms).ok_or(WireError::Malformed('R'))?;
+        if name.is_empty() {
+            break;
+        }
+        if !name.ends_with(b"-PLUS") {
+            offered.extend_from_slice(name);
+            offered.push(0);
+        }
+        mechanisms = rest;
+    }
+    offered.push(0);
+    let mut message = Vec::with_capacity(offered.len() + 9);
+    super::frame::write(&mut message, b'R', |out| {
+        out.extend_from_slice(&[0, 0, 0, 10]);
+        out.extend_from_slice(&offered);
+    });
+    Ok(message)
+}
+
 /// The body of a CommandComplete, such as `INSERT 0 3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandTag<'a> {
@@ -199,6 +227,15 @@ mod tests {
         assert_eq!(rows(b"SELECT 12\0"), 12);
         assert_eq!(rows(b"CREATE TABLE\0"), 0);
         assert!(CommandTag::read(b"SELECT 1").is_err());
+    }
+
+    #[test]
+    fn mechanisms_that_bind_to_the_channel_are_left_out() {
+        let body = b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+        let offered = without_channel_binding(sasl_mechanisms(body).unwrap()).unwrap();
+        assert_eq!(offered, b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0");
+        assert!(sasl_mechanisms(b"\0\0\0\x0b").is_none());
+        assert!(without_channel_binding(b"SCRAM").is_err());
     }
 
     #[test]
