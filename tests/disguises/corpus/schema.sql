@@ -24,7 +24,7 @@ CREATE TABLE derived () INHERITS (base);
 INSERT INTO base VALUES (1);
 INSERT INTO derived VALUES (2);
 CREATE VIEW customer_names AS SELECT id, name FROM customers;
-CREATE MATERIALIZED VIEW totals AS SELECT customer, sum(total) AS total FROM orders GROUP BY customer;
+CREATE MATERIALIZED VIEW totals AS SELECT customer, sum(total) AS total FROM archive.orders GROUP BY customer;
 CREATE UNIQUE INDEX totals_key ON totals (customer);
 CREATE INDEX orders_by_customer ON orders (customer);
 CREATE SEQUENCE counter;
@@ -38,6 +38,7 @@ CREATE FUNCTION run(sql text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 
 CREATE FUNCTION on_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM public.log; RETURN NULL; END $$;
 CREATE FUNCTION wipe_op(int, int) RETURNS int LANGUAGE sql AS 'DELETE FROM public.orders; SELECT 1';
 CREATE OPERATOR public.<!> (LEFTARG = int, RIGHTARG = int, FUNCTION = wipe_op);
+CREATE FUNCTION purge(customers) RETURNS int LANGUAGE sql AS 'DELETE FROM public.orders; SELECT 1';
 CREATE FUNCTION is_new(int) RETURNS boolean LANGUAGE sql AS 'SELECT true';
 SELECT lo_from_bytea(4711, 'contract');
 CREATE EXTENSION pg_trgm;

