@@ -146,8 +146,8 @@ fn encodings_decide_what_can_be_read() {
     assert_eq!(read(b"select '\xc3(' from t", Encoding::Utf8), "none, unreadable unknown:*");
     assert_eq!(read("select 'é' from t".as_bytes(), Encoding::Utf8), "select table:t");
     assert_eq!(read(b"select '\xff' from t", Encoding::Other), "none, unreadable unknown:*");
-    assert_eq!(read(b"select '\xe9' from t", Encoding::SingleByteAsciiSafe), "select table:t");
-    assert_eq!(read(b"select '\xe9' from \xe9", Encoding::SingleByteAsciiSafe), "none, unreadable unknown:*");
+    assert_eq!(read(b"select '\xe9' from t", Encoding::AsciiSafe), "select table:t");
+    assert_eq!(read(b"select '\xe9' from \xe9", Encoding::AsciiSafe), "none, unreadable unknown:*");
     assert_eq!(read(b"select 1 from t", Encoding::Other), "select table:t");
 }
 

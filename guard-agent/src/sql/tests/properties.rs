@@ -193,8 +193,9 @@ fn any_bytes_are_read_without_panic() {
         for _ in 0..50_000 {
             let text: Vec<u8> =
                 (0..random.below(40)).map(|_| alphabet[random.below(alphabet.len())]).collect();
-            for client_encoding in [Encoding::Utf8, Encoding::SingleByteAsciiSafe, Encoding::Other] {
-                let modes = Modes { standard_conforming_strings: random.below(2) == 0, client_encoding };
+            for client_encoding in [Encoding::Utf8, Encoding::AsciiSafe, Encoding::Other] {
+                let standard_conforming_strings = random.below(2) == 0;
+                let modes = Modes { standard_conforming_strings, client_encoding, ..Modes::default() };
                 let statement = classifier.classify(&text, &modes);
                 assert!(statement.parts == 0 || !statement.effects.is_empty(), "{text:?}");
             }
