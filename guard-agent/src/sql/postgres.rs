@@ -18,8 +18,8 @@ mod lexer;
 mod literal;
 mod normalise;
 mod predicate;
-mod reference;
 mod query;
+mod reference;
 mod statement;
 mod tokens;
 

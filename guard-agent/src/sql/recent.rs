@@ -127,10 +127,15 @@ mod tests {
     fn stays_within_its_bytes() {
         let mut recent = Recent::new(64 * 1024);
         for number in 0..10_000 {
-            recent.put(format!("{number}{}", "x".repeat(number % 3000)).as_bytes(), &Modes::default(), &some());
+            recent.put(
+                format!("{number}{}", "x".repeat(number % 3000)).as_bytes(),
+                &Modes::default(),
+                &some(),
+            );
             assert!(recent.bytes <= 64 * 1024);
         }
-        let held: usize = recent.sets.iter().flat_map(|set| &set.places).map(|place| place.text.capacity()).sum();
+        let held: usize =
+            recent.sets.iter().flat_map(|set| &set.places).map(|place| place.text.capacity()).sum();
         assert_eq!(held, recent.bytes);
         recent.put(&[b'x'; MAX_TEXT + 1], &Modes::default(), &some());
         assert!(recent.get(&[b'x'; MAX_TEXT + 1], &Modes::default()).is_none());

@@ -22,7 +22,8 @@ pub fn reconcile(ours: Findings, parts: u32, theirs: Reading) -> (Findings, u32)
 fn union(mut ours: Findings, parts: u32, theirs: Findings, counted: u32) -> (Findings, u32) {
     let missed: Vec<Effect> =
         theirs.effects().iter().filter(|effect| !covers(ours.effects(), effect)).cloned().collect();
-    if !missed.is_empty() || parts != counted {
+    // Bodies of functions hold semicolons: to have seen more statements than there are is only caution.
+    if !missed.is_empty() || counted > parts {
         ours.at_best(Parse::Tokens);
     }
     for effect in missed {
@@ -89,8 +90,9 @@ mod tests {
         let (both, parts) =
             reconcile(found(&[(Action::Drop, "t")]), 1, read(found(&[(Action::Drop, "*")]), false));
         assert_eq!((both.parse, parts), (Parse::Full, 1));
-        let (both, _) = reconcile(found(&[(Action::Drop, "t")]), 2, read(found(&[(Action::Drop, "t")]), true));
-        assert_eq!(both.parse, Parse::Tokens, "another count is a contradiction too");
+        let two = Reading::Read { findings: found(&[(Action::Drop, "t")]), parts: 2, exact: true };
+        let (both, parts) = reconcile(found(&[(Action::Drop, "t")]), 1, two);
+        assert_eq!((both.parse, parts), (Parse::Tokens, 2), "a statement more is a contradiction too");
     }
 
     #[test]

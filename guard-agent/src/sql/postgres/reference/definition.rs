@@ -90,7 +90,7 @@ fn drop(at: At<'_>, findings: &mut Findings) -> bool {
 }
 
 /// What the statement does at least; true where that is all.
-pub fn read(at: At<'_>, findings: &mut Findings) -> bool {
+pub fn read(at: At<'_>, findings: &mut Findings, depth: usize) -> bool {
     use ObjectKind::{Function, Other, Server, Setting, Unknown};
     let mut any = |action, kind| findings.add_any(action, kind);
     match at.name() {
@@ -139,7 +139,13 @@ pub fn read(at: At<'_>, findings: &mut Findings) -> bool {
                 findings.add(Action::Create, table(relation));
             }
         }
-        "RuleStmt" | "IndexStmt" => any(Action::Create, Unknown),
+        "RuleStmt" => {
+            any(Action::Create, Unknown);
+            at.list("actions").for_each(|action| {
+                statement(action, findings, depth + 1);
+            });
+        }
+        "IndexStmt" => any(Action::Create, Unknown),
         "AlterTableStmt" => alter_table(at, findings),
         "RenameStmt" => any(Action::Alter, Unknown),
         "CreateFunctionStmt" => any(Action::Create, Function),

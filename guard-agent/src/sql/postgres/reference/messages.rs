@@ -38,8 +38,7 @@ impl Message {
 
     /// The number of the field called `name`.
     pub fn number(&self, name: &str) -> Option<u64> {
-        let index =
-            self.fields.iter().position(|field| field.is_some_and(|field| field.name == name))?;
+        let index = self.fields.iter().position(|field| field.is_some_and(|field| field.name == name))?;
         u64::try_from(index + 1).ok()
     }
 }

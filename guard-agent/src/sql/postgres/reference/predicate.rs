@@ -51,6 +51,10 @@ impl Target<'_> {
                 _ => self.depends(at),
             },
             "BoolExpr" => self.combined(at, negated, next),
+            // One row: where the cursor stands.
+            "CurrentOfExpr" => true,
+            // `IS_NOT_NULL` of what is never null.
+            "NullTest" if at.number("nulltesttype") == 2 && at.get("arg").is_some_and(is_system) => false,
             "CoalesceExpr" => {
                 self.depends(at) && at.list("args").next().is_some_and(|first| self.depends(first))
             }
@@ -232,7 +236,7 @@ fn local_names<'t>(select: At<'t>) -> Vec<&'t str> {
     names
 }
 
-/// `x IS NULL OR x IS NOT NULL`, `x = a OR x <> a`, `x OR NOT x`.
+/// `x IS NULL OR x IS NOT NULL`, `x = a OR x <> a`, `x < a OR x >= a`, `x OR NOT x`.
 fn covers_all(operands: &[At<'_>]) -> bool {
     const MOST: usize = 16;
     let name = |at: At<'_>| at.names("name").last().copied().unwrap_or("").to_owned();
@@ -248,8 +252,11 @@ fn covers_all(operands: &[At<'_>]) -> bool {
             ("NullTest", "NullTest") => {
                 left.number("nulltesttype") != right.number("nulltesttype") && all_same(&["arg"])
             }
-            ("A_Expr", "A_Expr") if name(left) == "=" => {
-                matches!(name(right).as_str(), "<>" | "!=") && all_same(&["lexpr", "rexpr"])
+            ("A_Expr", "A_Expr") => {
+                matches!(
+                    (name(left).as_str(), name(right).as_str()),
+                    ("=", "<>" | "!=") | ("<", ">=") | ("<=", ">")
+                ) && all_same(&["lexpr", "rexpr"])
             }
             (_, "BoolExpr") => right
                 .list("args")
@@ -259,9 +266,14 @@ fn covers_all(operands: &[At<'_>]) -> bool {
         }
     };
     operands.len() <= MOST
-        && operands
-            .iter()
-            .any(|left| operands.iter().any(|right| complements(bare(*left), bare(*right))))
+        && operands.iter().any(|left| operands.iter().any(|right| complements(bare(*left), bare(*right))))
+}
+
+/// A system column: every row has it.
+fn is_system(at: At<'_>) -> bool {
+    const COLUMNS: [&str; 6] = ["tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"];
+    let at = bare(at);
+    at.name() == "ColumnRef" && at.names("fields").last().is_some_and(|column| COLUMNS.contains(column))
 }
 
 /// Without the casts and collations around it.

@@ -14,6 +14,8 @@ use crate::sql::effects::Findings;
 const CONFLICT_UPDATE: u64 = 3;
 /// `COERCE_SQL_SYNTAX`: a call that only the grammar makes, as of `EXTRACT`.
 const BY_SYNTAX: u64 = 4;
+/// `AEXPR_BETWEEN`.
+const BETWEEN: u64 = 11;
 /// `CMD_UPDATE`, `CMD_INSERT`, `CMD_DELETE` of a MERGE's clause.
 const CMD_UPDATE: u64 = 3;
 const CMD_INSERT: u64 = 4;
@@ -90,8 +92,10 @@ impl<'t> Walk<'t, '_> {
             "MergeStmt" => self.merge(at),
             "RangeVar" if around.query => self.source(at, around),
             "FuncCall" => self.call(at),
-            "A_Expr" => self.operator(&at.names("name")),
+            // The kinds from `AEXPR_BETWEEN` on have a keyword for a name.
+            "A_Expr" if at.number("kind") < BETWEEN => self.operator(&at.names("name")),
             "SubLink" => self.operator(&at.names("oper_name")),
+            "SortBy" => self.operator(&at.names("use_op")),
             _ => {}
         }
         for child in at.children().rev() {
@@ -163,10 +167,9 @@ impl<'t> Walk<'t, '_> {
     }
 
     fn operator(&mut self, names: &[&str]) {
-        if let [.., schema, operator] = names
-            && *schema != "pg_catalog"
-        {
-            self.findings.add(Action::Function, Object::named(ObjectKind::Function, Some(schema), operator));
+        if let [.., operator] = names {
+            let schema = names.len().checked_sub(2).and_then(|index| names.get(index)).copied();
+            calls::operator(self.findings, schema, operator);
         }
     }
 

@@ -22,14 +22,14 @@ fn effects(text: &str) -> Vec<String> {
 
 #[test]
 fn queries_are_read_by_the_servers_grammar() {
-    assert_eq!(effects("with x as (delete from s.t returning *) select * from x, u"), [
-        "select table:u",
-        "delete table:s.t all"
-    ]);
-    assert_eq!(effects("select xmlelement(name a, f(b)) from t *"), [
-        "select table:t",
-        "function function:f"
-    ]);
+    assert_eq!(
+        effects("with x as (delete from s.t returning *) select * from x, u"),
+        ["select table:u", "delete table:s.t all"]
+    );
+    assert_eq!(
+        effects("select xmlelement(name a, f(b)) from t *"),
+        ["select table:t", "function function:f"]
+    );
     assert_eq!(effects("select 1"), ["select session:*"]);
     assert_eq!(effects("select * from rows from (f(1), generate_series(1, 2)) x"), ["function function:f"]);
     assert_eq!(effects("reindex (verbose) table concurrently s.t"), ["maintain table:s.t"]);

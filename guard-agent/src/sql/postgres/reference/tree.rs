@@ -33,8 +33,7 @@ impl Tree {
     /// `None` where the bytes are not a tree of the known shape.
     pub fn read(bytes: Vec<u8>) -> Option<Self> {
         let end = u32::try_from(bytes.len()).ok()?;
-        let root =
-            Node { kind: MESSAGES.root, field: "", start: 0, end, first_child: 0, children: 0 };
+        let root = Node { kind: MESSAGES.root, field: "", start: 0, end, first_child: 0, children: 0 };
         let mut tree = Self { bytes, nodes: vec![root] };
         let mut index = 0;
         while let Some(node) = tree.nodes.get(index) {
@@ -221,6 +220,12 @@ impl<'t> At<'t> {
                 return false;
             }
             if left.name() == "A_Const" {
+                // TRUE, FALSE and NULL are words; what other constants say is not looked at.
+                let word =
+                    |at: Self| (at.get("boolval").map(|value| value.flag("boolval")), at.flag("isnull"));
+                if word(left) != word(right) {
+                    return false;
+                }
                 continue;
             }
             let below = || left.children().zip(right.children());

@@ -51,7 +51,7 @@ pub fn statement(at: At<'_>, findings: &mut Findings, depth: usize) -> bool {
         "CopyStmt" => copy(at, findings, depth),
         "CreateTableAsStmt" | "ViewStmt" => definition::stored_query(at, findings, depth),
         "CreateSchemaStmt" => definition::schema(at, findings, depth),
-        _ => plain(at, findings) || definition::read(at, findings),
+        _ => plain(at, findings) || definition::read(at, findings, depth),
     }
 }
 
