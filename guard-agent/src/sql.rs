@@ -5,7 +5,10 @@
 
 mod cache;
 mod effects;
+mod encoding;
 mod postgres;
+mod recent;
+mod reconcile;
 
 use std::sync::Arc;
 
@@ -13,6 +16,9 @@ use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 use sha2::{Digest, Sha256};
 
 use cache::Cache;
+pub use encoding::Encoding;
+use postgres::{Reading, Scratch};
+use recent::Recent;
 
 /// What a statement string does: all of its parts together.
 #[derive(Debug)]
@@ -76,37 +82,36 @@ impl Default for Limits {
 }
 
 /// What the session's settings say about how text is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Modes {
     /// Backslashes are ordinary in `'..'`.
     pub standard_conforming_strings: bool,
     /// How the client writes letters beyond ASCII.
     pub client_encoding: Encoding,
+    /// The server keeps text as UTF8: names beyond ASCII are what they look like.
+    pub server_utf8: bool,
+    /// The server is PostgreSQL itself and not newer than the grammar at hand: what that one refuses, the server does.
+    pub grammar_known: bool,
 }
 
 impl Default for Modes {
     fn default() -> Self {
-        Self { standard_conforming_strings: true, client_encoding: Encoding::Utf8 }
+        Self {
+            standard_conforming_strings: true,
+            client_encoding: Encoding::Utf8,
+            server_utf8: true,
+            grammar_known: true,
+        }
     }
-}
-
-/// The client's encoding, as far as reading needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// UTF8.
-    Utf8,
-    /// One byte per letter, ASCII within: LATIN1, WIN1252, KOI8R, SQL_ASCII.
-    SingleByteAsciiSafe,
-    /// Anything else; an ASCII byte may be part of a letter.
-    Other,
 }
 
 /// Reads statements for one session thread and remembers what it read.
 #[derive(Debug)]
 pub struct Classifier {
     limits: Limits,
+    recent: Recent,
     cache: Cache,
-    scratch: postgres::Scratch,
+    scratch: Scratch,
     key: String,
 }
 
@@ -115,43 +120,102 @@ impl Classifier {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            recent: Recent::new(if limits.cache_entries == 0 { 0 } else { limits.cache_bytes / 2 }),
             cache: Cache::new(limits.cache_entries, limits.cache_bytes),
-            scratch: postgres::Scratch::default(),
+            scratch: Scratch::default(),
             key: String::new(),
         }
     }
 
     /// What `text` does under the session's `modes`. Never fails: what can't be read is [`Parse::None`].
     pub fn classify(&mut self, text: &[u8], modes: &Modes) -> Arc<Statement> {
+        if let Some(known) = self.recent.get(text, modes) {
+            return known;
+        }
+        let statement = self.read(text, modes);
+        self.recent.put(text, modes, &statement);
+        statement
+    }
+
+    fn read(&mut self, text: &[u8], modes: &Modes) -> Arc<Statement> {
         let Self { limits, cache, scratch, key, .. } = self;
-        if text.len() > limits.max_statement_bytes {
-            return unreadable("longer than the cap", text.len());
+        let length = text.len();
+        if length > limits.max_statement_bytes {
+            return unreadable("longer than the cap", length);
         }
-        let text_length = text.len();
-        let Some(text) = postgres::decode(text, modes) else {
-            return unreadable("not valid in the client's encoding", text_length);
+        let Some(text) = modes.client_encoding.decode(text) else {
+            return unreadable("not valid in the client's encoding", length);
         };
-        if let Err(error) = scratch.lex(&text, modes, limits) {
-            return if scratch.is_ambiguous() {
-                Arc::new(both_ways(&text, modes, limits))
-            } else {
-                unreadable(&error.to_string(), text_length)
-            };
-        }
+        let lexed = scratch.lex(&text, modes, limits);
         if scratch.is_ambiguous() {
             return Arc::new(both_ways(&text, modes, limits));
         }
+        match lexed {
+            Err(error) if error.is_invalid() && refused_by_server(&text, modes) => {
+                return refused(length);
+            }
+            Err(error) => return unreadable(&error.to_string(), length),
+            Ok(()) => {}
+        }
         scratch.spell(key);
-        if let Some(known) = cache.get(key) {
+        // Only what no two lexers read differently may share a reading with another text.
+        let shared = scratch.is_plain();
+        if shared && let Some(known) = cache.get(key) {
             return known;
         }
-        let statement = Arc::new(statement(scratch.read(limits), key, scratch.record_text(limits)));
-        cache.insert(key, &statement);
+        let (found, certain) = both_grammars(scratch, &text, key, modes, limits);
+        let statement = Arc::new(statement(found, key, scratch.record_text(limits)));
+        if shared && certain {
+            cache.insert(key, &statement);
+        }
         const KEEP: usize = 256 * 1024;
         key.clear();
         key.shrink_to(KEEP);
         statement
     }
+}
+
+/// Texts of more tokens are not read by the server's grammar as they come, only with their lists shortened.
+const MAX_RAW_TOKENS: usize = 16_384;
+
+/// Our reading beside that of the server's grammar, and whether it holds for every text of this spelling.
+fn both_grammars(
+    scratch: &Scratch,
+    text: &str,
+    key: &str,
+    modes: &Modes,
+    limits: &Limits,
+) -> ((effects::Findings, u32), bool) {
+    let (ours, parts) = scratch.read(limits);
+    if parts == 0 {
+        return ((ours, parts), true);
+    }
+    let standard = modes.standard_conforming_strings;
+    let mut theirs = Reading::Silent;
+    if scratch.is_plain() && scratch.tokens() <= MAX_RAW_TOKENS {
+        // The spelling has no backslash outside of `E'..'`.
+        theirs = postgres::read_by_grammar(key, true);
+    }
+    let spelled = matches!(theirs, Reading::Read { .. });
+    if !spelled && scratch.raw_tokens() <= MAX_RAW_TOKENS {
+        theirs = postgres::read_by_grammar(text, standard);
+    }
+    if matches!(theirs, Reading::Refused) && ours.parse != Parse::Full && modes.grammar_known {
+        return ((reconcile::refused(ours), parts), false);
+    }
+    let certain = spelled || !matches!(theirs, Reading::Refused);
+    (reconcile::reconcile(ours, parts, theirs), certain)
+}
+
+/// Whether the server's own scanner refuses a text that ours could not read.
+fn refused_by_server(text: &str, modes: &Modes) -> bool {
+    const MAX_TEXT: usize = 256 * 1024;
+    let refused = |standard| matches!(postgres::read_by_grammar(text, standard), Reading::Refused);
+    modes.grammar_known
+        && text.len() <= MAX_TEXT
+        && postgres::is_shallow(text)
+        && refused(modes.standard_conforming_strings)
+        && (!text.contains('\\') || refused(!modes.standard_conforming_strings))
 }
 
 fn statement((findings, parts): (effects::Findings, u32), key: &str, text: String) -> Statement {
@@ -175,10 +239,10 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
     let first = modes.standard_conforming_strings;
     for standard in [first, !first] {
         let modes = Modes { standard_conforming_strings: standard, ..*modes };
-        let mut scratch = postgres::Scratch::default();
+        let mut scratch = Scratch::default();
         if let Err(error) = scratch.lex(text, &modes, limits) {
             let in_force = standard == first;
-            let all_letters_known = modes.client_encoding == Encoding::Utf8 || text.is_ascii();
+            let all_letters_known = modes.client_encoding.names_are_certain() || text.is_ascii();
             if !in_force && error.is_invalid() && all_letters_known {
                 // Such as 'C:\dir\': under the other setting the server would refuse it too.
                 continue;
@@ -187,11 +251,13 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
             findings.at_best(Parse::None);
             continue;
         }
-        let (found, count) = scratch.read(limits);
+        let mut spelling = String::new();
+        scratch.spell(&mut spelling);
+        let ((found, count), _) = both_grammars(&scratch, text, &spelling, &modes, limits);
         findings.merge(found);
         parts = parts.max(count);
         if record.is_none() {
-            scratch.spell(&mut key);
+            key = spelling;
             record = Some(scratch.record_text(limits));
         }
     }
@@ -201,6 +267,19 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
 fn fingerprint(key: &str) -> String {
     let digest = Sha256::digest(key.as_bytes());
     hex::encode(digest.get(..8).unwrap_or(&[]))
+}
+
+/// The server will say what is wrong with it, and run nothing of it.
+fn refused(length: usize) -> Arc<Statement> {
+    let reason = "not valid SQL";
+    Arc::new(Statement {
+        text: format!("-- {reason}, {length} bytes"),
+        fingerprint: fingerprint(reason),
+        parse: Parse::Tokens,
+        parts: 1,
+        effects: vec![Effect::new(Action::Select, Object::any(ObjectKind::Session))],
+        prepared: Vec::new(),
+    })
 }
 
 fn unreadable(reason: &str, length: usize) -> Arc<Statement> {

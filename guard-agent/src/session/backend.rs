@@ -201,7 +201,7 @@ impl Relay<'_> {
     pub(super) fn on_parameter(&mut self, name: &[u8], value: &str) {
         match name {
             b"standard_conforming_strings" => self.modes.standard_conforming_strings = value == "on",
-            b"client_encoding" => self.modes.client_encoding = encoding(value),
+            b"client_encoding" => self.modes.client_encoding = Encoding::named(value),
             b"application_name" => {
                 value.clone_into(&mut self.session.application_name);
                 self.scope = self.session.scope();
@@ -267,18 +267,6 @@ impl Relay<'_> {
         if let Some(Awaited::Execute(Some(running))) = self.pending.pop() {
             self.recorder.ended(&running, otherwise);
         }
-    }
-}
-
-/// How statements in the client encoding called `name` are to be read.
-fn encoding(name: &str) -> Encoding {
-    let name = name.to_ascii_uppercase().replace(['-', '_'], "");
-    let single_byte = ["LATIN", "ISO8859", "WIN125", "WIN866", "WIN874", "KOI8", "SQLASCII"];
-    match name.as_str() {
-        "UTF8" | "UNICODE" => Encoding::Utf8,
-        name if single_byte.iter().any(|prefix| name.starts_with(prefix)) => Encoding::SingleByteAsciiSafe,
-        // Several of these have a backslash or a quote as the second byte of a letter.
-        _ => Encoding::Other,
     }
 }
 

@@ -29,6 +29,11 @@ impl Findings {
         self.push(Effect::new(action, object));
     }
 
+    /// An effect that another reading found.
+    pub fn add_effect(&mut self, effect: Effect) {
+        self.push(effect);
+    }
+
     /// An effect on some object of `kind`.
     pub fn add_any(&mut self, action: Action, kind: ObjectKind) {
         self.add(action, Object::any(kind));

@@ -1,6 +1,7 @@
 //! PostgreSQL's dialect: text enters, findings and spellings leave.
 //!
-//! lexer -> normalise -> (cache) -> statement -> grammar and query, or tokens.
+//! lexer -> normalise -> (cache) -> statement -> grammar and query, or tokens; beside it reference, the server's own
+//! grammar.
 //!
 //! What no text can tell, and what is therefore not reported: code behind triggers, rules and views; functions behind
 //! user-defined operators, casts and `row.function`; a user's function that shadows a built-in one by argument types.
@@ -18,28 +19,21 @@ mod literal;
 mod normalise;
 mod predicate;
 mod query;
+mod reference;
 mod statement;
 mod tokens;
 
-use std::borrow::Cow;
-
 use super::effects::Findings;
-use super::{Encoding, Limits, Modes};
-use lexer::{Error, Lexed, Rules};
+use super::{Limits, Modes};
+use lexer::{Lexed, Rules};
 
-/// The text as characters; `None` where its bytes are not what the session's encoding allows, or not safe to read.
-pub fn decode<'a>(text: &'a [u8], modes: &Modes) -> Option<Cow<'a, str>> {
-    if text.contains(&0) {
-        return None;
-    }
-    match modes.client_encoding {
-        Encoding::Utf8 => std::str::from_utf8(text).ok().map(Cow::Borrowed),
-        Encoding::SingleByteAsciiSafe if text.is_ascii() => std::str::from_utf8(text).ok().map(Cow::Borrowed),
-        Encoding::SingleByteAsciiSafe => Some(Cow::Owned(text.iter().copied().map(char::from).collect())),
-        Encoding::Other => {
-            text.is_ascii().then(|| std::str::from_utf8(text).ok().map(Cow::Borrowed)).flatten()
-        }
-    }
+pub use lexer::Error;
+pub use reference::{Reading, read as read_by_grammar};
+
+/// Whether comments nest no deeper than is worth reading: the server's scanner is slow on deep ones.
+pub fn is_shallow(text: &str) -> bool {
+    const MOST: usize = 64;
+    text.matches("/*").count() <= MOST
 }
 
 /// Buffers for reading one text after the other.
@@ -48,6 +42,7 @@ pub struct Scratch {
     lexed: Lexed,
     ascii_names: bool,
     standard_strings: bool,
+    raw_tokens: usize,
 }
 
 impl Scratch {
@@ -56,10 +51,11 @@ impl Scratch {
     /// # Errors
     /// Where the server would refuse the text, or the caps are exceeded.
     pub fn lex(&mut self, text: &str, modes: &Modes, limits: &Limits) -> Result<(), Error> {
-        self.ascii_names = modes.client_encoding == Encoding::SingleByteAsciiSafe;
+        self.ascii_names = !(modes.server_utf8 && modes.client_encoding.names_are_certain());
         self.standard_strings = modes.standard_conforming_strings;
         let rules = self.rules(limits);
         lexer::lex(text, rules, &mut self.lexed)?;
+        self.raw_tokens = self.lexed.tokens.len();
         normalise::simplify(&mut self.lexed);
         Ok(())
     }
@@ -67,6 +63,21 @@ impl Scratch {
     /// A literal's end depends on `standard_conforming_strings`.
     pub fn is_ambiguous(&self) -> bool {
         self.lexed.ambiguous
+    }
+
+    /// Nothing in the text is of the kind that two lexers could read in two ways.
+    pub fn is_plain(&self) -> bool {
+        !self.lexed.intricate
+    }
+
+    /// Tokens of the text as it came, lists of literals whole.
+    pub fn raw_tokens(&self) -> usize {
+        self.raw_tokens
+    }
+
+    /// Tokens with the lists of literals shortened.
+    pub fn tokens(&self) -> usize {
+        self.lexed.tokens.len()
     }
 
     /// The canonical spelling: what [`Self::read`] finds depends on nothing else.

@@ -128,9 +128,9 @@ fn what_is_beyond_the_caps_is_not_read() {
 
 #[test]
 fn long_statements_are_classified_by_their_tokens() {
-    let columns = "a, ".repeat(5000);
-    let statement = classify(&format!("SELECT {columns} b FROM t; DELETE FROM s.u WHERE id = 1"));
-    assert_eq!(describe(&statement), "tokens, select table:*, delete table:s.u where");
+    let query = |columns: &str| classify(&format!("SELECT {columns} b FROM t; DELETE FROM s.u WHERE id = 1"));
+    assert_eq!(describe(&query(&"a, ".repeat(5000))), "select table:t, delete table:s.u where");
+    assert_eq!(describe(&query(&"a, ".repeat(50_000))), "tokens, select table:*, delete table:s.u where");
     let rows = "(1, 'a', NULL), ".repeat(10_000);
     let statement = classify(&format!("INSERT INTO t VALUES {rows} (1, 'b', NULL)"));
     assert_eq!(describe(&statement), "insert table:t");
@@ -145,9 +145,13 @@ fn encodings_decide_what_can_be_read() {
     };
     assert_eq!(read(b"select '\xc3(' from t", Encoding::Utf8), "none, unreadable unknown:*");
     assert_eq!(read("select 'é' from t".as_bytes(), Encoding::Utf8), "select table:t");
-    assert_eq!(read(b"select '\xff' from t", Encoding::Other), "none, unreadable unknown:*");
-    assert_eq!(read(b"select '\xe9' from t", Encoding::SingleByteAsciiSafe), "select table:t");
-    assert_eq!(read(b"select '\xe9' from \xe9", Encoding::SingleByteAsciiSafe), "none, unreadable unknown:*");
+    assert_eq!(read(b"select '\xff' from t", Encoding::Other), "select table:t");
+    assert_eq!(read(b"select '\xff' from \xff", Encoding::Other), "none, unreadable unknown:*");
+    assert_eq!(read(b"select E'\xff\\'; drop table t; --'", Encoding::Other), "none, unreadable unknown:*");
+    assert_eq!(read(b"select E'\x83\x5c' from t", Encoding::named("SJIS")), "select table:t");
+    assert_eq!(read(b"select '\xe9' from caf\xe9", Encoding::Latin1), "select table:caf\u{e9}");
+    assert_eq!(read(b"select '\xe9' from t", Encoding::AsciiSafe), "select table:t");
+    assert_eq!(read(b"select '\xe9' from \xe9", Encoding::AsciiSafe), "none, unreadable unknown:*");
     assert_eq!(read(b"select 1 from t", Encoding::Other), "select table:t");
 }
 

@@ -23,6 +23,13 @@ pub fn add(findings: &mut Findings, schema: Option<&str>, name: &str, first: Opt
     }
 }
 
+/// Adds what applying this operator does. Every schema but `pg_catalog` may hold one that does anything.
+pub fn operator(findings: &mut Findings, schema: Option<&str>, name: &str) {
+    if !functions::is_known_operator(schema, name) {
+        findings.add(Action::Function, Object::named(ObjectKind::Function, schema, name));
+    }
+}
+
 /// Adds the effects of changing a setting; `None` where its name is not known.
 pub fn set(findings: &mut Findings, setting: Option<&str>) {
     let Some(setting) = setting else {

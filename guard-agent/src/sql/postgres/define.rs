@@ -197,13 +197,26 @@ impl<'a> Reader<'a> {
         self.inner_query(&ahead)
     }
 
-    /// The actions of a rule run later; what they would do is the table's new behaviour.
+    /// The actions of a rule run later, for whoever touches the table: they count as if they ran now.
     fn create_rule(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
         let name = cursor.name()?;
         self.findings.add(Action::Create, name.object(ObjectKind::Trigger));
         cursor.skip_behind(&["to"])?;
         let table = cursor.name()?;
         self.findings.add(Action::Alter, table.object(ObjectKind::Table));
+        cursor.skip_behind(&["do"])?;
+        cursor.accept_any(&["also", "instead"]);
+        if cursor.word() == "nothing" {
+            return Some(());
+        }
+        let mut ahead = *cursor;
+        match ahead.parenthesis() {
+            // `DO (SELECT ..) UNION ..`: one query that begins with a parenthesis.
+            Some(actions) if ahead.is_done() => {
+                super::statement::statements(actions).into_iter().for_each(|action| self.statement(action));
+            }
+            _ => self.statement(cursor.rest()),
+        }
         Some(())
     }
 

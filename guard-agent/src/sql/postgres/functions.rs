@@ -12,6 +12,16 @@ static HARMLESS: LazyLock<HashSet<&'static str, ahash::RandomState>> = LazyLock:
     include_str!("functions.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect()
 });
 
+static OPERATORS: LazyLock<HashSet<&'static str, ahash::RandomState>> =
+    LazyLock::new(|| include_str!("operators.txt").lines().filter(|line| !line.starts_with("# ")).collect());
+
+/// Whether an operator is one that only computes, as far as its name tells.
+pub fn is_known_operator(schema: Option<&str>, name: &str) -> bool {
+    // What the scanner takes for operators but is punctuation.
+    const SYNTAX: [&str; 7] = ["::", ":", ":=", "..", "[", "]", "=>"];
+    schema == Some("pg_catalog") || (schema.is_none() && (OPERATORS.contains(name) || SYNTAX.contains(&name)))
+}
+
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -139,6 +149,16 @@ mod tests {
         assert_eq!(call(Some("pg_catalog"), "lower"), Call::Harmless);
         assert_eq!(call(Some("evil"), "lower"), Call::Unknown);
         assert_eq!(call(None, "my_function"), Call::Unknown);
+    }
+
+    #[test]
+    fn operators_are_known_by_name_and_schema() {
+        assert!(
+            is_known_operator(None, "+") && is_known_operator(None, "#") && is_known_operator(None, "!=")
+        );
+        assert!(is_known_operator(Some("pg_catalog"), "<!>"));
+        assert!(!is_known_operator(None, "<!>"));
+        assert!(!is_known_operator(Some("evil"), "+"));
     }
 
     #[test]

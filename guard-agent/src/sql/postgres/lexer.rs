@@ -55,6 +55,9 @@ pub struct Lexed {
     pub tokens: Vec<Token>,
     /// A plain literal holds `\'`: where it ends depends on `standard_conforming_strings`.
     pub ambiguous: bool,
+    /// There are escapes, dollar quotes, continued literals, nested comments, unusual white space or names beyond
+    /// ASCII: what disguises are made of.
+    pub intricate: bool,
     /// Which tokens are `U&` forms that wait to be decoded.
     pub(super) unicode: Vec<u32>,
 }
@@ -73,6 +76,7 @@ impl Lexed {
         self.values.shrink_to(KEEP);
         self.tokens.shrink_to(KEEP / size_of::<Token>());
         self.ambiguous = false;
+        self.intricate = false;
         self.unicode.clear();
     }
 }
@@ -172,7 +176,11 @@ impl Lexer<'_> {
     fn run(&mut self) -> Result<(), Error> {
         while let Some(byte) = self.peek(0) {
             match byte {
-                _ if is_space(byte) => self.at += 1,
+                b' ' | b'\n' | b'\t' => self.at += 1,
+                _ if is_space(byte) => {
+                    self.out.intricate = true;
+                    self.at += 1;
+                }
                 b'-' if self.peek(1) == Some(b'-') => self.line_comment(),
                 b'/' if self.peek(1) == Some(b'*') => self.block_comment()?,
                 b'\'' => self.string(1, Escapes::Plain)?,
@@ -234,6 +242,7 @@ impl Lexer<'_> {
             match (self.peek(0), self.peek(1)) {
                 (Some(b'/'), Some(b'*')) => {
                     depth += 1;
+                    self.out.intricate |= depth > 1;
                     self.at += 2;
                     if depth > self.rules.max_depth {
                         return Err(Error::Cap);
@@ -260,6 +269,7 @@ impl Lexer<'_> {
         let to = self.at;
         let start = self.out.values.len();
         let name = self.text.get(from..to).unwrap_or("");
+        self.out.intricate |= !name.is_ascii();
         self.out.values.push_str(name);
         // Like the server with a multi-byte encoding: only ASCII letters are folded.
         if let Some(folded) = self.out.values.get_mut(start..) {
@@ -293,6 +303,7 @@ impl Lexer<'_> {
             return Err(Error::Invalid);
         }
         if unicode {
+            self.out.intricate = true;
             literal::mark(self.out)?;
             return self.push(Kind::Quoted, start);
         }
@@ -303,7 +314,9 @@ impl Lexer<'_> {
         if self.rules.ascii_names && !self.slice_of_values(start).is_ascii() {
             return Err(Error::Invalid);
         }
+        let length = self.out.values.len();
         cut_name(&mut self.out.values, start);
+        self.out.intricate |= self.out.values.len() != length;
         let kind =
             if kind == Kind::Quoted && is_plain(self.slice_of_values(start)) { Kind::Word } else { kind };
         self.push(kind, start)
@@ -374,6 +387,7 @@ impl Lexer<'_> {
         if self.bytes.get(to) != Some(&b'$') {
             return Err(Error::Invalid);
         }
+        self.out.intricate = true;
         let tag = self.slice(from, to + 1);
         let body = to + 1;
         let length = self.text.get(body..).and_then(|rest| rest.find(tag)).ok_or(Error::Invalid)?;

@@ -92,8 +92,7 @@ impl Keeper {
 
 /// A pattern that may match everything.
 fn is_pattern(text: &str) -> bool {
-    (1..=8).contains(&text.len())
-        && text.bytes().all(|byte| matches!(byte, b'%' | b'_' | b'.' | b'*' | b'^' | b'$'))
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'%' | b'_' | b'.' | b'*' | b'^' | b'$'))
 }
 
 fn is_element(lexed: &Lexed, token: Token) -> bool {

@@ -60,6 +60,7 @@ impl Target<'_> {
                     !(all_same && else_result.is_some() && first.is_some_and(|first| !self.depends(first)));
                 varies && self.depends(expr)
             }
+            Expr::IsNotNull(inner) if is_system(inner) => false,
             Expr::Exists { subquery, .. } => self.correlated(subquery),
             Expr::InSubquery { expr, subquery, .. } => {
                 self.depends(expr) && !self.selects_itself(expr, subquery)
@@ -248,20 +249,40 @@ fn spine<'e>(expr: &'e Expr, op: &BinaryOperator) -> Vec<&'e Expr> {
     operands
 }
 
-/// `x IS NULL OR x IS NOT NULL`, `x = a OR x <> a`.
+/// `x IS NULL OR x IS NOT NULL`, `x = a OR x <> a`, `x < a OR x >= a`.
 fn covers_all(operands: &[&Expr]) -> bool {
     const MOST: usize = 16;
     let complements = |left: &Expr, right: &Expr| match (bare(left), bare(right)) {
         (Expr::IsNull(left), Expr::IsNotNull(right)) => bare(left) == bare(right),
         (
-            Expr::BinaryOp { left: a, op: BinaryOperator::Eq, right: b },
-            Expr::BinaryOp { left: c, op: BinaryOperator::NotEq, right: d },
-        ) => bare(a) == bare(c) && bare(b) == bare(d),
+            Expr::BinaryOp { left: a, op: first, right: b },
+            Expr::BinaryOp { left: c, op: second, right: d },
+        ) => {
+            matches!(
+                (first, second),
+                (BinaryOperator::Eq, BinaryOperator::NotEq)
+                    | (BinaryOperator::Lt, BinaryOperator::GtEq)
+                    | (BinaryOperator::LtEq, BinaryOperator::Gt)
+            ) && bare(a) == bare(c)
+                && bare(b) == bare(d)
+        }
         (positive, Expr::UnaryOp { op: UnaryOperator::Not, expr }) => positive == bare(expr),
         _ => false,
     };
     operands.len() <= MOST
         && operands.iter().any(|left| operands.iter().any(|right| complements(left, right)))
+}
+
+/// A system column: every row has it.
+fn is_system(expr: &Expr) -> bool {
+    const COLUMNS: [&str; 6] = ["tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"];
+    match bare(expr) {
+        Expr::Identifier(column) => COLUMNS.contains(&column.value.as_str()),
+        Expr::CompoundIdentifier(parts) => {
+            parts.last().is_some_and(|column| COLUMNS.contains(&column.value.as_str()))
+        }
+        _ => false,
+    }
 }
 
 /// Without the parentheses and casts around it.

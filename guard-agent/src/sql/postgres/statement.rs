@@ -90,7 +90,9 @@ impl<'a> Reader<'a> {
             return None;
         }
         let parsed = grammar::parse(self.lexed, tokens, self.limits.max_depth)?;
-        query::read(&parsed, &mut self.findings).ok()
+        query::read(&parsed, &mut self.findings).ok()?;
+        self.scan_operators(tokens);
+        Some(())
     }
 
     fn explain(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
@@ -102,7 +104,9 @@ impl<'a> Reader<'a> {
         {
             *cursor = ahead;
             for mut option in Cursor::new(self.lexed, options).items() {
-                if option.accept_any(&["analyze", "analyse"]) {
+                // In quotes it is the same option.
+                let name = option.take().map(|token| self.lexed.value(token));
+                if matches!(name, Some("analyze" | "analyse")) {
                     runs |= !(option.accept_any(&["off", "false"]) && option.is_done());
                 }
             }
@@ -240,11 +244,26 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    /// An operator that is neither PostgreSQL's nor a well-known extension's calls a function that nobody knows.
+    pub fn scan_operators(&mut self, tokens: &'a [Token]) {
+        for (index, token) in tokens.iter().enumerate().filter(|(_, token)| token.kind == Kind::Op) {
+            let back = |by: usize| index.checked_sub(by).and_then(|at| tokens.get(at));
+            let qualified = back(1).is_some_and(|token| token.kind == Kind::Dot);
+            let schema = back(2).filter(|_| qualified).map(|token| self.lexed.value(*token));
+            // `t.*`: no operator at all.
+            let name = self.lexed.value(*token);
+            if !(qualified && name == "*") {
+                calls::operator(&mut self.findings, schema, name);
+            }
+        }
+    }
+
     /// Adds the effects of every call among the tokens of an expression.
     pub fn scan_calls(&mut self, tokens: &'a [Token]) {
         for (schema, name, first) in super::tokens::find_calls(self.lexed, tokens) {
             calls::add(&mut self.findings, schema, name, first);
         }
+        self.scan_operators(tokens);
     }
 }
 

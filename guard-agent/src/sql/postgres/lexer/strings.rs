@@ -24,12 +24,16 @@ impl Lexer<'_> {
         if escapes == Escapes::Unicode && !self.rules.standard_strings {
             return Err(Error::Invalid);
         }
+        self.out.intricate |= skip > 1;
         self.at += skip;
         let start = self.out.values.len();
         loop {
             self.string_segment(backslash, escapes == Escapes::Plain)?;
             match self.continuation() {
-                Some(next) => self.at = next,
+                Some(next) => {
+                    self.out.intricate = true;
+                    self.at = next;
+                }
                 None => break,
             }
         }
@@ -50,6 +54,7 @@ impl Lexer<'_> {
             self.out.values.push_str(self.text.get(from..to).unwrap_or(""));
             match (self.peek(0), self.peek(1)) {
                 (Some(b'\\'), next) => {
+                    self.out.intricate = true;
                     self.out.ambiguous |= plain && next == Some(b'\'');
                     if backslash {
                         self.at +=
