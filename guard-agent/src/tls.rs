@@ -51,6 +51,11 @@ impl ClientTls {
         self.config.mode
     }
 
+    /// Certificate and key are the configuration's.
+    pub fn is_configured(&self) -> bool {
+        self.config.certificate.is_some()
+    }
+
     /// What is offered now, or why nothing is.
     pub fn offer(&self) -> Result<Arc<Offer>, Arc<TlsError>> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).offer.clone()

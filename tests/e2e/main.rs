@@ -1,6 +1,7 @@
 //! End to end: real servers, real clients, the real kernel. One module per scenario.
 
 mod bad_input;
+mod entry;
 mod faults;
 mod harness;
 mod least_privilege;

@@ -186,8 +186,12 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     let counters = Arc::<Counters>::default();
     let tls = Arc::new(ClientTls::new(agent.config.tls(configured).clone()));
     let (offering, pid) = (Arc::clone(&tls), server.pid);
-    // Before the first client comes. Why there is none is told with the next look.
-    let _ = tokio::task::spawn_blocking(move || offering.refresh(pid)).await;
+    // Before the first client comes.
+    let found = tokio::task::spawn_blocking(move || offering.refresh(pid)).await;
+    // Files that are configured have to be there; the server's own may come later, which is told with the next look.
+    if let (Ok(Err(error)), true) = (found, tls.is_configured()) {
+        return Err(AgentError::Tls { server: server.name, error });
+    }
     let slot = ServerSlot::new(server);
     let name = slot.get().name.clone();
     let mut member = Member {
