@@ -10,6 +10,7 @@ mod files;
 mod keys;
 mod offer;
 mod own;
+mod presented;
 mod settings;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +20,7 @@ pub use self::{
     connector::{Connector, ConnectorError},
     files::FileError,
     offer::{Offer, Origin, TlsError},
+    presented::presented,
 };
 use crate::config::{TlsConfig, TlsMode};
 

@@ -11,5 +11,6 @@ mod ordinary_work;
 mod records;
 mod refused_statements;
 mod tls;
+mod tls_upstream;
 mod without_bpf;
 mod workloads;

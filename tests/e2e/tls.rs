@@ -43,6 +43,8 @@ fn with_nothing_configured_channel_binding_holds_from_client_to_server() -> Resu
     assert_eq!(session(&site, "channel_binding")?, "end to end");
     assert_eq!(session(&site, "client_tls")?, "TLSv1.3");
     assert_eq!(session(&site, "upstream")?, "tls");
+    let doctor = site.agent.run(&["doctor"])?.stdout;
+    assert!(doctor.contains("the server's own") && doctor.contains("SCRAM-SHA-256-PLUS holds"), "{doctor}");
     // Policy is asked as ever.
     let refused = psql.query("DROP TABLE pg_class")?;
     assert!(refused.has_sqlstate("42501"), "{}", refused.stderr);
@@ -74,6 +76,8 @@ fn another_certificate_withholds_channel_binding_and_logs_in_all_the_same() -> R
     assert!(!required.ok() && required.stderr.contains("channel binding"), "{}", required.stderr);
     let said = site.agent.log().matches("channel binding (SCRAM-SHA-256-PLUS): withheld").count();
     assert_eq!(said, 1, "{}", site.agent.log());
+    let doctor = site.agent.run(&["doctor"])?.stdout;
+    assert!(doctor.contains("withheld: the server presents another certificate"), "{doctor}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use guard_common::audit::v1::Workload;
+use guard_common::audit::v1::{ClientCertificate, Workload};
 
 use super::*;
 use crate::vocabulary::{ObjectKind, Parse};
@@ -167,4 +167,29 @@ fn the_hash_names_the_content() {
     let other = set(r#"@id("a") permit (principal, action, resource) ;"#).unwrap();
     assert_ne!(one.hash(), other.hash());
     assert_eq!(one.hash().len(), 64);
+}
+
+#[test]
+fn a_policy_can_ask_for_a_certificate() {
+    let policies = set(r#"
+        @id("all") permit (principal, action, resource);
+        @id("billing-by-certificate")
+        forbid (principal, action == Guard::Action::"connect", resource == Guard::Server::"main")
+        unless { principal has certificate && principal.certificate.spiffe_id == "spiffe://example.org/billing" };
+        "#)
+    .unwrap();
+    let target = Target::new("production", "main", "postgresql", "");
+    let allowed =
+        |workload: &Workload| policies.connect(&Principal::new(workload), &target, true, "tcp").allowed;
+    let holder = |spiffe_id: &str| Workload {
+        certificate: Some(ClientCertificate {
+            spiffe_id: spiffe_id.to_owned(),
+            uris: vec![spiffe_id.to_owned()],
+            ..ClientCertificate::default()
+        }),
+        ..Workload::default()
+    };
+    assert!(allowed(&holder("spiffe://example.org/billing")));
+    assert!(!allowed(&holder("spiffe://example.org/orders")) && !allowed(&Workload::default()));
+    check(Request::connect(&Principal::new(&holder("spiffe://x/y")), &target, true, "tcp").unwrap());
 }
