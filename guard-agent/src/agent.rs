@@ -33,7 +33,7 @@ use crate::{
     decide::Decider,
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
-    tls::ConnectorError,
+    tls::{ConnectorError, TlsError},
     uplink::{self, UplinkError, UplinkHandle},
 };
 
@@ -70,6 +70,14 @@ pub enum AgentError {
     /// The proxy cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate that is configured cannot be presented.
+    #[error("TLS of the proxy for `{server}`: {error}")]
+    Tls {
+        /// The server behind.
+        server: String,
+        /// Why not.
+        error: Arc<TlsError>,
+    },
     /// The authorities for a server's certificate cannot be used.
     #[error(transparent)]
     Connector(#[from] ConnectorError),

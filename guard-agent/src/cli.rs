@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }),
         Command::Man => print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => with_config(config, |loaded| doctor::run(&args, &loaded.config)),
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),
         Command::Status(args) => with_config(config, |loaded| status::run(&args, &loaded.config)),

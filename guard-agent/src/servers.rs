@@ -5,10 +5,29 @@
 mod discover;
 mod merge;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 pub use discover::discover;
 pub use merge::{configured, merge};
+
+use crate::config::Config;
+
+/// The servers of this host: those that are listed, completed by what their processes tell, then those that are found
+/// beside them, unless `config` says that only listed ones count. Reads /proc.
+pub fn find(config: &Config) -> Vec<Server> {
+    let listed = configured(&config.servers, &config.environment);
+    let looks = config.discovery.enabled || !listed.is_empty();
+    let discovered = if looks { discover() } else { Vec::new() };
+    let count = listed.len();
+    let mut found = merge(listed, discovered, &config.environment);
+    if !config.discovery.enabled {
+        found.truncate(count);
+    }
+    found
+}
 
 /// One database server on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +65,15 @@ impl Engine {
 }
 
 impl Server {
+    /// Where it is reached on TCP: on loopback where it listens on every address.
+    pub fn reachable_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().map(|address| match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+            _ => *address,
+        })
+    }
+
     /// Where it listens, as people write it.
     pub fn endpoints(&self) -> impl Iterator<Item = String> {
         let addresses = self.addresses.iter().map(ToString::to_string);

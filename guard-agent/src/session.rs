@@ -54,6 +54,7 @@ use self::{
 use crate::{
     audit::AuditLog,
     config::ProxyConfig,
+    config::TlsMode,
     connections::{Connections, Ending, Opening, ProxiedConnection},
     decide::{ConnectRequest, Decider},
     identity::Identifier,
@@ -61,7 +62,6 @@ use crate::{
     sensor::SensorHandle,
     servers::Server,
     tls::ClientTls,
-    config::TlsMode,
     wire::{
         postgres::{ErrorResponse, Severity, StartupPacket},
         proxy_protocol::Route,

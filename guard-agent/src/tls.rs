@@ -10,6 +10,7 @@ mod files;
 mod keys;
 mod offer;
 mod own;
+mod presented;
 mod settings;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +20,7 @@ pub use self::{
     connector::{Connector, ConnectorError},
     files::FileError,
     offer::{Offer, Origin, TlsError},
+    presented::presented,
 };
 use crate::config::{TlsConfig, TlsMode};
 
@@ -49,6 +51,11 @@ impl ClientTls {
     /// Whether clients may, or must, talk TLS.
     pub fn mode(&self) -> TlsMode {
         self.config.mode
+    }
+
+    /// Certificate and key are the configuration's.
+    pub fn is_configured(&self) -> bool {
+        self.config.certificate.is_some()
     }
 
     /// What is offered now, or why nothing is.

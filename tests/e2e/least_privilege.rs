@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use guard_tests::{
-    AgentConfig, Site,
+    AgentConfig, Authority, Site, postgres,
     records::{non_proxied, text, workload_pid},
     site,
     skip::{self, Need},
@@ -45,4 +45,18 @@ fn capabilities_of_the_unit() -> Result<Vec<String>> {
     let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let names = line.context("the unit bounds no capabilities")?.split_whitespace();
     Ok(names.map(|name| name.trim_start_matches("CAP_").to_lowercase()).collect())
+}
+
+#[test]
+fn the_units_capabilities_reach_the_servers_certificate() -> Result<()> {
+    if skip::without(&[Need::Postgres, Need::Ebpf]) {
+        return Ok(());
+    }
+    let authority = Authority::new()?;
+    let capabilities = Some(capabilities_of_the_unit()?);
+    let site = Site::secure(&authority, AgentConfig { capabilities, ..AgentConfig::default() })?;
+    let clerk = site.agent.psql(postgres::SCRAM_ROLE, "postgres").password(postgres::SCRAM_PASSWORD);
+    let bound = clerk.tls("verify-full", &authority).variable("PGCHANNELBINDING", "require");
+    bound.query("SELECT 1")?.expect_ok("psql that insists on channel binding")?;
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! End to end: real servers, real clients, the real kernel. One module per scenario.
 
 mod bad_input;
+mod entry;
 mod faults;
 mod harness;
 mod least_privilege;
@@ -14,5 +15,6 @@ mod policy_replay;
 mod records;
 mod refused_statements;
 mod tls;
+mod tls_upstream;
 mod without_bpf;
 mod workloads;

@@ -22,7 +22,8 @@ fn clerk(site: &Site, authority: &Authority) -> Psql {
 
 /// What the newest session that began by TLS says of `field`.
 fn session(site: &Site, field: &str) -> Result<String> {
-    let started = site.wait_for("session_started", "a session by TLS", |body| !body["client_tls"].is_null())?;
+    let started =
+        site.wait_for("session_started", "a session by TLS", |body| !body["client_tls"].is_null())?;
     Ok(started[field].as_str().unwrap_or_default().to_owned())
 }
 
@@ -42,6 +43,8 @@ fn with_nothing_configured_channel_binding_holds_from_client_to_server() -> Resu
     assert_eq!(session(&site, "channel_binding")?, "end to end");
     assert_eq!(session(&site, "client_tls")?, "TLSv1.3");
     assert_eq!(session(&site, "upstream")?, "tls");
+    let doctor = site.agent.run(&["doctor"])?.stdout;
+    assert!(doctor.contains("the server's own") && doctor.contains("SCRAM-SHA-256-PLUS holds"), "{doctor}");
     // Policy is asked as ever.
     let refused = psql.query("DROP TABLE pg_class")?;
     assert!(refused.has_sqlstate("42501"), "{}", refused.stderr);
@@ -73,6 +76,8 @@ fn another_certificate_withholds_channel_binding_and_logs_in_all_the_same() -> R
     assert!(!required.ok() && required.stderr.contains("channel binding"), "{}", required.stderr);
     let said = site.agent.log().matches("channel binding (SCRAM-SHA-256-PLUS): withheld").count();
     assert_eq!(said, 1, "{}", site.agent.log());
+    let doctor = site.agent.run(&["doctor"])?.stdout;
+    assert!(doctor.contains("withheld: the server presents another certificate"), "{doctor}");
     Ok(())
 }
 
@@ -150,8 +155,8 @@ fn a_certificate_is_who_the_client_is() -> Result<()> {
     let certificate = &opened["workload"]["certificate"];
     assert_eq!(certificate["spiffe_id"], "spiffe://example.org/orders");
     assert_eq!(certificate["subject"], "CN=orders");
-    let stranger = Authority::new()?.client("orders", "orders")?;
-    let refused = psql.certificate(&stranger).query("SELECT 1")?;
+    let elsewhere = Authority::new()?;
+    let refused = psql.certificate(&elsewhere.client("orders", "orders")?).query("SELECT 1")?;
     assert!(!refused.ok(), "a certificate of an unknown authority");
     Ok(())
 }
@@ -173,7 +178,9 @@ fn a_renewed_certificate_is_taken_without_ending_sessions() -> Result<()> {
     site.agent.signal(Signal::SIGHUP)?;
     let psql = clerk(&site, &authority).variable("PGCHANNELBINDING", "require");
     // The proxy and the server each take the new one in their own time; then it holds again.
-    run::eventually("channel binding by the new certificate", CLIENT_LIMIT, || Ok(psql.query("SELECT 1")?.ok()))?;
+    run::eventually("channel binding by the new certificate", CLIENT_LIMIT, || {
+        Ok(psql.query("SELECT 1")?.ok())
+    })?;
     assert_eq!(wire::first_error(&before.query("SELECT 1")?), None);
     Ok(())
 }
@@ -188,7 +195,8 @@ fn ctrl_c_cancels_under_tls_too() -> Result<()> {
     let folder = guard_tests::Folder::new("cancel")?;
     let psql = site.proxied().tls("verify-full", &authority);
     let mut sleeping = psql.start("SELECT pg_sleep(60)", &folder.join("log"))?;
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active'
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active'
                    AND pid <> pg_backend_pid()";
     run::eventually("the statement running", CLIENT_LIMIT, || {
         Ok(site.direct().query(running)?.stdout.trim() == "1")

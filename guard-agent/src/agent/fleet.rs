@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -116,20 +117,10 @@ pub(super) async fn keep_up(agent: Arc<Agent>) {
 
 /// Finds the servers, tells the kernel side and the connection table, and opens proxies for the new ones.
 pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
-    let config = &agent.config;
-    // Switched off, it still looks for the process of what is listed.
-    let looks = config.discovery.enabled || !config.servers.is_empty();
+    let looking = Arc::clone(agent);
     // It reads /proc: not on the thread that serves the command line.
-    let discovered = match looks {
-        true => tokio::task::spawn_blocking(servers::discover).await.unwrap_or_default(),
-        false => Vec::new(),
-    };
-    let configured = servers::configured(&config.servers, &config.environment);
-    let mut found = servers::merge(configured, discovered, &config.environment);
-    if !config.discovery.enabled {
-        // Only what is listed counts: finding it told its process and its sockets.
-        found.truncate(config.servers.len());
-    }
+    let found = tokio::task::spawn_blocking(move || servers::find(&looking.config)).await;
+    let found = found.map_err(io::Error::other)?;
     let mut fleet = agent.fleet.lock().await;
     let before = fleet.members.len();
     for server in found {
@@ -186,8 +177,12 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     let counters = Arc::<Counters>::default();
     let tls = Arc::new(ClientTls::new(agent.config.tls(configured).clone()));
     let (offering, pid) = (Arc::clone(&tls), server.pid);
-    // Before the first client comes. Why there is none is told with the next look.
-    let _ = tokio::task::spawn_blocking(move || offering.refresh(pid)).await;
+    // Before the first client comes.
+    let found = tokio::task::spawn_blocking(move || offering.refresh(pid)).await;
+    // Files that are configured have to be there; the server's own may come later, which is told with the next look.
+    if let (Ok(Err(error)), true) = (found, tls.is_configured()) {
+        return Err(AgentError::Tls { server: server.name, error });
+    }
     let slot = ServerSlot::new(server);
     let name = slot.get().name.clone();
     let mut member = Member {

@@ -1,13 +1,18 @@
 //! `guard-agent doctor`: what this host can do, what is missing, what that costs and what would bring it.
 //!
 //! It does what the agent does at its start: mounts tracefs where that is missing, loads and attaches every
-//! program. The programs go again when it ends.
+//! program. The programs go again when it ends. The servers of this host are asked for their certificates.
+
+mod tls;
 
 use std::{io::Write, process::ExitCode};
 
 use serde::Serialize;
 
-use crate::{config::SensorConfig, sensor};
+use crate::{
+    config::{Config, SensorConfig},
+    sensor,
+};
 
 /// Arguments of `guard-agent doctor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,8 +23,9 @@ pub struct DoctorArgs {
 }
 
 /// Checks this host. Succeeds where everything can be attached.
-pub fn run(args: &DoctorArgs) -> ExitCode {
-    let report = Report::of(&sensor::probe(&SensorConfig { ring_kib: 64, ..SensorConfig::default() }));
+pub fn run(args: &DoctorArgs, config: &Config) -> ExitCode {
+    let mut report = Report::of(&sensor::probe(&SensorConfig { ring_kib: 64, ..SensorConfig::default() }));
+    report.tls = tls::checks(config);
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
@@ -43,6 +49,8 @@ struct Report {
     programs: Vec<Check>,
     /// What is missing, and what it costs.
     missing: Vec<String>,
+    /// What TLS the proxies offer; ok where channel binding holds. The host is complete without it.
+    tls: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -80,6 +88,7 @@ impl Report {
             host: host(found),
             programs,
             missing,
+            tls: Vec::new(),
         }
     }
 
@@ -95,6 +104,10 @@ impl Report {
             for missing in &self.missing {
                 text.push_str(&format!("  - {missing}\n"));
             }
+        }
+        if !self.tls.is_empty() {
+            text.push_str("\nTLS towards clients\n");
+            self.tls.iter().for_each(|check| line(&mut text, check));
         }
         text.push_str(&format!("\nevidence comes from: {}\n", self.rung));
         text

@@ -2,13 +2,7 @@
 //!
 //! Which of these ways a session takes is decided in `way`. Here nothing reaches the client.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
-    path::Path,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, os::fd::AsRawFd, path::Path, time::Duration};
 
 use bytes::BytesMut;
 use rustls::pki_types::CertificateDer;
@@ -155,15 +149,15 @@ impl Dial<'_> {
         let handshake = TlsConnector::from(connector.config.clone()).connect(name, upstream.stream);
         let stream = within(self.limit, handshake).await.map_err(broken)?;
         let certificates = stream.get_ref().1.peer_certificates();
-        let certificate = certificates.and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned());
+        let certificate =
+            certificates.and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned());
         let stream = Stream::Tls(Box::new(stream.into()));
         Ok(Upstream { certificate, ..Upstream::new(stream, Transport::Tls) })
     }
 
     async fn address(&self) -> Result<(Upstream, SocketAddr), SessionError> {
         let mut failure = self.nowhere();
-        for address in &self.server.addresses {
-            let address = reachable(*address);
+        for address in self.server.reachable_addresses() {
             match within(self.limit, TcpStream::connect(address)).await {
                 Ok(stream) => return Ok((self.by_tcp(stream, address)?, address)),
                 Err(error) => failure = failed(address, error),
@@ -227,16 +221,6 @@ fn first_answer(mut said: &[u8]) -> Result<Option<First>, SessionError> {
             _ => return Err(SessionError::OutOfTurn("a message of a running session")),
         }
     }
-}
-
-/// A server that listens on every address is reached on loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
 }
 
 fn failed(endpoint: impl std::fmt::Display, error: io::Error) -> SessionError {

@@ -27,6 +27,9 @@ use crate::{config::UpstreamTlsMode, servers::Server, tls::Connector, wire::post
 /// How long it is believed that the server's rules are what they were.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
+/// How long it is believed that the server presents another certificate: a renewed one is soon the same again.
+const DIFFERS: Duration = Duration::from_secs(5);
+
 /// Logins whose ways are remembered.
 const MAX_REMEMBERED: usize = 4_096;
 
@@ -161,7 +164,8 @@ impl Ways {
             return self.in_clear(dial, asked, binding(withheld)).await;
         };
         let upstream = dial.tls(connector, self.mode.demands()).await?;
-        let same = asked.secured.is_none_or(|secured| upstream.certificate.as_ref() == Some(&secured.presented));
+        let same =
+            asked.secured.is_none_or(|secured| upstream.certificate.as_ref() == Some(&secured.presented));
         if upstream.transport != Transport::Tls {
             drop(upstream);
             return self.in_clear(dial, asked, binding(Binding::ServerWithoutTls)).await;
@@ -169,7 +173,7 @@ impl Ways {
         if !same && self.mode == UpstreamTlsMode::Auto && is_local(dial.server) {
             // A server under TLS refuses a client that found no -PLUS where it could have been. On the way to another
             // host encryption counts for more.
-            *lock(&self.differs) = Some(Instant::now() + REMEMBERED);
+            *lock(&self.differs) = Some(Instant::now() + DIFFERS);
             drop(upstream);
             return self.in_clear(dial, asked, Binding::OtherCertificate).await;
         }
@@ -199,7 +203,9 @@ impl Ways {
             && let Ok(mut upstream) = dial.unix().await
         {
             match upstream.begin(asked.packet).await {
-                Ok(First::Authentication(method)) if method == expected => return Ok(Way { upstream, binding }),
+                Ok(First::Authentication(method)) if method == expected => {
+                    return Ok(Way { upstream, binding });
+                }
                 // Over TCP the client will hear why, if it is more than a difference.
                 Ok(_) | Err(_) => self.differs_by_unix(&login),
             }
@@ -213,7 +219,9 @@ impl Ways {
         let first = upstream.begin(asked.packet).await?;
         match (&first, &self.connector) {
             (First::Authentication(method), _) => self.remember(login, method, dial),
-            (First::Refusal(code), Some(connector)) if code == NO_ENTRY && self.mode == UpstreamTlsMode::Auto => {
+            (First::Refusal(code), Some(connector))
+                if code == NO_ENTRY && self.mode == UpstreamTlsMode::Auto =>
+            {
                 if let Some(way) = self.demanded(dial, asked, connector).await {
                     return Ok(way);
                 }

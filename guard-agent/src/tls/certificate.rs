@@ -58,8 +58,8 @@ pub fn client_certificate(der: &CertificateDer<'_>) -> ClientCertificate {
 /// The last common name: the most specific one, which PostgreSQL takes as well.
 fn common_name(subject: &Name) -> String {
     let attributes = subject.0.iter().flat_map(|set| set.0.iter());
-    let names = attributes.filter(|attribute| attribute.oid.to_string() == COMMON_NAME);
-    let value = names.last().map(|attribute| &attribute.value);
+    let mut names = attributes.filter(|attribute| attribute.oid.to_string() == COMMON_NAME);
+    let value = names.next_back().map(|attribute| &attribute.value);
     let text = value.and_then(|value| {
         let utf8 = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
         utf8.or_else(|_| value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned()))

@@ -164,8 +164,9 @@ mod tests {
             (
                 "/etc/pg/postgresql.conf",
                 "ssl = on # a comment\nSSL_Cert_File 'it''s.crt'\n#ssl_key_file = 'x'\nssl_key_file='a.key'\n\
-                 include_dir = 'conf.d'\ninclude 'postgresql.conf'\ninclude_if_exists = 'none'\n",
+                 include_dir = 'conf.d'\ninclude_if_exists = 'none'\n",
             ),
+            ("/etc/pg/endless.conf", "include 'endless.conf'\nssl = off"),
             ("/etc/pg/conf.d/10.conf", "ssl_key_file = b.key"),
             ("/etc/pg/conf.d/20.conf", "ssl_key_file = 'c.key'#comment"),
             ("/etc/pg/conf.d/30.txt", "ssl_key_file = 'd.key'"),
@@ -176,11 +177,14 @@ mod tests {
         assert_eq!(settings.get("ssl_cert_file"), Some("it's.crt"));
         assert_eq!(settings.get("ssl_key_file"), Some("c.key"));
         assert_eq!(settings.get("ssl_ca_file"), None);
+        settings.add_file(Path::new("/etc/pg/endless.conf"), &mut files);
+        assert!(!settings.is_on("ssl"));
     }
 
     #[test]
     fn the_command_line_is_read_as_the_server_reads_it() {
-        let line = ["postgres", "-D", "/data", "-c", "ssl=on", "--ssl-cert-file=/c", "-cssl_key_file=/k", "-i"];
+        let line =
+            ["postgres", "-D", "/data", "-c", "ssl=on", "--ssl-cert-file=/c", "-cssl_key_file=/k", "-i"];
         let settings = Settings::of_arguments(line.into_iter());
         assert_eq!(settings.folder(), Some(Path::new("/data")));
         assert!(settings.is_on("ssl"));

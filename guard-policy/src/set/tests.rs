@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use guard_common::audit::v1::Workload;
+use guard_common::audit::v1::{ClientCertificate, Workload};
 
 use super::*;
 use crate::{
@@ -210,4 +210,28 @@ fn hidden_files_and_examples_are_not_in_force() {
     assert_eq!((loaded.unwrap(), examples.unwrap()), (1, 1));
     let built_in = PolicySet::built_in().unwrap();
     assert!(built_in.policies.policy(&PolicyId::new("ai-agents-read-little")).is_none());
+}
+
+#[test]
+fn a_policy_can_ask_for_a_certificate() {
+    let policies = set(r#"
+        @id("all") permit (principal, action, resource);
+        @id("billing-by-certificate")
+        forbid (principal, action == Guard::Action::"connect", resource == Guard::Server::"main")
+        unless { principal has certificate && principal.certificate.spiffe_id == "spiffe://example.org/billing" };
+        "#)
+    .unwrap();
+    let target = Target::new("production", "main", "postgresql", "");
+    let allowed =
+        |workload: &Workload| policies.connect(&Principal::new(workload), &target, true, "tcp").allowed;
+    let holder = |spiffe_id: &str| Workload {
+        certificate: Some(ClientCertificate {
+            spiffe_id: spiffe_id.to_owned(),
+            uris: vec![spiffe_id.to_owned()],
+            ..ClientCertificate::default()
+        }),
+        ..Workload::default()
+    };
+    assert!(allowed(&holder("spiffe://example.org/billing")));
+    assert!(!allowed(&holder("spiffe://example.org/orders")) && !allowed(&Workload::default()));
 }
