@@ -5,6 +5,7 @@
 
 mod fleet;
 mod local;
+mod policies;
 
 use std::{
     fs, io,
@@ -14,19 +15,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use guard_common::audit::v1::{AgentStarted, AgentStopped, PolicyChange, record::Body};
-use guard_policy::{PolicyError, PolicySet};
+use guard_common::audit::v1::{AgentStarted, AgentStopped, record::Body};
+use guard_policy::PolicyError;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Mutex, watch},
 };
 
 pub use local::{LocalError, socket_path, status};
+pub use policies::load as load_policies;
 
 use self::fleet::Fleet;
 use crate::{
     audit::{AuditLog, JournalOpenError},
-    config::{Config, Mode},
+    config::Config,
     connections::Connections,
     decide::Decider,
     listen::{ListenError, SessionThreads},
@@ -91,18 +93,13 @@ pub(crate) struct Agent {
     pub(crate) started: SystemTime,
     /// Why the newest policy files are not in force.
     pub(crate) policy_error: std::sync::Mutex<String>,
-}
-
-/// Loads the policies that `config` names: its folder, or those built in.
-pub fn load_policies(config: &Config) -> Result<PolicySet, PolicyError> {
-    match &config.paths.policies {
-        Some(folder) => PolicySet::from_folder(folder),
-        None => PolicySet::built_in(),
-    }
+    /// Held while policy files are read, so that what was read first does not come into force last.
+    pub(crate) reloading: Mutex<()>,
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), AgentError> {
+    let stamp = policies::Stamp::of(&config);
     let policies = load_policies(&config)?;
     make_folder(&config.paths.state, 0o700, "state")?;
     make_folder(&config.paths.run, 0o755, "run")?;
@@ -113,7 +110,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
-    let identity = uplink::Identity { host: hostname(), mode: mode_word(config.mode) };
+    let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
     let uplink = uplink::start(&config.control, identity, audit.clone())?;
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
@@ -125,6 +122,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
         policy_error: std::sync::Mutex::default(),
+        reloading: Mutex::default(),
     });
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -133,16 +131,18 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     fleet::refresh(&agent).await?;
     let local = local::serve(Arc::clone(&agent)).await?;
     let rediscovery = tokio::spawn(fleet::keep_up(Arc::clone(&agent)));
+    let watch = tokio::spawn(policies::watch(Arc::clone(&agent), stamp));
     announce(&agent).await;
     let reason = loop {
         tokio::select! {
-            _ = hangup.recv() => reload(&agent),
+            _ = hangup.recv() => policies::reload(&agent).await,
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
     };
     tracing::info!("stopping: {reason}");
     rediscovery.abort();
+    watch.abort();
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
@@ -174,16 +174,8 @@ fn started(config: &Config, decider: &Decider) -> AgentStarted {
         host: hostname(),
         kernel: line("/proc/sys/kernel/osrelease"),
         boot_id: line("/proc/sys/kernel/random/boot_id"),
-        mode: mode_word(config.mode).to_owned(),
+        mode: config.mode.as_str().to_owned(),
         policy_hash: decider.policies().hash().to_owned(),
-    }
-}
-
-/// The word for `mode` in records.
-pub(crate) fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Monitor => "monitor",
-        Mode::Enforce => "enforce",
     }
 }
 
@@ -193,38 +185,12 @@ async fn announce(agent: &Agent) {
         tracing::info!("{line}");
     }
     tracing::info!(
-        mode = mode_word(agent.config.mode),
+        mode = agent.config.mode.as_str(),
         policies = policies.len(),
         origin = %policies.origin(),
         evidence = %agent.sensor.state().rung,
         "guard-agent ready"
     );
-}
-
-/// Takes the policy folder anew. What is not valid is not taken: the set in force stays, and an alarm says so.
-fn reload(agent: &Agent) {
-    let before = agent.decider.policies();
-    let mut change = PolicyChange { previous_hash: before.hash().to_owned(), ..PolicyChange::default() };
-    let error = match load_policies(&agent.config) {
-        Ok(policies) => {
-            change.policy_hash = policies.hash().to_owned();
-            change.source = policies.origin().to_string();
-            change.policies = u32::try_from(policies.len()).unwrap_or(u32::MAX);
-            tracing::info!(policies = policies.len(), hash = policies.hash(), "policies reloaded");
-            agent.decider.replace(policies);
-            String::new()
-        }
-        Err(error) => {
-            tracing::error!("policies were not reloaded, the set before stays in force: {error}");
-            change.policy_hash = before.hash().to_owned();
-            change.source = before.origin().to_string();
-            change.policies = u32::try_from(before.len()).unwrap_or(u32::MAX);
-            error.to_string()
-        }
-    };
-    change.error.clone_from(&error);
-    *agent.policy_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = error;
-    agent.audit.record(Body::PolicyChange(change));
 }
 
 async fn wait_for_sessions(agent: &Agent) {

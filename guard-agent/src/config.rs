@@ -21,6 +21,8 @@ pub struct Config {
     pub environment: Environment,
     /// Where things are kept.
     pub paths: Paths,
+    /// How policies are taken.
+    pub policy: PolicyConfig,
     /// The kernel side.
     pub sensor: SensorConfig,
     /// Recognising who connects.
@@ -46,6 +48,16 @@ pub enum Mode {
     Monitor,
     /// The statement does not run.
     Enforce,
+}
+
+impl Mode {
+    /// Its word in the configuration and in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Monitor => "monitor",
+            Self::Enforce => "enforce",
+        }
+    }
 }
 
 /// Name of an environment, the top of the policy's resource hierarchy.
@@ -74,6 +86,20 @@ pub struct Paths {
 impl Default for Paths {
     fn default() -> Self {
         Self { state: "/var/lib/guard".into(), run: "/run/guard".into(), policies: None }
+    }
+}
+
+/// How policies are taken.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// Seconds between two looks at the policy folder; 0: only SIGHUP takes it anew.
+    pub watch_seconds: u64,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { watch_seconds: 2 }
     }
 }
 
@@ -158,6 +184,17 @@ pub struct ServerConfig {
     pub allow_plaintext: bool,
     /// Mode, where it is not the agent's own.
     #[serde(default)]
+    pub mode: Option<Mode>,
+    /// What differs for databases of this server, by their names.
+    #[serde(default)]
+    pub databases: BTreeMap<String, DatabaseConfig>,
+}
+
+/// One database of a server.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// Mode, where it is not the server's.
     pub mode: Option<Mode>,
 }
 

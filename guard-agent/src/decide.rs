@@ -4,14 +4,13 @@
 //! without a lock: each session thread keeps its own [`DecisionCache`] and looks at one counter.
 
 mod cache;
+mod modes;
+mod rates;
 mod statement;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
 };
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
@@ -19,6 +18,8 @@ use guard_policy::{Outcome, PolicySet, Principal, Target};
 
 pub use self::{
     cache::DecisionCache,
+    modes::{AppliedMode, ModeFrom},
+    rates::{Meter, Meters},
     statement::{Permit, Ruling, Scope, Session, subject},
 };
 use crate::{
@@ -45,19 +46,20 @@ pub struct Decider {
     policies: RwLock<Arc<PolicySet>>,
     /// Counts the sets: what a cache compares before it trusts its entries.
     epoch: AtomicU64,
-    mode: Mode,
-    server_modes: HashMap<String, Mode>,
+    modes: modes::Modes,
+    meters: Meters,
 }
 
 impl Decider {
     /// Decides by `policies`, in the modes that `config` names.
     pub fn new(policies: PolicySet, config: &Config) -> Self {
-        let named = |server: &crate::config::ServerConfig| Some((server.name.clone(), server.mode?));
+        let meters = Meters::default();
+        meters.want(policies.reads_rates());
         Self {
             policies: RwLock::new(Arc::new(policies)),
             epoch: AtomicU64::new(1),
-            mode: config.mode,
-            server_modes: config.servers.iter().filter_map(named).collect(),
+            modes: modes::Modes::new(config),
+            meters,
         }
     }
 
@@ -69,6 +71,7 @@ impl Decider {
     /// Puts `policies` in force for every decision from now on; returns the set before.
     pub fn replace(&self, policies: PolicySet) -> Arc<PolicySet> {
         let mut current = self.policies.write().unwrap_or_else(PoisonError::into_inner);
+        self.meters.want(policies.reads_rates());
         let before = std::mem::replace(&mut *current, Arc::new(policies));
         self.epoch.fetch_add(1, Ordering::Release);
         before
@@ -78,9 +81,14 @@ impl Decider {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The mode of the server called `name`.
-    pub fn mode(&self, name: &str) -> Mode {
-        self.server_modes.get(name).copied().unwrap_or(self.mode)
+    /// The mode of `database` on `server`, and what set it; an empty `database` is the server as a whole.
+    pub fn mode(&self, server: &str, database: &str) -> AppliedMode {
+        self.modes.of(server, database)
+    }
+
+    /// Counts the statements and rows of `principal` on `server`.
+    pub fn meter(&self, principal: &Principal, server: &str) -> Arc<Meter> {
+        self.meters.of(principal, server)
     }
 
     /// Decides on `connect`. Where guard can only watch (a connection round the proxy), a refusal comes back as
@@ -91,19 +99,22 @@ impl Decider {
         let target = Target::new(&server.environment, &server.name, server.engine.as_str(), "");
         let principal = Principal::new(request.workload);
         let outcome = policies.connect(&principal, &target, request.proxied, request.transport);
-        let mode = if request.proxied { self.mode(&server.name) } else { Mode::Monitor };
+        let mode = if request.proxied { self.mode(&server.name, "") } else { AppliedMode::NON_PROXIED };
         let way = if request.proxied { "through the proxy" } else { "round the proxy" };
         Arc::new(decision(outcome, mode, policies.hash(), format!("connect to {} {way}", server.name)))
     }
 }
 
 /// The record's form of `outcome`.
-fn decision(outcome: Outcome, mode: Mode, policy_hash: &str, subject: String) -> Decision {
-    let verdict = match (outcome.allowed, outcome.would_refuse, mode) {
+fn decision(outcome: Outcome, mode: AppliedMode, policy_hash: &str, subject: String) -> Decision {
+    let verdict = match (outcome.allowed, outcome.would_refuse, mode.mode) {
         (true, false, _) => Verdict::Allowed,
         (false, _, Mode::Enforce) => Verdict::Refused,
         (true, true, _) | (false, _, Mode::Monitor) => Verdict::WouldRefuse,
     };
+    // Where the mode would have refused, it is the policies' own mode that lets it run.
+    let by_policy = outcome.would_refuse && mode.mode == Mode::Enforce;
+    let mode = if by_policy { AppliedMode { mode: Mode::Monitor, from: ModeFrom::Policy } } else { mode };
     Decision {
         verdict: verdict.into(),
         policy: outcome.policy,
@@ -112,6 +123,8 @@ fn decision(outcome: Outcome, mode: Mode, policy_hash: &str, subject: String) ->
         policy_hash: policy_hash.to_owned(),
         errors: outcome.errors,
         subject,
+        mode: mode.mode.as_str().to_owned(),
+        mode_from: mode.from.as_str().to_owned(),
         ..Decision::default()
     }
 }

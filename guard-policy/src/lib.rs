@@ -4,9 +4,14 @@
 //! the way is a refusal. It does no I/O but reading the folder, and knows nothing of sockets or SQL.
 
 pub mod cases;
+pub mod ground;
+pub mod rates;
 pub mod request;
+mod schema;
 pub mod set;
 pub mod vocabulary;
 
+pub use ground::{Facts, Ground};
+pub use rates::{Rates, RatesKey};
 pub use request::{Conditions, Principal, Target};
 pub use set::{Origin, Outcome, PolicyError, PolicySet, built_in_cases};

@@ -1,55 +1,28 @@
-//! Cedar requests: a workload, a target and an effect enter, a request with its entities leaves.
+//! Who asks, on what, and how: a workload and a database enter, their entities leave.
 //!
-//! The workload's entity is built once per connection, the database's once per session; only what a statement adds is
-//! built for each evaluation.
+//! The workload's entity is built once per connection, the database's once per session.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
-use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Value,
-};
+use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Value};
 use guard_common::audit::v1::{Workload, workload::Evidence};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::vocabulary::{Action, Object, ObjectKind, Parse};
+use crate::{
+    rates::Rates,
+    schema::TYPES,
+    vocabulary::{ObjectKind, Parse},
+};
 
-/// The schema in which a server looks for names that a statement leaves unqualified.
-pub const DEFAULT_SCHEMA: &str = "public";
-
-struct Types {
-    environment: EntityTypeName,
-    server: EntityTypeName,
-    database: EntityTypeName,
-    schema: EntityTypeName,
-    object: EntityTypeName,
-    workload: EntityTypeName,
-    action: EntityTypeName,
-}
-
-static TYPES: LazyLock<Types> = LazyLock::new(|| {
-    let name = |name: &str| {
-        format!("Guard::{name}").parse().expect("a literal type name of the schema is a valid name")
-    };
-    Types {
-        environment: name("Environment"),
-        server: name("Server"),
-        database: name("Database"),
-        schema: name("Schema"),
-        object: name("Object"),
-        workload: name("Workload"),
-        action: name("Action"),
-    }
-});
-
-fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
-fn entity<const N: usize>(
+pub(crate) fn entity<const N: usize>(
     uid: EntityUid,
     attributes: [(&str, Value); N],
     parents: HashSet<EntityUid>,
@@ -58,7 +31,7 @@ fn entity<const N: usize>(
     Entity::new(uid, attributes, parents).map_err(|error| error.to_string())
 }
 
-fn text(value: &str) -> Value {
+pub(crate) fn text(value: &str) -> Value {
     Value::new_string(value.to_owned())
 }
 
@@ -69,6 +42,7 @@ pub struct Principal {
     uid: EntityUid,
     name: Arc<str>,
     fingerprint: [u8; 16],
+    counted_as: [u8; 16],
 }
 
 impl Principal {
@@ -77,13 +51,27 @@ impl Principal {
         let name: Arc<str> = workload.label().into();
         let uid = uid(&TYPES.workload, &name);
         let entity = Entity::new(uid.clone(), attributes(workload, &name), HashSet::new());
-        let fingerprint = fingerprint(workload);
-        Self { entity: Arc::new(entity.map_err(|error| error.to_string())), uid, name, fingerprint }
+        let entity = Arc::new(entity.map_err(|error| error.to_string()));
+        let (fingerprint, counted_as) = (fingerprint(workload), counted_as(workload));
+        Self { entity, uid, name, fingerprint, counted_as }
     }
 
     /// The same for workloads that no policy can tell apart: a part of the key of decision caches.
     pub fn fingerprint(&self) -> &[u8; 16] {
         &self.fingerprint
+    }
+
+    /// The same for workloads whose statements and rows are counted together: see [`Rates`].
+    pub fn counted_as(&self) -> &[u8; 16] {
+        &self.counted_as
+    }
+
+    pub(crate) fn uid(&self) -> &EntityUid {
+        &self.uid
+    }
+
+    pub(crate) fn entity(&self) -> Result<Entity, String> {
+        self.entity.as_ref().clone()
     }
 
     /// Shortest useful name: pod, container, unit, AI agent, executable or address.
@@ -101,6 +89,27 @@ fn fingerprint(workload: &Workload) -> [u8; 16] {
     let mut fingerprint = [0; 16];
     fingerprint.copy_from_slice(&digest[..16]);
     fingerprint
+}
+
+/// Names who is behind a workload, for counting: the most lasting thing that is known of it, so that a copy of a program
+/// under another name, or a child of the same agent, starts no count of its own.
+fn counted_as(workload: &Workload) -> [u8; 16] {
+    let pod = workload.pod.as_ref().map(|pod| format!("{}/{}/{}", pod.namespace, pod.name, pod.uid));
+    let container = workload.container.as_ref().map(|container| container.id.clone());
+    let lasting = [
+        ("pod", pod.unwrap_or_default()),
+        ("container", container.unwrap_or_default()),
+        ("agent", workload.ai_agent.clone()),
+        ("unit", workload.unit.clone()),
+        ("address", workload.remote_address.clone()),
+        ("executable", workload.executable.clone()),
+    ];
+    let (kind, name) = lasting.into_iter().find(|(_, name)| !name.is_empty()).unwrap_or_default();
+    let person = workload.login_uid.unwrap_or(workload.uid);
+    let digest = Sha256::digest(format!("{kind}\0{name}\0{person}"));
+    let mut counted_as = [0; 16];
+    counted_as.copy_from_slice(&digest[..16]);
+    counted_as
 }
 
 fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
@@ -171,6 +180,23 @@ impl Target {
         &self.id
     }
 
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    pub(crate) fn server_uid(&self) -> EntityUid {
+        uid(&TYPES.server, &self.server)
+    }
+
+    /// Environment, server and database.
+    pub(crate) fn entities(&self) -> Result<Vec<Entity>, String> {
+        self.entities.as_ref().clone()
+    }
+
     fn build(environment: &str, server: &str, engine: &str, database: &str) -> Result<Vec<Entity>, String> {
         let environment_uid = uid(&TYPES.environment, environment);
         let server_uid = uid(&TYPES.server, server);
@@ -190,89 +216,21 @@ impl Target {
     }
 }
 
-/// What holds while a statement runs.
+/// What a statement says of one of its effects.
 #[derive(Clone, Copy, Debug)]
-pub struct Conditions<'a> {
-    /// Through the proxy.
-    pub proxied: bool,
-    /// `tcp` or `unix`.
-    pub transport: &'a str,
-    /// Who logged in to the database.
-    pub db_user: &'a str,
-    /// What the client calls itself.
-    pub application_name: &'a str,
+pub struct Conditions {
     /// See [`crate::vocabulary::Effect::has_where`].
     pub has_where: Option<bool>,
     /// How well the statement was understood.
     pub parse: Parse,
     /// Statements in the same string.
     pub parts: u32,
-}
-
-/// What the authorizer takes.
-pub(crate) struct Request {
-    pub(crate) request: cedar_policy::Request,
-    pub(crate) entities: Entities,
-}
-
-impl Request {
-    pub(crate) fn connect(
-        principal: &Principal,
-        target: &Target,
-        proxied: bool,
-        transport: &str,
-    ) -> Result<Self, String> {
-        let context = [("proxied", Value::new_bool(proxied)), ("transport", text(transport))];
-        Self::build(principal, target, Action::Connect, uid(&TYPES.server, &target.server), &context, vec![])
-    }
-
-    pub(crate) fn statement(
-        principal: &Principal,
-        target: &Target,
-        action: Action,
-        object: &Object,
-        conditions: &Conditions<'_>,
-    ) -> Result<Self, String> {
-        let context = [
-            ("proxied", Value::new_bool(conditions.proxied)),
-            ("transport", text(conditions.transport)),
-            ("db_user", text(conditions.db_user)),
-            ("database", text(&target.database)),
-            ("application_name", text(conditions.application_name)),
-            ("has_where", Value::new_bool(conditions.has_where.unwrap_or(true))),
-            ("parse", text(conditions.parse.as_str())),
-            ("parts", Value::new_long(conditions.parts.into())),
-        ];
-        let (object, entities) = object_entities(target, object)?;
-        Self::build(principal, target, action, object, &context, entities)
-    }
-
-    fn build(
-        principal: &Principal,
-        target: &Target,
-        action: Action,
-        resource: EntityUid,
-        context: &[(&str, Value)],
-        mut entities: Vec<Entity>,
-    ) -> Result<Self, String> {
-        entities.push(principal.entity.as_ref().clone()?);
-        entities.extend(target.entities.as_ref().clone()?);
-        let context =
-            Context::from_pairs(context.iter().map(|(key, value)| ((*key).to_owned(), value.clone())))
-                .map_err(|error| error.to_string())?;
-        let action = uid(&TYPES.action, action.as_str());
-        // A test validates every action's request against the schema; here that would only cost time.
-        let request = cedar_policy::Request::new(principal.uid.clone(), action, resource, context, None)
-            .map_err(|error| error.to_string())?;
-        // The schema brings the action hierarchy (`action in read`).
-        let entities = Entities::from_entities(entities, Some(&super::set::SCHEMA))
-            .map_err(|error| error.to_string())?;
-        Ok(Self { request, entities })
-    }
+    /// The principal's last minute.
+    pub rates: Rates,
 }
 
 /// True for what stands in a schema.
-fn in_schema(kind: ObjectKind) -> bool {
+pub(crate) fn in_schema(kind: ObjectKind) -> bool {
     use ObjectKind as K;
     match kind {
         K::Table
@@ -296,33 +254,4 @@ fn in_schema(kind: ObjectKind) -> bool {
         | K::Other
         | K::Unknown => false,
     }
-}
-
-fn object_entities(target: &Target, object: &Object) -> Result<(EntityUid, Vec<Entity>), String> {
-    let Target { server, database, .. } = target;
-    let database_uid = uid(&TYPES.database, &format!("{server}/{database}"));
-    let known = object.name != "*";
-    let schema = match &object.schema {
-        Some(schema) => schema.as_str(),
-        None if known && in_schema(object.kind) => DEFAULT_SCHEMA,
-        None if object.kind == ObjectKind::Schema => &object.name,
-        None => "",
-    };
-    let object_uid =
-        uid(&TYPES.object, &format!("{server}/{database}/{}/{schema}.{}", object.kind, object.name));
-    let attributes = [
-        ("kind", text(object.kind.as_str())),
-        ("name", text(&object.name)),
-        ("schema", text(schema)),
-        ("known", Value::new_bool(known)),
-    ];
-    let mut entities = Vec::with_capacity(6);
-    let mut parents = HashSet::from([database_uid.clone()]);
-    if !schema.is_empty() {
-        let schema_uid = uid(&TYPES.schema, &format!("{server}/{database}/{schema}"));
-        entities.push(entity(schema_uid.clone(), [("name", text(schema))], [database_uid].into())?);
-        parents.insert(schema_uid);
-    }
-    entities.push(entity(object_uid.clone(), attributes, parents)?);
-    Ok((object_uid, entities))
 }

@@ -3,23 +3,20 @@
 //! A folder (or the policies built into the binary) enters; a [`PolicySet`] that has passed every check leaves.
 
 mod load;
+mod slices;
 
-use std::{fmt, path::PathBuf, sync::LazyLock};
+use std::{fmt, path::PathBuf};
 
-use cedar_policy::{Authorizer, Decision, Entities, PolicyId, Schema};
+use cedar_policy::{Authorizer, Decision, Entities, PolicyId, Request};
 
+use self::slices::{Slice, Slices};
 use crate::{
-    request::{Conditions, Principal, Request, Target},
+    ground::{self, Ground},
+    rates::{Rates, RatesKey},
+    request::{Conditions, Principal, Target},
     vocabulary::{Action, Object},
 };
 pub use load::{PolicyError, built_in_cases};
-
-/// The schema that every policy is checked against.
-pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    Schema::from_cedarschema_str(include_str!("guard.cedarschema"))
-        .map(|(schema, _)| schema)
-        .expect("the schema is part of the program, and a test parses it")
-});
 
 /// The policy that is named when nothing permits.
 const DEFAULT_DENY: &str = "default-deny";
@@ -62,10 +59,8 @@ pub struct Outcome {
 /// Policies that have passed every check. Immutable: a change is a new set.
 pub struct PolicySet {
     authorizer: Authorizer,
-    /// Every policy.
     policies: cedar_policy::PolicySet,
-    /// Without those in `@mode("monitor")`; `None` where there are none of these.
-    enforced: Option<cedar_policy::PolicySet>,
+    slices: Slices,
     hash: String,
     origin: Origin,
 }
@@ -101,33 +96,46 @@ impl PolicySet {
         self.len() == 0
     }
 
+    /// True where a policy reads rates: without one nobody needs to count.
+    pub fn reads_rates(&self) -> bool {
+        self.slices.reading.any()
+    }
+
+    /// The same for rates that lead to the same decisions.
+    pub fn rates_key(&self, rates: Rates) -> RatesKey {
+        self.slices.reading.key(rates)
+    }
+
     /// Decides whether `principal` may connect to the server of `target`.
     pub fn connect(&self, principal: &Principal, target: &Target, proxied: bool, transport: &str) -> Outcome {
-        self.answer(Request::connect(principal, target, proxied, transport))
+        match ground::connect(principal, target, proxied, transport) {
+            Ok((request, entities)) => self.answer(self.slices.of(Action::Connect), &request, &entities),
+            Err(error) => refused_by_error(vec![error]),
+        }
     }
 
-    /// Decides whether `principal` may do `action` to `object`.
+    /// Decides whether the principal of `ground` may do `action` to `object`.
     pub fn decide(
         &self,
-        principal: &Principal,
-        target: &Target,
+        ground: &mut Ground,
         action: Action,
         object: &Object,
-        conditions: &Conditions<'_>,
+        conditions: &Conditions,
     ) -> Outcome {
-        self.answer(Request::statement(principal, target, action, object, conditions))
+        let slice = self.slices.of(action);
+        let rates = slice.reads_rates.then_some(conditions.rates);
+        match ground.request(action, object, conditions, rates) {
+            Ok((request, entities)) => self.answer(slice, &request, entities),
+            Err(error) => refused_by_error(vec![error]),
+        }
     }
 
-    fn answer(&self, request: Result<Request, String>) -> Outcome {
-        let request = match request {
-            Ok(request) => request,
-            Err(error) => return refused_by_error(vec![error]),
-        };
-        let outcome = self.evaluate(&self.policies, &request);
-        match &self.enforced {
+    fn answer(&self, slice: &Slice, request: &Request, entities: &Entities) -> Outcome {
+        let outcome = self.evaluate(&slice.policies, request, entities);
+        match &slice.enforced {
             // Refused, and not by an error: would it be without the policies that only watch?
             Some(enforced) if !outcome.allowed && outcome.errors.is_empty() => {
-                let enforced = self.evaluate(enforced, &request);
+                let enforced = self.evaluate(enforced, request, entities);
                 if enforced.allowed {
                     Outcome { allowed: true, would_refuse: true, ..outcome }
                 } else {
@@ -138,9 +146,13 @@ impl PolicySet {
         }
     }
 
-    fn evaluate(&self, policies: &cedar_policy::PolicySet, request: &Request) -> Outcome {
-        let entities: &Entities = &request.entities;
-        let response = self.authorizer.is_authorized(&request.request, policies, entities);
+    fn evaluate(
+        &self,
+        policies: &cedar_policy::PolicySet,
+        request: &Request,
+        entities: &Entities,
+    ) -> Outcome {
+        let response = self.authorizer.is_authorized(request, policies, entities);
         let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
         if !errors.is_empty() {
             // Cedar skips a policy that errs, so a `forbid` that errs would open a door.

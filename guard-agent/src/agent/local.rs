@@ -29,7 +29,7 @@ use tonic::{
     transport::{Endpoint, Server},
 };
 
-use super::{Agent, fleet::Member, mode_word};
+use super::{Agent, fleet::Member};
 
 /// How long a running agent may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
     StatusResponse {
         agent_id: agent.audit.agent_id().to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: mode_word(agent.config.mode).to_owned(),
+        mode: agent.config.mode.as_str().to_owned(),
         started: Some(timestamp(agent.started)),
         policy_hash: policies.hash().to_owned(),
         policy_source: policies.origin().to_string(),

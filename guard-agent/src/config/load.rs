@@ -218,6 +218,12 @@ fn check(config: &Config) -> Result<(), Problem> {
         }
         _ => {}
     }
+    if config.policy.watch_seconds > 3600 {
+        return wrong(
+            "policy.watch_seconds".to_owned(),
+            "choose at most 3600 seconds, or 0 for SIGHUP alone",
+        );
+    }
     if config.discovery.interval_seconds == 0 {
         return wrong("discovery.interval_seconds".to_owned(), "choose at least 1 second");
     }
@@ -287,6 +293,15 @@ mod tests {
         assert!(load("[journal]\nmax_mib = 1").unwrap_err().contains("two segments"));
         assert!(load("[proxy]\nmax_connections = 0").unwrap_err().contains("every client"));
         assert!(load("[proxy]\ndiscovered_listen = \"localhost\"").unwrap_err().contains("IP address"));
+    }
+
+    #[test]
+    fn databases_have_modes_of_their_own() {
+        let server = "[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:5432\"\nmode = \"enforce\"\n";
+        let config = load(&format!("{server}[servers.databases.reports]\nmode = \"monitor\"")).unwrap();
+        assert_eq!(config.servers[0].databases["reports"].mode, Some(Mode::Monitor));
+        let error = load(&format!("{server}[servers.databases.reports]\nmod = \"monitor\"")).unwrap_err();
+        assert!(error.contains("did you mean `mode`"), "{error}");
     }
 
     #[test]

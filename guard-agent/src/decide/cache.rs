@@ -1,12 +1,13 @@
-//! Decisions that were already made, kept per session thread.
+//! Decisions that were already made, kept per session thread, and what sessions bring to those that are not.
 //!
-//! INVARIANT: the key holds everything that policies read: the [`Scope`] of the session and the statement itself.
+//! INVARIANT: the key holds everything that policies read: the [`Scope`] of the session, the statement itself, and the
+//! rates of the moment as far as the policies in force can tell them apart.
 
 use std::{collections::HashMap, sync::Arc};
 
 use ahash::RandomState;
 use guard_common::audit::v1::Decision;
-use guard_policy::PolicySet;
+use guard_policy::{Ground, PolicySet, Rates, RatesKey};
 
 use super::{Decider, Ruling, Scope, Session, statement::evaluate};
 use crate::sql::Statement;
@@ -14,14 +15,21 @@ use crate::sql::Statement;
 /// Most decisions that one thread keeps; then it starts afresh.
 const CAPACITY: usize = 8_192;
 
+/// Most scopes whose ground one thread keeps; then it starts afresh.
+const GROUNDS: usize = 64;
+
 /// Decisions of one session thread, valid for one policy set.
 #[derive(Debug)]
 pub struct DecisionCache {
     decider: Arc<Decider>,
     policies: Arc<PolicySet>,
     epoch: u64,
-    decisions: HashMap<(Scope, *const Statement), Decided, RandomState>,
+    decisions: HashMap<Key, Decided, RandomState>,
+    /// They hold nothing of the policies.
+    grounds: HashMap<Scope, Ground, RandomState>,
 }
+
+type Key = (Scope, *const Statement, RatesKey);
 
 #[derive(Debug)]
 struct Decided {
@@ -35,11 +43,32 @@ impl DecisionCache {
     pub fn new(decider: Arc<Decider>) -> Self {
         let epoch = decider.epoch();
         let policies = decider.policies();
-        Self { decider, policies, epoch, decisions: HashMap::default() }
+        Self { decider, policies, epoch, decisions: HashMap::default(), grounds: HashMap::default() }
     }
 
     /// Decides on `statement` in `session`, whose scope is `scope`.
     pub fn rule(&mut self, session: &Session, scope: Scope, statement: &Arc<Statement>) -> Ruling {
+        self.follow();
+        let rates = if self.policies.reads_rates() { session.meter.read() } else { Rates::default() };
+        let key = (scope, Arc::as_ptr(statement), self.policies.rates_key(rates));
+        if let Some(decided) = self.decisions.get(&key) {
+            return Ruling::of(Arc::clone(&decided.decision));
+        }
+        if self.grounds.len() >= GROUNDS && !self.grounds.contains_key(&scope) {
+            self.grounds.clear();
+        }
+        let ground = self.grounds.entry(scope).or_insert_with(|| session.ground());
+        let fresh = evaluate(&self.policies, ground, session.applied_mode(), statement, rates);
+        if self.decisions.len() >= CAPACITY {
+            self.decisions.clear();
+        }
+        let kept = Decision { cached: true, ..fresh.clone() };
+        self.decisions.insert(key, Decided { decision: Arc::new(kept), _statement: Arc::clone(statement) });
+        Ruling::of(Arc::new(fresh))
+    }
+
+    /// Takes the policy set in force, if it is another than before.
+    fn follow(&mut self) {
         let epoch = self.decider.epoch();
         if epoch != self.epoch {
             // The epoch is read before the set: at worst the set is newer than the epoch says, and is read again.
@@ -47,16 +76,5 @@ impl DecisionCache {
             self.policies = self.decider.policies();
             self.decisions.clear();
         }
-        let key = (scope, Arc::as_ptr(statement));
-        if let Some(decided) = self.decisions.get(&key) {
-            return Ruling::of(Arc::clone(&decided.decision));
-        }
-        let fresh = evaluate(&self.policies, session, statement);
-        if self.decisions.len() >= CAPACITY {
-            self.decisions.clear();
-        }
-        let kept = Decision { cached: true, ..fresh.clone() };
-        self.decisions.insert(key, Decided { decision: Arc::new(kept), _statement: Arc::clone(statement) });
-        Ruling::of(Arc::new(fresh))
     }
 }

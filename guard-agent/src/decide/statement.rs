@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Instant};
 
 use guard_common::audit::v1::{Decision, decision::Verdict};
 use guard_policy::{
-    Conditions, Outcome, PolicySet, Principal, Target,
+    Conditions, Facts, Ground, Outcome, PolicySet, Principal, Rates, Target,
     vocabulary::{Effect, Object, ObjectKind},
 };
 use sha2::{Digest, Sha256};
 
-use super::Decider;
+use super::{AppliedMode, Decider, Meter, ModeFrom};
 use crate::{config::Mode, sql::Statement};
 
 /// What holds for every statement of a session: all that policies read beside the statement itself.
@@ -19,8 +19,12 @@ pub struct Session {
     pub principal: Principal,
     /// The database that they logged in to.
     pub target: Target,
-    /// The server's mode.
+    /// The database's mode.
     pub mode: Mode,
+    /// What set it.
+    pub mode_from: ModeFrom,
+    /// Counts what the principal does on this server.
+    pub meter: Arc<Meter>,
     /// `tcp` or `unix`.
     pub transport: &'static str,
     /// Who logged in.
@@ -36,11 +40,13 @@ pub struct Scope([u8; 16]);
 impl Session {
     /// The scope of this session as it stands now.
     pub fn scope(&self) -> Scope {
+        // Every field by its name: one that is added later must find its place here.
+        let Self { principal, target, mode, mode_from, meter: _, transport, db_user, application_name } =
+            self;
         let mut hasher = Sha256::new();
-        hasher.update(self.principal.fingerprint());
-        let mode = if self.mode == Mode::Enforce { "enforce" } else { "monitor" };
+        hasher.update(principal.fingerprint());
         let parts =
-            [self.target.id(), mode, self.transport, self.db_user.as_str(), self.application_name.as_str()];
+            [target.id(), mode.as_str(), mode_from.as_str(), *transport, db_user.as_str(), application_name];
         for part in parts {
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part);
@@ -48,6 +54,21 @@ impl Session {
         let mut scope = [0; 16];
         scope.copy_from_slice(&hasher.finalize()[..16]);
         Scope(scope)
+    }
+
+    /// What this session brings to each of its decisions.
+    pub(super) fn ground(&self) -> Ground {
+        let facts = Facts {
+            proxied: true,
+            transport: self.transport,
+            db_user: &self.db_user,
+            application_name: &self.application_name,
+        };
+        Ground::new(&self.principal, &self.target, &facts)
+    }
+
+    pub(super) fn applied_mode(&self) -> AppliedMode {
+        AppliedMode { mode: self.mode, from: self.mode_from }
     }
 }
 
@@ -94,17 +115,27 @@ impl Ruling {
 impl Decider {
     /// Decides on `statement` without a cache.
     pub fn statement(&self, session: &Session, statement: &Statement) -> Decision {
-        evaluate(&self.policies(), session, statement)
+        let mut ground = session.ground();
+        evaluate(&self.policies(), &mut ground, session.applied_mode(), statement, session.meter.read())
     }
 }
 
-pub(super) fn evaluate(policies: &PolicySet, session: &Session, statement: &Statement) -> Decision {
+/// Decides on each effect; `rates` are those of the moment.
+pub(super) fn evaluate(
+    policies: &PolicySet,
+    ground: &mut Ground,
+    mode: AppliedMode,
+    statement: &Statement,
+    rates: Rates,
+) -> Decision {
     let started = Instant::now();
     let mut would_refuse = None;
     let mut allowed = None;
     let mut refused = None;
     for effect in &statement.effects {
-        let outcome = decide_effect(policies, session, statement, effect);
+        let conditions =
+            Conditions { has_where: effect.has_where, parse: statement.parse, parts: statement.parts, rates };
+        let outcome = policies.decide(ground, effect.action, &effect.object, &conditions);
         let slot = match (outcome.allowed, outcome.would_refuse) {
             (false, _) => &mut refused,
             (true, true) => &mut would_refuse,
@@ -123,22 +154,9 @@ pub(super) fn evaluate(policies: &PolicySet, session: &Session, statement: &Stat
             String::new(),
         ),
     };
-    let mut decision = super::decision(outcome, session.mode, policies.hash(), subject);
+    let mut decision = super::decision(outcome, mode, policies.hash(), subject);
     decision.evaluation_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     decision
-}
-
-fn decide_effect(policies: &PolicySet, session: &Session, statement: &Statement, effect: &Effect) -> Outcome {
-    let conditions = Conditions {
-        proxied: true,
-        transport: session.transport,
-        db_user: &session.db_user,
-        application_name: &session.application_name,
-        has_where: effect.has_where,
-        parse: statement.parse,
-        parts: statement.parts,
-    };
-    policies.decide(&session.principal, &session.target, effect.action, &effect.object, &conditions)
 }
 
 /// In words, such as `drop of table public.customers`.

@@ -27,6 +27,8 @@ fn session(mode: Mode, workload: &Workload) -> Session {
         principal: Principal::new(workload),
         target: Target::new("production", "main", "postgresql", "app"),
         mode,
+        mode_from: ModeFrom::Agent,
+        meter: Meters::default().of(&Principal::new(workload), "main"),
         transport: "tcp",
         db_user: "app".to_owned(),
         application_name: "psql".to_owned(),
@@ -108,4 +110,54 @@ fn round_the_proxy_a_refusal_can_only_be_recorded() {
     assert_eq!(connect(false, ""), Verdict::WouldRefuse);
     assert_eq!(connect(false, "pg-backup.service"), Verdict::Allowed);
     assert_eq!(connect(true, ""), Verdict::Allowed);
+}
+
+fn set(text: &str) -> PolicySet {
+    let files = [("a/policy.cedar".to_owned(), text.to_owned())].into();
+    PolicySet::from_files(files, guard_policy::Origin::BuiltIn).unwrap()
+}
+
+#[test]
+fn a_decision_says_which_mode_applied_and_why() {
+    let decider = decider(Mode::Monitor);
+    let mut session = session(Mode::Monitor, &Workload::default());
+    session.mode_from = ModeFrom::Database;
+    let decision = decider.statement(&session, &statement(vec![drop_table()]));
+    assert_eq!((decision.mode.as_str(), decision.mode_from.as_str()), ("monitor", "database"));
+
+    decider.replace(set(r#"@id("all") permit (principal, action, resource);
+        @id("trial") @reason("on trial") @mode("monitor")
+        forbid (principal, action == Guard::Action::"drop", resource);"#));
+    session.mode = Mode::Enforce;
+    let decision = decider.statement(&session, &statement(vec![drop_table()]));
+    assert_eq!(decision.verdict(), Verdict::WouldRefuse);
+    assert_eq!((decision.mode.as_str(), decision.mode_from.as_str()), ("monitor", "policy"));
+    let allowed = decider.statement(&session, &statement(vec![select()]));
+    assert_eq!((allowed.mode.as_str(), allowed.mode_from.as_str()), ("enforce", "database"));
+}
+
+#[test]
+fn cached_decisions_follow_the_rates_that_policies_read() {
+    let decider = decider(Mode::Enforce);
+    decider.replace(set(r#"@id("all") permit (principal, action, resource);
+        @id("busy") @reason("too many") forbid (principal, action in Guard::Action::"read", resource)
+        when { context.statements_per_minute > 3 };"#));
+    let mut cache = DecisionCache::new(Arc::clone(&decider));
+    let workload = Workload { uid: 4711, ..Workload::default() };
+    let mut session = session(Mode::Enforce, &workload);
+    session.meter = decider.meter(&session.principal, "main");
+    let read = statement(vec![select()]);
+    let mut ask = || {
+        session.meter.statement();
+        let ruling = cache.rule(&session, session.scope(), &read);
+        (ruling.decision().cached, ruling.decision().verdict())
+    };
+    assert_eq!(ask(), (false, Verdict::Allowed));
+    assert_eq!(ask(), (true, Verdict::Allowed));
+    assert_eq!(ask().1, Verdict::Allowed);
+    assert_eq!(ask().1, Verdict::Refused);
+    assert_eq!(ask(), (true, Verdict::Refused));
+    // With policies that read no rates nothing is counted and nothing depends on them.
+    decider.replace(PolicySet::built_in().unwrap());
+    assert_eq!(ask().1, Verdict::Allowed);
 }

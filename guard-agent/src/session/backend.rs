@@ -108,7 +108,9 @@ impl Relay<'_> {
                     self.pending.pop();
                 }
             }
+            Backend::DataRow | Backend::CopyData => self.uncounted_rows += 1,
             Backend::PortalSuspended | Backend::EmptyQueryResponse => {
+                self.count_rows(0);
                 if matches!(self.pending.front(), Some(Awaited::Execute(_))) {
                     let status =
                         if kind == Backend::PortalSuspended { Status::Suspended } else { Status::Completed };
@@ -125,10 +127,8 @@ impl Relay<'_> {
             | Backend::BackendKeyData
             | Backend::NegotiateProtocolVersion
             | Backend::CommandComplete
-            | Backend::CopyData
             | Backend::CopyDone
             | Backend::CopyOutResponse
-            | Backend::DataRow
             | Backend::ErrorResponse
             | Backend::NoticeResponse
             | Backend::NotificationResponse
@@ -146,6 +146,7 @@ impl Relay<'_> {
             Backend::CommandComplete => {
                 let tag = CommandTag::read(body).map_err(SessionError::Server)?;
                 let (rows, text) = (tag.rows(), tag.text[..tag.text.floor_char_boundary(64)].to_owned());
+                self.count_rows(rows);
                 let ends = matches!(self.pending.front(), Some(Awaited::Execute(_)));
                 if let Some(
                     Awaited::Query(running)
@@ -217,6 +218,7 @@ impl Relay<'_> {
 
     /// What the server works on has failed.
     fn on_failure(&mut self, code: String) {
+        self.count_rows(0);
         match self.pending.front() {
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => running.failure = code,
             // Between requests: the server ends the connection, and says why.
@@ -249,6 +251,12 @@ impl Relay<'_> {
             | Awaited::Sync
             | Awaited::CopyEnd => {}
         }
+    }
+
+    /// A statement has come to rest: what it sent, or what it says that it changed, counts for its principal.
+    fn count_rows(&mut self, told: u64) {
+        let sent = std::mem::take(&mut self.uncounted_rows);
+        self.session.meter.rows(sent.max(told));
     }
 
     fn end_front(&mut self, otherwise: Status) {

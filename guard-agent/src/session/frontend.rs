@@ -362,6 +362,7 @@ impl Relay<'_> {
         statements: &[Arc<Statement>],
         protocol: Protocol,
     ) -> Result<Admitted, Box<ErrorResponse>> {
+        self.session.meter.statement();
         let mut admitted = None;
         for statement in statements {
             match self.worker.rule(&self.session, self.scope, statement) {

@@ -17,7 +17,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    decide::{Ruling, Session},
+    decide::{AppliedMode, Ruling, Session},
     sql::Modes,
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
@@ -108,15 +108,19 @@ impl<'a> Login<'a> {
     fn session(&self) -> Session {
         let Proxy { decider, .. } = self.proxy;
         let server = self.attested.server;
+        let principal = Principal::new(&self.attested.workload);
+        let AppliedMode { mode, from: mode_from } = decider.mode(&server.name, self.startup.database());
         Session {
-            principal: Principal::new(&self.attested.workload),
+            meter: decider.meter(&principal, &server.name),
+            principal,
             target: Target::new(
                 &server.environment,
                 &server.name,
                 server.engine.as_str(),
                 self.startup.database(),
             ),
-            mode: decider.mode(&server.name),
+            mode,
+            mode_from,
             transport: self.attested.peer.transport(),
             db_user: self.startup.user().to_owned(),
             application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
@@ -179,6 +183,7 @@ impl<'a> Login<'a> {
             passing: 0,
             dropping: 0,
             server_passing: 0,
+            uncounted_rows: 0,
             skipping: false,
             finished: false,
         };

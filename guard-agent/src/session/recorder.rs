@@ -205,5 +205,6 @@ fn effect_record(effect: &vocabulary::Effect) -> record::Effect {
         object: effect.object.to_string(),
         object_kind: effect.object.kind.to_string(),
         has_where: effect.has_where,
+        object_schema: effect.object.schema.clone(),
     }
 }

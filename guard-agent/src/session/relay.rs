@@ -47,6 +47,8 @@ pub(super) struct Relay<'a> {
     pub(super) dropping: usize,
     /// Bytes of the server's message under way that go to the client unread.
     pub(super) server_passing: usize,
+    /// Rows that the client was sent by the statement under way and that are not counted yet.
+    pub(super) uncounted_rows: u64,
     /// The client's messages are skipped up to Sync, as the server would.
     pub(super) skipping: bool,
     /// The client has said goodbye.

@@ -13,7 +13,8 @@ use cedar_policy::{Authorizer, Effect, Policy, PolicyId, ValidationMode, Validat
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::{Origin, PolicySet, SCHEMA};
+use super::{Origin, PolicySet, slices::Slices};
+use crate::schema::SCHEMA;
 
 /// The policies of this repository.
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
@@ -70,9 +71,7 @@ pub enum PolicyError {
 impl PolicySet {
     /// The policies built into this binary.
     pub fn built_in() -> Result<Self, PolicyError> {
-        let mut files = BTreeMap::new();
-        collect_built_in(&BUILT_IN, &mut files);
-        Self::from_files(files, Origin::BuiltIn)
+        Self::from_files(built_in_files(), Origin::BuiltIn)
     }
 
     /// Every `*.cedar` file below `folder`.
@@ -85,7 +84,6 @@ impl PolicySet {
     /// The set made of `files`: name to content.
     pub fn from_files(files: BTreeMap<String, String>, origin: Origin) -> Result<Self, PolicyError> {
         let mut policies = cedar_policy::PolicySet::new();
-        let mut enforced = cedar_policy::PolicySet::new();
         let mut hasher = Sha256::new();
         for (name, text) in &files {
             for part in [name.as_str(), text.as_str()] {
@@ -100,20 +98,17 @@ impl PolicySet {
                         .to_owned(),
                 };
                 policies.add(policy.clone()).map_err(duplicate)?;
-                if policy.annotation("mode") != Some("monitor") {
-                    enforced.add(policy.clone()).map_err(duplicate)?;
-                }
             }
         }
         if policies.is_empty() {
             return Err(PolicyError::Empty(origin.to_string()));
         }
         validate(&policies)?;
-        let all_enforced = enforced.num_of_policies() == policies.num_of_policies();
+        let slices = Slices::new(&policies).map_err(|error| PolicyError::Schema(error.to_string()))?;
         Ok(Self {
             authorizer: Authorizer::new(),
             policies,
-            enforced: (!all_enforced).then_some(enforced),
+            slices,
             hash: hex::encode(hasher.finalize()),
             origin,
         })
@@ -127,6 +122,13 @@ pub fn built_in_cases() -> BTreeMap<String, String> {
         .filter_map(|topic| topic.get_file(topic.path().join("cases.toml")))
         .filter_map(|file| Some((file.path().display().to_string(), file.contents_utf8()?.to_owned())))
         .collect()
+}
+
+/// The policy files built into this binary: file name to content.
+pub(super) fn built_in_files() -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    collect_built_in(&BUILT_IN, &mut files);
+    files
 }
 
 fn collect_built_in(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
@@ -147,6 +149,10 @@ fn collect_folder(
     let failed = |path: &Path, error| PolicyError::Read { path: path.to_owned(), error };
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let path = entry.map_err(|error| failed(folder, error))?.path();
+        // Editors keep their own files there, and Kubernetes the versions of a mounted ConfigMap.
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
         let kind = fs::metadata(&path).map_err(|error| failed(&path, error))?;
         if kind.is_dir() && depth < 8 {
             collect_folder(root, &path, depth + 1, files)?;

@@ -3,25 +3,31 @@ use std::collections::BTreeMap;
 use guard_common::audit::v1::Workload;
 
 use super::*;
-use crate::vocabulary::{ObjectKind, Parse};
+use crate::{
+    ground::Facts,
+    schema::SCHEMA,
+    vocabulary::{ObjectKind, Parse},
+};
+
+mod properties;
 
 fn set(text: &str) -> Result<PolicySet, PolicyError> {
     PolicySet::from_files(BTreeMap::from([("a/policy.cedar".to_owned(), text.to_owned())]), Origin::BuiltIn)
 }
 
-fn decide(set: &PolicySet, workload: &Workload, action: Action, has_where: Option<bool>) -> Outcome {
+fn ground(workload: &Workload) -> Ground {
     let target = Target::new("production", "main", "postgresql", "app");
-    let conditions = Conditions {
-        proxied: true,
-        transport: "tcp",
-        db_user: "app",
-        application_name: "psql",
-        has_where,
-        parse: Parse::Full,
-        parts: 1,
-    };
+    let facts = Facts { proxied: true, transport: "tcp", db_user: "app", application_name: "psql" };
+    Ground::new(&Principal::new(workload), &target, &facts)
+}
+
+fn conditions(has_where: Option<bool>) -> Conditions {
+    Conditions { has_where, parse: Parse::Full, parts: 1, rates: Rates::default() }
+}
+
+fn decide(set: &PolicySet, workload: &Workload, action: Action, has_where: Option<bool>) -> Outcome {
     let object = Object::named(ObjectKind::Table, None, "customers");
-    set.decide(&Principal::new(workload), &target, action, &object, &conditions)
+    set.decide(&mut ground(workload), action, &object, &conditions(has_where))
 }
 
 fn full_workload() -> Workload {
@@ -52,28 +58,25 @@ fn requests_fit_the_schema_for_every_action_and_kind_of_object() {
     let target = Target::new("production", "main", "postgresql", "app");
     for workload in [Workload::default(), full_workload()] {
         let principal = Principal::new(&workload);
-        let connect = Request::connect(&principal, &target, true, "tcp").unwrap();
-        check(connect);
+        let (connect, entities) = ground::connect(&principal, &target, true, "tcp").unwrap();
+        check(&connect, &entities);
+        let mut ground = ground(&workload);
         for action in Action::ALL.iter().filter(|action| **action != Action::Connect) {
             for kind in ObjectKind::ALL {
-                let conditions = Conditions {
-                    proxied: true,
-                    transport: "unix",
-                    db_user: "a",
-                    application_name: "",
-                    has_where: Some(false),
-                    parse: Parse::Tokens,
-                    parts: 2,
-                };
                 for object in [Object::any(*kind), Object::named(*kind, Some("s"), "n")] {
-                    check(Request::statement(&principal, &target, *action, &object, &conditions).unwrap());
+                    for rates in [None, Some(Rates { statements: 1, rows: u64::MAX })] {
+                        let conditions =
+                            Conditions { parse: Parse::Tokens, parts: 2, ..conditions(Some(false)) };
+                        let (request, entities) =
+                            ground.request(*action, &object, &conditions, rates).unwrap();
+                        check(&request, entities);
+                    }
                 }
             }
         }
     }
 
-    fn check(request: Request) {
-        let Request { request, .. } = request;
+    fn check(request: &Request, entities: &Entities) {
         cedar_policy::Request::new(
             request.principal().unwrap().clone(),
             request.action().unwrap().clone(),
@@ -82,6 +85,8 @@ fn requests_fit_the_schema_for_every_action_and_kind_of_object() {
             Some(&SCHEMA),
         )
         .unwrap_or_else(|error| panic!("{:?}: {error}", request.action()));
+        Entities::from_entities(entities.iter().cloned(), Some(&SCHEMA))
+            .unwrap_or_else(|error| panic!("{:?}: {error}", request.action()));
     }
 }
 
@@ -167,4 +172,38 @@ fn the_hash_names_the_content() {
     let other = set(r#"@id("a") permit (principal, action, resource) ;"#).unwrap();
     assert_ne!(one.hash(), other.hash());
     assert_eq!(one.hash().len(), 64);
+}
+
+#[test]
+fn rates_reach_the_policies_that_read_them() {
+    let set = set(r#"
+        @id("all") permit (principal, action, resource);
+        @id("bulk") @reason("too many rows") forbid (principal, action in Guard::Action::"read", resource)
+        when { context.rows_per_minute > 1000 };
+        "#)
+    .unwrap();
+    assert!(set.reads_rates() && !PolicySet::built_in().unwrap().reads_rates());
+    let object = Object::named(ObjectKind::Table, None, "customers");
+    let mut ground = ground(&Workload::default());
+    let mut after = |action, rows| {
+        let rates = Rates { statements: 1, rows };
+        set.decide(&mut ground, action, &object, &Conditions { rates, ..conditions(None) }).allowed
+    };
+    assert!(after(Action::Select, 1000));
+    assert!(!after(Action::Select, 1001));
+    assert!(after(Action::Select, 1000), "a context of other rates was kept");
+    assert!(after(Action::Insert, 1001));
+}
+
+#[test]
+fn hidden_files_are_not_policies() {
+    let folder = std::env::temp_dir().join(format!("guard-policy-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("..2026")).unwrap();
+    let policy = r#"@id("a") permit (principal, action, resource);"#;
+    for file in ["policy.cedar", "..2026/policy.cedar", ".#policy.cedar"] {
+        std::fs::write(folder.join(file), policy).unwrap();
+    }
+    let loaded = PolicySet::from_folder(&folder).map(|set| set.len());
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(loaded.unwrap(), 1);
 }

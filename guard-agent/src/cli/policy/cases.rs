@@ -11,7 +11,7 @@ use guard_policy::{
 use super::super::{fail, print};
 use crate::{
     config::{Config, Mode},
-    decide::{ConnectRequest, Decider, Session},
+    decide::{AppliedMode, ConnectRequest, Decider, Session},
     servers::{Engine, Server},
     sql::{Classifier, Limits, Modes},
 };
@@ -106,10 +106,14 @@ impl Bench {
                 ConnectRequest { workload: &workload, server: &server, proxied: connect.proxied, transport };
             return (*self.decider.connect(&request)).clone();
         }
+        let principal = Principal::new(&workload);
+        let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
         let session = Session {
-            principal: Principal::new(&workload),
+            meter: self.decider.meter(&principal, &case.server),
+            principal,
             target: Target::new(&case.environment, &case.server, Engine::Postgresql.as_str(), &case.database),
-            mode: Mode::Enforce,
+            mode,
+            mode_from,
             transport: "tcp",
             db_user: case.db_user.clone(),
             application_name: String::new(),

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::super::print;
 use crate::{
-    config::{Config, Mode},
-    decide::{Decider, Session},
+    config::Config,
+    decide::{AppliedMode, Decider, Session},
     servers::Engine,
     sql::{Classifier, Limits, Modes, Statement},
 };
@@ -62,17 +62,22 @@ pub(super) fn run(args: &ExplainArgs, policies: PolicySet, config: &Config) -> E
     let environment =
         args.environment.clone().or_else(|| configured.and_then(|server| server.environment.clone()));
     let environment = environment.unwrap_or_else(|| config.environment.0.clone());
+    let principal = Principal::new(&workload);
+    let decider = Arc::new(Decider::new(policies, config));
+    let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
     let session = Session {
-        principal: Principal::new(&workload),
+        meter: decider.meter(&principal, &args.server),
+        principal,
         target: Target::new(&environment, &args.server, Engine::Postgresql.as_str(), &args.database),
         // What enforce mode would do is the question, whatever the mode is now.
-        mode: Mode::Enforce,
+        mode,
+        mode_from,
         transport: "tcp",
         db_user: args.db_user.clone(),
         application_name: String::new(),
     };
     let statement = Classifier::new(Limits::default()).classify(args.sql.as_bytes(), &Modes::default());
-    let decision = Arc::new(Decider::new(policies, config)).statement(&session, &statement);
+    let decision = decider.statement(&session, &statement);
     if args.json {
         return print(|out| writeln!(out, "{}", as_json(&statement, &decision)));
     }

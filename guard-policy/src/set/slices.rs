@@ -1,0 +1,97 @@
+//! The policies that can have a say in each action.
+//!
+//! A checked set enters; for each action the policies leave whose scope it matches. A policy whose action scope does not
+//! match is false whatever else it says, so leaving it out changes no decision: a test compares both over generated sets.
+
+use std::collections::HashMap;
+
+use cedar_policy::{ActionConstraint, Policy, PolicyId, PolicySet, PolicySetError};
+
+use crate::{rates::Reading, schema::ACTIONS, vocabulary::Action};
+
+/// What is asked about one action.
+#[derive(Debug)]
+pub(super) struct Slice {
+    /// Every policy.
+    pub(super) policies: PolicySet,
+    /// Without those in `@mode("monitor")`; `None` where there are none of these.
+    pub(super) enforced: Option<PolicySet>,
+    /// One of them reads rates.
+    pub(super) reads_rates: bool,
+}
+
+/// A slice for each action; actions that the same policies speak of share one.
+#[derive(Debug)]
+pub(super) struct Slices {
+    slices: Vec<Slice>,
+    /// In the order of [`Action::ALL`].
+    of_action: Vec<usize>,
+    /// What any policy reads of rates.
+    pub(super) reading: Reading,
+}
+
+impl Slices {
+    pub(super) fn new(policies: &PolicySet) -> Result<Self, PolicySetError> {
+        let mut all: Vec<(&Policy, Reading)> = policies
+            .policies()
+            // A policy without a JSON form could read anything.
+            .map(|policy| {
+                (policy, policy.to_json().map_or_else(|_| Reading::all(), |json| Reading::of(&json)))
+            })
+            .collect();
+        all.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
+        let mut reading = Reading::default();
+        all.iter().for_each(|(_, of_policy)| reading.merge(of_policy));
+        let (mut slices, mut of_action) = (Vec::new(), Vec::new());
+        let mut places: HashMap<Vec<&PolicyId>, usize> = HashMap::new();
+        for action in Action::ALL {
+            let chosen = all.iter().filter(|(policy, _)| matches(policy, *action));
+            let ids: Vec<&PolicyId> = chosen.clone().map(|(policy, _)| policy.id()).collect();
+            let place = match places.get(&ids) {
+                Some(place) => *place,
+                None => {
+                    slices.push(Slice::new(chosen)?);
+                    places.insert(ids, slices.len() - 1);
+                    slices.len() - 1
+                }
+            };
+            of_action.push(place);
+        }
+        Ok(Self { slices, of_action, reading })
+    }
+
+    pub(super) fn of(&self, action: Action) -> &Slice {
+        &self.slices[self.of_action[action as usize]]
+    }
+}
+
+impl Slice {
+    fn new<'a>(chosen: impl Iterator<Item = &'a (&'a Policy, Reading)>) -> Result<Self, PolicySetError> {
+        let (mut policies, mut enforced) = (PolicySet::new(), PolicySet::new());
+        let (mut reads_rates, mut watching) = (false, false);
+        for (policy, reading) in chosen {
+            policies.add((*policy).clone())?;
+            reads_rates |= reading.any();
+            if is_watching(policy) {
+                watching = true;
+            } else {
+                enforced.add((*policy).clone())?;
+            }
+        }
+        Ok(Self { policies, enforced: watching.then_some(enforced), reads_rates })
+    }
+}
+
+/// Whether `policy` is in `@mode("monitor")`.
+pub(super) fn is_watching(policy: &Policy) -> bool {
+    policy.annotation("mode") == Some("monitor")
+}
+
+/// Whether the scope of `policy` takes `action`.
+fn matches(policy: &Policy, action: Action) -> bool {
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(groups) => groups.iter().any(|group| ACTIONS.is_in(action, group)),
+        ActionConstraint::Eq(one) => ACTIONS.uid(action) == &one,
+    }
+}
