@@ -52,7 +52,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Read the audit journal of this host
     Audit(audit::AuditArgs),
-    /// Check, test and explain policies
+    /// Check, test, explain and replay policies
     Policy(policy::PolicyArgs),
     /// Check or show the configuration
     Config(config::ConfigArgs),

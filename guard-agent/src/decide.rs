@@ -16,11 +16,12 @@ use std::sync::{
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
 use guard_policy::{Outcome, PolicySet, Principal, Target};
 
+pub(crate) use self::statement::evaluate;
 pub use self::{
     cache::DecisionCache,
     modes::{AppliedMode, ModeFrom},
     rates::{Meter, Meters},
-    statement::{Permit, Ruling, Scope, Session, subject},
+    statement::{Asked, Permit, Ruling, Scope, Session, subject},
 };
 use crate::{
     config::{Config, Mode},

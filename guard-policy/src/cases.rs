@@ -40,6 +40,12 @@ pub struct Case {
     /// The server's environment.
     #[serde(default = "production")]
     pub environment: String,
+    /// Statements of the principal on this server in the last minute, this one included.
+    #[serde(default = "one")]
+    pub statements_per_minute: u64,
+    /// Its rows in the last minute.
+    #[serde(default)]
+    pub rows_per_minute: u64,
     /// What must come of it.
     pub expect: Expect,
     /// The policy that must decide.
@@ -47,6 +53,10 @@ pub struct Case {
     /// Evaluation errors that must come.
     #[serde(default)]
     pub errors: usize,
+}
+
+fn one() -> u64 {
+    1
 }
 
 fn app() -> String {

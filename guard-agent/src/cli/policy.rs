@@ -1,7 +1,9 @@
-//! `guard-agent policy`: check, test, explain.
+//! `guard-agent policy`: check, test, explain, replay.
 
 mod cases;
 mod explain;
+mod replay;
+mod who;
 
 use std::{
     io::Write,
@@ -15,7 +17,7 @@ use guard_policy::{PolicyError, PolicySet};
 use super::{fail, print};
 use crate::{agent, config::Config};
 
-/// Check, test and explain policies.
+/// Check, test, explain and replay policies.
 #[derive(Debug, Args)]
 pub(super) struct PolicyArgs {
     #[command(subcommand)]
@@ -36,6 +38,8 @@ enum PolicyCommand {
     },
     /// Show how a statement is read and what would be decided
     Explain(explain::ExplainArgs),
+    /// Decide on recorded statements anew, by other policies, and show what would change
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs `guard-agent policy`.
@@ -60,8 +64,12 @@ pub(super) fn run(args: &PolicyArgs, config: &Config) -> ExitCode {
                 Err(error) => fail(error),
             }
         }
-        PolicyCommand::Explain(args) => match load(None, config) {
+        PolicyCommand::Explain(args) => match load(args.policies.as_deref(), config) {
             Ok(policies) => explain::run(args, policies, config),
+            Err(error) => fail(error),
+        },
+        PolicyCommand::Replay(args) => match load(args.policies.as_deref(), config) {
+            Ok(policies) => replay::run(args, &policies, config),
             Err(error) => fail(error),
         },
     }

@@ -58,7 +58,7 @@ impl DecisionCache {
             self.grounds.clear();
         }
         let ground = self.grounds.entry(scope).or_insert_with(|| session.ground());
-        let fresh = evaluate(&self.policies, ground, session.applied_mode(), statement, rates);
+        let fresh = evaluate(&self.policies, ground, session.applied_mode(), (&**statement).into(), rates);
         if self.decisions.len() >= CAPACITY {
             self.decisions.clear();
         }

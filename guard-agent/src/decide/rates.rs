@@ -109,6 +109,16 @@ impl Meter {
         }
     }
 
+    /// The same for a statement of long ago: `second` counts from any moment, and never goes back far.
+    pub(crate) fn statement_at(&self, second: u64) {
+        self.count_at(&self.statements, 1, second);
+    }
+
+    /// The same for rows of long ago.
+    pub(crate) fn rows_at(&self, rows: u64, second: u64) {
+        self.count_at(&self.rows, rows, second);
+    }
+
     fn count(&self, window: &Window, amount: u64) {
         if self.clock.wanted.load(Relaxed) {
             self.count_at(window, amount, self.clock.second());
@@ -125,7 +135,8 @@ impl Meter {
         self.read_at(self.clock.second())
     }
 
-    fn read_at(&self, second: u64) -> Rates {
+    /// The minute before `second`.
+    pub(crate) fn read_at(&self, second: u64) -> Rates {
         Rates { statements: self.statements.sum(second), rows: self.rows.sum(second) }
     }
 
@@ -183,7 +194,8 @@ impl Meters {
         self.of_at(principal, server, self.clock.second())
     }
 
-    fn of_at(&self, principal: &Principal, server: &str, second: u64) -> Arc<Meter> {
+    /// The same at a moment of long ago.
+    pub(crate) fn of_at(&self, principal: &Principal, server: &str, second: u64) -> Arc<Meter> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (*principal.counted_as(), server.to_owned());
         if let Some(meter) = known.meters.get(&key) {

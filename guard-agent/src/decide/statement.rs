@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use guard_common::audit::v1::{Decision, decision::Verdict};
 use guard_policy::{
     Conditions, Facts, Ground, Outcome, PolicySet, Principal, Rates, Target,
-    vocabulary::{Effect, Object, ObjectKind},
+    vocabulary::{Effect, Object, ObjectKind, Parse},
 };
 use sha2::{Digest, Sha256};
 
@@ -57,7 +57,7 @@ impl Session {
     }
 
     /// What this session brings to each of its decisions.
-    pub(super) fn ground(&self) -> Ground {
+    pub(crate) fn ground(&self) -> Ground {
         let facts = Facts {
             proxied: true,
             transport: self.transport,
@@ -112,30 +112,59 @@ impl Ruling {
     }
 }
 
-impl Decider {
-    /// Decides on `statement` without a cache.
-    pub fn statement(&self, session: &Session, statement: &Statement) -> Decision {
-        let mut ground = session.ground();
-        evaluate(&self.policies(), &mut ground, session.applied_mode(), statement, session.meter.read())
+/// What is asked for: the part of a statement that policies read.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Everything that it does.
+    pub effects: &'a [Effect],
+    /// How well it was understood.
+    pub parse: Parse,
+    /// Statements in the same string.
+    pub parts: u32,
+}
+
+impl<'a> From<&'a Statement> for Asked<'a> {
+    fn from(statement: &'a Statement) -> Self {
+        Self { effects: &statement.effects, parse: statement.parse, parts: statement.parts }
     }
 }
 
-/// Decides on each effect; `rates` are those of the moment.
-pub(super) fn evaluate(
+impl Asked<'_> {
+    fn outcome(&self, policies: &PolicySet, ground: &mut Ground, effect: &Effect, rates: Rates) -> Outcome {
+        let Self { parse, parts, .. } = *self;
+        let conditions = Conditions { has_where: effect.has_where, parse, parts, rates };
+        policies.decide(ground, effect.action, &effect.object, &conditions)
+    }
+}
+
+impl Decider {
+    /// Decides on `statement` without a cache.
+    pub fn statement(&self, session: &Session, statement: &Statement, rates: Rates) -> Decision {
+        evaluate(&self.policies(), &mut session.ground(), session.applied_mode(), statement.into(), rates)
+    }
+
+    /// What the policies say of each effect of `statement`, in their order: all that a person wants to know.
+    pub fn effects(&self, session: &Session, statement: &Statement, rates: Rates) -> Vec<Outcome> {
+        let (policies, mut ground) = (self.policies(), session.ground());
+        let asked = Asked::from(statement);
+        asked.effects.iter().map(|effect| asked.outcome(&policies, &mut ground, effect, rates)).collect()
+    }
+}
+
+/// Decides on what is asked: the first effect that is refused decides. `rates` are those of the moment.
+pub(crate) fn evaluate(
     policies: &PolicySet,
     ground: &mut Ground,
     mode: AppliedMode,
-    statement: &Statement,
+    asked: Asked<'_>,
     rates: Rates,
 ) -> Decision {
     let started = Instant::now();
     let mut would_refuse = None;
     let mut allowed = None;
     let mut refused = None;
-    for effect in &statement.effects {
-        let conditions =
-            Conditions { has_where: effect.has_where, parse: statement.parse, parts: statement.parts, rates };
-        let outcome = policies.decide(ground, effect.action, &effect.object, &conditions);
+    for effect in asked.effects {
+        let outcome = asked.outcome(policies, ground, effect, rates);
         let slot = match (outcome.allowed, outcome.would_refuse) {
             (false, _) => &mut refused,
             (true, true) => &mut would_refuse,

@@ -1,4 +1,7 @@
-use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
+use guard_policy::{
+    Rates,
+    vocabulary::{Action, Effect, Object, ObjectKind, Parse},
+};
 
 use super::*;
 use crate::sql::Statement;
@@ -44,11 +47,14 @@ fn decider(mode: Mode) -> Arc<Decider> {
 fn one_refused_effect_refuses_the_statement() {
     let decider = decider(Mode::Enforce);
     let session = session(Mode::Enforce, &Workload::default());
-    let decision = decider.statement(&session, &statement(vec![select(), drop_table()]));
+    let decision = decider.statement(&session, &statement(vec![select(), drop_table()]), Rates::default());
     assert_eq!(decision.verdict(), Verdict::Refused);
     assert_eq!(decision.policy, "no-drop");
     assert_eq!(decision.subject, "drop of table public.customers");
-    assert_eq!(decider.statement(&session, &statement(vec![select()])).verdict(), Verdict::Allowed);
+    assert_eq!(
+        decider.statement(&session, &statement(vec![select()]), Rates::default()).verdict(),
+        Verdict::Allowed
+    );
 }
 
 #[test]
@@ -122,17 +128,17 @@ fn a_decision_says_which_mode_applied_and_why() {
     let decider = decider(Mode::Monitor);
     let mut session = session(Mode::Monitor, &Workload::default());
     session.mode_from = ModeFrom::Database;
-    let decision = decider.statement(&session, &statement(vec![drop_table()]));
+    let decision = decider.statement(&session, &statement(vec![drop_table()]), Rates::default());
     assert_eq!((decision.mode.as_str(), decision.mode_from.as_str()), ("monitor", "database"));
 
     decider.replace(set(r#"@id("all") permit (principal, action, resource);
         @id("trial") @reason("on trial") @mode("monitor")
         forbid (principal, action == Guard::Action::"drop", resource);"#));
     session.mode = Mode::Enforce;
-    let decision = decider.statement(&session, &statement(vec![drop_table()]));
+    let decision = decider.statement(&session, &statement(vec![drop_table()]), Rates::default());
     assert_eq!(decision.verdict(), Verdict::WouldRefuse);
     assert_eq!((decision.mode.as_str(), decision.mode_from.as_str()), ("monitor", "policy"));
-    let allowed = decider.statement(&session, &statement(vec![select()]));
+    let allowed = decider.statement(&session, &statement(vec![select()]), Rates::default());
     assert_eq!((allowed.mode.as_str(), allowed.mode_from.as_str()), ("enforce", "database"));
 }
 

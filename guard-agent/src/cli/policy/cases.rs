@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode, s
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
 use guard_policy::{
-    PolicySet, Principal, Target, built_in_cases,
+    PolicySet, Principal, Rates, Target, built_in_cases,
     cases::{self, Case, Expect},
 };
 
@@ -120,7 +120,8 @@ impl Bench {
         };
         let text = case.sql.as_deref().unwrap_or_default();
         let statement = self.classifier.classify(text.as_bytes(), &Modes::default());
-        self.decider.statement(&session, &statement)
+        let rates = Rates { statements: case.statements_per_minute, rows: case.rows_per_minute };
+        self.decider.statement(&session, &statement, rates)
     }
 }
 

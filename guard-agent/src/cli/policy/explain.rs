@@ -1,126 +1,222 @@
 //! How a statement is read, and what would be decided about it.
 
-use std::{io::Write, process::ExitCode, sync::Arc};
+use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
-use guard_policy::{PolicySet, Principal, Target, cases::CaseWorkload};
+use guard_policy::{Outcome, PolicySet, Principal, Rates, Target, cases::CaseWorkload};
 use serde_json::json;
 
-use super::super::print;
+use super::{
+    super::{fail, print},
+    who::{self, Who},
+};
 use crate::{
     config::Config,
-    decide::{AppliedMode, Decider, Session},
+    decide::{AppliedMode, Decider, Session, subject},
     servers::Engine,
     sql::{Classifier, Limits, Modes, Statement},
 };
 
+const AFTER_HELP: &str = "\
+Examples:
+  guard-agent policy explain \"DELETE FROM orders\" --as unit=orders.service
+  guard-agent policy explain \"SELECT 1; DROP TABLE t\" --as exe=/usr/bin/psql,agent=claude --server main
+  guard-agent policy explain \"SELECT * FROM t\" --as @workload.json --rows-per-minute 100000 --json
+
+Exit codes: 0 it was decided, either way; 1 the policies do not load; 2 the command line is wrong.";
+
 /// Show how a statement is read and what would be decided.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct ExplainArgs {
     /// The statement, or several in one string
     sql: String,
-    /// Full path of the client's executable
-    #[arg(long, default_value = "/usr/bin/psql")]
-    executable: String,
-    /// systemd unit of the client
-    #[arg(long, default_value = "")]
-    unit: String,
-    /// AI agent that started the client, such as claude
-    #[arg(long, default_value = "")]
-    ai_agent: String,
-    /// Operating system user of the client
-    #[arg(long, default_value = "")]
-    user: String,
+    /// Who asks: pairs such as `exe=/usr/bin/psql,unit=orders.service` (exe, unit, agent, user, uid, login-user,
+    /// container, pod, address, parent), or `@FILE` with a workload as in cases.toml or as in a record
+    #[arg(long = "as", value_name = "WORKLOAD")]
+    who: Vec<Who>,
+    /// Short for `--as exe=..` [default: /usr/bin/psql, where --as says nothing]
+    #[arg(long)]
+    executable: Option<String>,
+    /// Short for `--as unit=..`
+    #[arg(long)]
+    unit: Option<String>,
+    /// Short for `--as agent=..`
+    #[arg(long)]
+    ai_agent: Option<String>,
+    /// Short for `--as user=..`
+    #[arg(long)]
+    user: Option<String>,
+    /// Policy folder [default: the one in force]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) policies: Option<std::path::PathBuf>,
     /// Database user
     #[arg(long, default_value = "app")]
     db_user: String,
     /// Database
     #[arg(long, default_value = "app")]
     database: String,
+    /// What the client calls itself
+    #[arg(long, default_value = "")]
+    application_name: String,
     /// Name of the server, as in the configuration
     #[arg(long, default_value = "main")]
     server: String,
     /// Environment of the server [default: the server's, else the agent's]
     #[arg(long)]
     environment: Option<String>,
+    /// Statements of this principal in the last minute, this one included
+    #[arg(long, default_value_t = 1)]
+    statements_per_minute: u64,
+    /// Rows of this principal in the last minute
+    #[arg(long, default_value_t = 0)]
+    rows_per_minute: u64,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// Runs `guard-agent policy explain`.
-pub(super) fn run(args: &ExplainArgs, policies: PolicySet, config: &Config) -> ExitCode {
-    let workload = Workload::from(&CaseWorkload {
-        executable: args.executable.clone(),
-        unit: args.unit.clone(),
-        ai_agent: args.ai_agent.clone(),
-        user: args.user.clone(),
-        ..CaseWorkload::default()
-    });
-    let configured = config.servers.iter().find(|server| server.name == args.server);
-    let environment =
-        args.environment.clone().or_else(|| configured.and_then(|server| server.environment.clone()));
-    let environment = environment.unwrap_or_else(|| config.environment.0.clone());
-    let principal = Principal::new(&workload);
-    let decider = Arc::new(Decider::new(policies, config));
-    let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
-    let session = Session {
-        meter: decider.meter(&principal, &args.server),
-        principal,
-        target: Target::new(&environment, &args.server, Engine::Postgresql.as_str(), &args.database),
-        // What enforce mode would do is the question, whatever the mode is now.
-        mode,
-        mode_from,
-        transport: "tcp",
-        db_user: args.db_user.clone(),
-        application_name: String::new(),
-    };
-    let statement = Classifier::new(Limits::default()).classify(args.sql.as_bytes(), &Modes::default());
-    let decision = decider.statement(&session, &statement);
-    if args.json {
-        return print(|out| writeln!(out, "{}", as_json(&statement, &decision)));
+impl ExplainArgs {
+    fn workload(&self) -> Workload {
+        let short = [
+            ("exe", &self.executable),
+            ("unit", &self.unit),
+            ("agent", &self.ai_agent),
+            ("user", &self.user),
+        ];
+        let mut parts = self.who.clone();
+        parts.extend(
+            short.into_iter().filter_map(|(key, value)| Some(Who::Pairs(vec![(key, value.clone()?)]))),
+        );
+        if parts.is_empty() || (self.who.is_empty() && self.executable.is_none()) {
+            parts.insert(
+                0,
+                Who::Whole(Box::new(Workload::from(&CaseWorkload {
+                    executable: "/usr/bin/psql".to_owned(),
+                    ..CaseWorkload::default()
+                }))),
+            );
+        }
+        who::workload(&parts)
     }
-    print(|out| out.write_all(describe(&statement, &decision).as_bytes()))
-}
 
-fn effects(statement: &Statement) -> impl Iterator<Item = String> {
-    statement.effects.iter().map(crate::decide::subject)
-}
-
-fn as_json(statement: &Statement, decision: &Decision) -> serde_json::Value {
-    json!({
-        "text": statement.text,
-        "fingerprint": statement.fingerprint,
-        "parse": statement.parse.as_str(),
-        "parts": statement.parts,
-        "effects": effects(statement).collect::<Vec<_>>(),
-        "decision": decision,
-    })
-}
-
-fn describe(statement: &Statement, decision: &Decision) -> String {
-    let effects: Vec<String> = effects(statement).map(|effect| format!("           {effect}\n")).collect();
-    let verdict = match decision.verdict() {
-        Verdict::Allowed => "allowed",
-        Verdict::WouldRefuse => "allowed, and recorded as one that would be refused",
-        Verdict::Refused | Verdict::Unspecified => "refused",
-    };
-    let mut text = format!(
-        "statement  {}\nread as    {} ({} statements)\n",
-        statement.text,
-        statement.parse.as_str(),
-        statement.parts
-    );
-    text.push_str(&effects.concat().replacen("           ", "effects    ", 1));
-    text.push_str(&format!("decision   {verdict}, policy \"{}\"\n", decision.policy));
-    for (label, value) in
-        [("about", &decision.subject), ("reason", &decision.reason), ("hint", &decision.hint)]
-    {
-        if !value.is_empty() {
-            text.push_str(&format!("{label:<10} {value}\n"));
+    fn session(&self, decider: &Decider, config: &Config) -> Session {
+        let principal = Principal::new(&self.workload());
+        let configured = config.servers.iter().find(|server| server.name == self.server);
+        let environment =
+            self.environment.clone().or_else(|| configured.and_then(|server| server.environment.clone()));
+        let environment = environment.unwrap_or_else(|| config.environment.0.clone());
+        // What enforce mode would do is the question, whatever the mode is now.
+        let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
+        Session {
+            meter: decider.meter(&principal, &self.server),
+            principal,
+            target: Target::new(&environment, &self.server, Engine::Postgresql.as_str(), &self.database),
+            mode,
+            mode_from,
+            transport: "tcp",
+            db_user: self.db_user.clone(),
+            application_name: self.application_name.clone(),
         }
     }
-    decision.errors.iter().for_each(|error| text.push_str(&format!("error      {error}\n")));
-    text
+}
+
+/// What is to be shown.
+struct Explained {
+    statement: std::sync::Arc<Statement>,
+    principal: std::sync::Arc<str>,
+    /// One for each effect of the statement.
+    outcomes: Vec<Outcome>,
+    decision: Decision,
+    /// The mode that is configured for this database.
+    configured: AppliedMode,
+}
+
+/// Runs `guard-agent policy explain`.
+pub(super) fn run(args: &ExplainArgs, policies: PolicySet, config: &Config) -> ExitCode {
+    if args.sql.trim().is_empty() {
+        return fail("there is no statement to explain: give its text as the first argument");
+    }
+    let decider = Decider::new(policies, config);
+    let session = args.session(&decider, config);
+    let statement = Classifier::new(Limits::default()).classify(args.sql.as_bytes(), &Modes::default());
+    let rates = Rates { statements: args.statements_per_minute, rows: args.rows_per_minute };
+    let explained = Explained {
+        outcomes: decider.effects(&session, &statement, rates),
+        decision: decider.statement(&session, &statement, rates),
+        configured: decider.mode(&args.server, &args.database),
+        principal: std::sync::Arc::clone(session.principal.name()),
+        statement,
+    };
+    if args.json {
+        return print(|out| writeln!(out, "{}", explained.as_json()));
+    }
+    print(|out| out.write_all(explained.describe().as_bytes()))
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match (outcome.allowed, outcome.would_refuse) {
+        (true, false) => "allowed",
+        (true, true) => "allowed, would be refused",
+        (false, _) => "refused",
+    }
+}
+
+impl Explained {
+    fn as_json(&self) -> serde_json::Value {
+        let Self { statement, decision, outcomes, configured, principal } = self;
+        let effects = statement.effects.iter().zip(outcomes).map(|(effect, outcome)| {
+            json!({
+                "effect": subject(effect),
+                "action": effect.action.as_str(),
+                "object": effect.object.to_string(),
+                "object_kind": effect.object.kind.as_str(),
+                "has_where": effect.has_where,
+                "outcome": word(outcome),
+                "policy": outcome.policy,
+                "reason": outcome.reason,
+                "hint": outcome.hint,
+                "errors": outcome.errors,
+            })
+        });
+        json!({
+            "text": statement.text,
+            "fingerprint": statement.fingerprint,
+            "parse": statement.parse.as_str(),
+            "parts": statement.parts,
+            "workload": &**principal,
+            "effects": effects.collect::<Vec<_>>(),
+            "decision": decision,
+            "configured_mode": configured.mode.as_str(),
+            "configured_mode_from": configured.from.as_str(),
+        })
+    }
+
+    fn describe(&self) -> String {
+        let Self { statement, decision, outcomes, configured, principal } = self;
+        let mut text = String::new();
+        let mut line = |label: &str, value: &str| text.push_str(&format!("{label:<10} {value}\n"));
+        line("statement", &statement.text);
+        line("asked by", principal);
+        line("read as", &format!("{} ({} statements)", statement.parse.as_str(), statement.parts));
+        for (number, (effect, outcome)) in statement.effects.iter().zip(outcomes).enumerate() {
+            let label = if number == 0 { "effects" } else { "" };
+            line(label, &format!("{}: {} by \"{}\"", subject(effect), word(outcome), outcome.policy));
+        }
+        let verdict = match decision.verdict() {
+            Verdict::Allowed => "allowed",
+            Verdict::WouldRefuse => "allowed, and recorded as one that would be refused",
+            Verdict::Refused | Verdict::Unspecified => "refused",
+        };
+        line("decision", &format!("{verdict}, policy \"{}\"", decision.policy));
+        let told = [("about", &decision.subject), ("reason", &decision.reason), ("hint", &decision.hint)];
+        told.into_iter().filter(|(_, value)| !value.is_empty()).for_each(|(label, value)| line(label, value));
+        decision.errors.iter().for_each(|error| line("error", error));
+        if configured.mode == crate::config::Mode::Monitor {
+            let from = configured.from.as_str();
+            line("mode", &format!("monitor, set for the {from}: now it would only be recorded"));
+        }
+        text
+    }
 }
