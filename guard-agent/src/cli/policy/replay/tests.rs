@@ -81,7 +81,7 @@ fn replayed(policies: &PolicySet, bodies: Vec<Body>) -> serde_json::Value {
 
 #[test]
 fn what_would_be_refused_is_counted_by_workload() {
-    let policies = set(r#"@id("no-t") @reason("no") forbid (principal, action, resource)
+    let policies = set(r#"@id("no-t") @reason("no") forbid (principal, action, resource is Guard::Object)
         when { resource.name == "a.b" && resource.schema == "sales" && context.database == "shop" };"#);
     let unit = |unit: &str| Workload { unit: unit.to_owned(), ..Workload::default() };
     let allowed = || decision(Verdict::Allowed, "agent");
@@ -110,7 +110,7 @@ fn what_would_be_refused_is_counted_by_workload() {
 
 #[test]
 fn monitor_mode_then_is_no_change_of_policy_now() {
-    let policies = set(r#"@id("no") @reason("no") forbid (principal, action, resource)
+    let policies = set(r#"@id("no") @reason("no") forbid (principal, action, resource is Guard::Object)
         when { resource in Guard::Environment::"production" && context.db_user == "app" };"#);
     let json = replayed(
         &policies,
@@ -129,7 +129,7 @@ fn monitor_mode_then_is_no_change_of_policy_now() {
 
 #[test]
 fn rates_are_counted_along_the_record() {
-    let policies = set(r#"@id("bulk") @reason("no") forbid (principal, action, resource)
+    let policies = set(r#"@id("bulk") @reason("no") forbid (principal, action, resource is Guard::Object)
         when { context.rows_per_minute > 100 };"#);
     let rows = |rows| {
         let outcomes = vec![Outcome { ordinal: 1, rows, ..Outcome::default() }];
