@@ -14,4 +14,4 @@ pub mod vocabulary;
 pub use ground::{Facts, Ground};
 pub use rates::{Rates, RatesKey};
 pub use request::{Conditions, Principal, Target};
-pub use set::{Origin, Outcome, PolicyError, PolicySet, built_in_cases};
+pub use set::{Origin, Outcome, PolicyError, PolicySet, built_in_cases, is_left_out};

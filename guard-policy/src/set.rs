@@ -16,7 +16,7 @@ use crate::{
     request::{Conditions, Principal, Target},
     vocabulary::{Action, Object},
 };
-pub use load::{PolicyError, built_in_cases};
+pub use load::{EXAMPLES, PolicyError, built_in_cases, is_left_out};
 
 /// The policy that is named when nothing permits.
 const DEFAULT_DENY: &str = "default-deny";

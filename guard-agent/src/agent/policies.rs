@@ -12,7 +12,7 @@ use std::{
 };
 
 use guard_common::audit::v1::{PolicyChange, record::Body};
-use guard_policy::{PolicyError, PolicySet};
+use guard_policy::{PolicyError, PolicySet, is_left_out};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Agent;
@@ -53,10 +53,9 @@ impl Stamp {
 fn look(folder: &Path, depth: u32, entries: &mut Vec<(PathBuf, Look)>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         // Through links: a mounted ConfigMap changes by pointing elsewhere.
         let Ok(found) = fs::metadata(&path) else { continue };
-        if hidden || entries.len() >= MAX_ENTRIES {
+        if is_left_out(&path) || entries.len() >= MAX_ENTRIES {
             continue;
         }
         if found.is_dir() && depth < MAX_DEPTH {

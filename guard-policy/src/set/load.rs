@@ -22,6 +22,9 @@ static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
 /// Annotations with a meaning.
 const ANNOTATIONS: [&str; 4] = ["id", "reason", "hint", "mode"];
 
+/// Name of folders whose policies are not in force: they are there to be copied.
+pub const EXAMPLES: &str = "examples";
+
 /// Largest policy file in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -137,7 +140,8 @@ fn collect_built_in(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
             files.insert(file.path().display().to_string(), text.to_owned());
         }
     }
-    dir.dirs().for_each(|dir| collect_built_in(dir, files));
+    let topics = dir.dirs().filter(|dir| dir.path().file_name().is_none_or(|name| name != EXAMPLES));
+    topics.for_each(|dir| collect_built_in(dir, files));
 }
 
 fn collect_folder(
@@ -149,8 +153,7 @@ fn collect_folder(
     let failed = |path: &Path, error| PolicyError::Read { path: path.to_owned(), error };
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let path = entry.map_err(|error| failed(folder, error))?.path();
-        // Editors keep their own files there, and Kubernetes the versions of a mounted ConfigMap.
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+        if is_left_out(&path) {
             continue;
         }
         let kind = fs::metadata(&path).map_err(|error| failed(&path, error))?;
@@ -165,6 +168,13 @@ fn collect_folder(
         }
     }
     Ok(())
+}
+
+/// Whether what has this name in a policy folder is no part of the set: examples, and what is hidden. Editors hide their
+/// own files there, and Kubernetes the versions of a mounted ConfigMap.
+pub fn is_left_out(path: &Path) -> bool {
+    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+    path.file_name().is_some_and(|name| hidden(name) || name == EXAMPLES)
 }
 
 /// The policies of one file, under the names that they give themselves.

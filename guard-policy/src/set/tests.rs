@@ -196,14 +196,18 @@ fn rates_reach_the_policies_that_read_them() {
 }
 
 #[test]
-fn hidden_files_are_not_policies() {
+fn hidden_files_and_examples_are_not_in_force() {
     let folder = std::env::temp_dir().join(format!("guard-policy-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("..2026")).unwrap();
+    std::fs::create_dir_all(folder.join("examples/a")).unwrap();
     let policy = r#"@id("a") permit (principal, action, resource);"#;
-    for file in ["policy.cedar", "..2026/policy.cedar", ".#policy.cedar"] {
+    for file in ["policy.cedar", "..2026/policy.cedar", ".#policy.cedar", "examples/a/policy.cedar"] {
         std::fs::write(folder.join(file), policy).unwrap();
     }
     let loaded = PolicySet::from_folder(&folder).map(|set| set.len());
+    let examples = PolicySet::from_folder(&folder.join("examples")).map(|set| set.len());
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(loaded.unwrap(), 1);
+    assert_eq!((loaded.unwrap(), examples.unwrap()), (1, 1));
+    let built_in = PolicySet::built_in().unwrap();
+    assert!(built_in.policies.policy(&PolicyId::new("ai-agents-read-little")).is_none());
 }

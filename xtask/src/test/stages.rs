@@ -84,7 +84,9 @@ impl Stage {
             Self::EndToEnd => rust_tests(&["--workspace", "--test", "e2e"], names, skips),
             Self::Policies => {
                 let agent = guard_tests::binaries::path("guard-agent")?;
-                checked(shell::command(agent, &["policy", "test", "policies"]))
+                let mut counts = checked(shell::command(&agent, &["policy", "test", "policies"]))?;
+                counts += checked(shell::command(&agent, &["policy", "test", "policies/examples"]))?;
+                Ok(counts)
             }
             Self::Deploy => deploy(),
             Self::Demo => {
