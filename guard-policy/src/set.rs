@@ -5,9 +5,10 @@
 mod load;
 mod slices;
 
-use std::{fmt, path::PathBuf};
+use std::{collections::HashMap, fmt, path::PathBuf};
 
-use cedar_policy::{Authorizer, Decision, Entities, PolicyId, Request};
+use ahash::RandomState;
+use cedar_policy::{Authorizer, Decision, Entities, Policy, PolicyId, Request};
 
 use self::slices::{Slice, Slices};
 use crate::{
@@ -61,8 +62,24 @@ pub struct PolicySet {
     authorizer: Authorizer,
     policies: cedar_policy::PolicySet,
     slices: Slices,
+    told: HashMap<PolicyId, Told, RandomState>,
     hash: String,
     origin: Origin,
+}
+
+/// What a policy says to the people whom it concerns. Cedar parses an annotation's key at each look-up, which would cost
+/// more than deciding.
+#[derive(Debug)]
+struct Told {
+    reason: String,
+    hint: String,
+}
+
+impl Told {
+    fn of(policy: &Policy) -> Self {
+        let text = |key| policy.annotation(key).unwrap_or_default().to_owned();
+        Self { reason: text("reason"), hint: text("hint") }
+    }
 }
 
 impl fmt::Debug for PolicySet {
@@ -158,10 +175,10 @@ impl PolicySet {
             // Cedar skips a policy that errs, so a `forbid` that errs would open a door.
             return refused_by_error(errors);
         }
-        let mut deciding: Vec<&PolicyId> = response.diagnostics().reason().collect();
-        deciding.sort_unstable();
         let allowed = response.decision() == Decision::Allow;
-        let Some(policy) = deciding.first().and_then(|id| policies.policy(id)) else {
+        let Some((policy, told)) =
+            response.diagnostics().reason().min().and_then(|id| self.told.get_key_value(id))
+        else {
             return Outcome {
                 allowed: false,
                 policy: DEFAULT_DENY.to_owned(),
@@ -170,12 +187,11 @@ impl PolicySet {
                 ..Outcome::default()
             };
         };
-        let text = |key| policy.annotation(key).unwrap_or_default().to_owned();
         Outcome {
             allowed,
-            policy: policy.id().to_string(),
-            reason: text("reason"),
-            hint: text("hint"),
+            policy: policy.to_string(),
+            reason: told.reason.clone(),
+            hint: told.hint.clone(),
             ..Outcome::default()
         }
     }

@@ -1,5 +1,6 @@
 //! Measurements: side by side, in interleaved rounds, as ratios.
 
+mod decide;
 mod pgbench;
 mod proxy;
 mod report;
@@ -14,11 +15,13 @@ use anyhow::Result;
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     Proxy(proxy::Arguments),
+    Decide(decide::Arguments),
 }
 
 /// Runs the task.
 pub fn main(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Proxy(arguments) => proxy::main(arguments),
+        Bench::Decide(arguments) => decide::main(arguments),
     }
 }

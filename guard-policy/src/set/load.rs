@@ -13,7 +13,7 @@ use cedar_policy::{Authorizer, Effect, Policy, PolicyId, ValidationMode, Validat
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::{Origin, PolicySet, slices::Slices};
+use super::{Origin, PolicySet, Told, slices::Slices};
 use crate::schema::SCHEMA;
 
 /// The policies of this repository.
@@ -110,6 +110,7 @@ impl PolicySet {
         let slices = Slices::new(&policies).map_err(|error| PolicyError::Schema(error.to_string()))?;
         Ok(Self {
             authorizer: Authorizer::new(),
+            told: policies.policies().map(|policy| (policy.id().clone(), Told::of(policy))).collect(),
             policies,
             slices,
             hash: hex::encode(hasher.finalize()),
