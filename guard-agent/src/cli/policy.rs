@@ -37,7 +37,7 @@ enum PolicyCommand {
         folder: Option<PathBuf>,
     },
     /// Show how a statement is read and what would be decided
-    Explain(explain::ExplainArgs),
+    Explain(Box<explain::ExplainArgs>),
     /// Decide on recorded statements anew, by other policies, and show what would change
     Replay(replay::ReplayArgs),
 }

@@ -31,7 +31,7 @@ pub(super) struct Slices {
 }
 
 impl Slices {
-    pub(super) fn new(policies: &PolicySet) -> Result<Self, PolicySetError> {
+    pub(super) fn new(policies: &PolicySet) -> Result<Self, Box<PolicySetError>> {
         let mut all: Vec<(&Policy, Reading)> = policies
             .policies()
             // A policy without a JSON form could read anything.
@@ -66,7 +66,7 @@ impl Slices {
 }
 
 impl Slice {
-    fn new<'a>(chosen: impl Iterator<Item = &'a (&'a Policy, Reading)>) -> Result<Self, PolicySetError> {
+    fn new<'a>(chosen: impl Iterator<Item = &'a (&'a Policy, Reading)>) -> Result<Self, Box<PolicySetError>> {
         let (mut policies, mut enforced) = (PolicySet::new(), PolicySet::new());
         let (mut reads_rates, mut watching) = (false, false);
         for (policy, reading) in chosen {

@@ -138,21 +138,25 @@ pub(super) fn run(args: &ExplainArgs, policies: PolicySet, config: &Config) -> E
     if args.sql.trim().is_empty() {
         return fail("there is no statement to explain: give its text as the first argument");
     }
+    let explained = explain(args, policies, config);
+    if args.json {
+        return print(|out| writeln!(out, "{}", explained.as_json()));
+    }
+    print(|out| out.write_all(explained.describe().as_bytes()))
+}
+
+fn explain(args: &ExplainArgs, policies: PolicySet, config: &Config) -> Explained {
     let decider = Decider::new(policies, config);
     let session = args.session(&decider, config);
     let statement = Classifier::new(Limits::default()).classify(args.sql.as_bytes(), &Modes::default());
     let rates = Rates { statements: args.statements_per_minute, rows: args.rows_per_minute };
-    let explained = Explained {
+    Explained {
         outcomes: decider.effects(&session, &statement, rates),
         decision: decider.statement(&session, &statement, rates),
         configured: decider.mode(&args.server, &args.database),
         principal: std::sync::Arc::clone(session.principal.name()),
         statement,
-    };
-    if args.json {
-        return print(|out| writeln!(out, "{}", explained.as_json()));
     }
-    print(|out| out.write_all(explained.describe().as_bytes()))
 }
 
 fn word(outcome: &Outcome) -> &'static str {
@@ -218,5 +222,58 @@ impl Explained {
             line("mode", &format!("monitor, set for the {from}: now it would only be recorded"));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+
+    fn explained(arguments: &[&str]) -> Explained {
+        let arguments = [&["explain"], arguments].concat();
+        let args = CommandLine::try_parse_from(arguments).unwrap().args;
+        explain(&args, PolicySet::built_in().unwrap(), &Config::default())
+    }
+
+    #[test]
+    fn each_effect_is_told_with_the_policy_that_decides_on_it() {
+        let told = explained(&["SELECT * FROM a; DELETE FROM b", "--as", "exe=/usr/bin/psql,agent=claude"]);
+        let json = told.as_json();
+        assert_eq!(json["workload"], "psql via claude");
+        let of = |action: &str| {
+            let effects = json["effects"].as_array().unwrap();
+            let effect = effects.iter().find(|effect| effect["action"] == action).unwrap();
+            (effect["outcome"].as_str().unwrap().to_owned(), effect["policy"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(of("select"), ("allowed".to_owned(), "baseline".to_owned()));
+        assert_eq!(of("delete"), ("refused".to_owned(), "ai-agents-read-only".to_owned()));
+        assert_eq!(json["decision"]["verdict"], "REFUSED");
+        let text = told.describe();
+        assert!(
+            text.contains("delete of table b without WHERE: refused") && text.contains("monitor, set"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn flags_and_as_describe_the_same_workload() {
+        let sql = "UPDATE t SET a = 1 WHERE b = 2";
+        for who in [
+            &["--as", "unit=a.service"][..],
+            &["--unit", "a.service"],
+            &["--as", "unit=b", "--unit", "a.service"],
+        ] {
+            let told = explained(&[&[sql], who].concat());
+            assert_eq!(&*told.principal, "a.service", "{who:?}");
+        }
+        assert_eq!(&*explained(&[sql]).principal, "psql");
     }
 }

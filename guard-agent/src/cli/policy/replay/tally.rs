@@ -102,8 +102,8 @@ impl Tally {
     pub(super) fn record(&mut self, at: Option<&Timestamp>) {
         self.records += 1;
         if let Some(at) = at {
-            self.first.get_or_insert_with(|| at.clone());
-            self.last = Some(at.clone());
+            self.first.get_or_insert(*at);
+            self.last = Some(*at);
         }
     }
 
@@ -219,10 +219,10 @@ impl Tally {
             policies.origin()
         );
         let mut told = false;
-        let kinds: [(&str, fn(&Change) -> bool, &str); 2] =
-            [("refused", Change::refuses, "allowed"), ("allowed", Change::allows, "refused")];
-        for (would, of, were) in kinds {
+        for (would, were) in [("refused", "allowed"), ("allowed", "refused")] {
             for (connection, what) in [(false, "statements"), (true, "connections")] {
+                let of =
+                    |change: &Change| if would == "refused" { change.refuses() } else { change.allows() };
                 let (count, workloads) = self.sum(|change| of(change) && change.connection == connection);
                 if count > 0 {
                     told = true;
