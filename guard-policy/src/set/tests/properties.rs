@@ -141,7 +141,7 @@ fn sorted(mut outcome: Outcome) -> Outcome {
 fn slices_decide_as_the_whole_set_does() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut seen = [0_usize; 4];
-    for _ in 0..100 {
+    for _ in 0..60 {
         let set = generated(&mut random);
         let agent = Workload { ai_agent: "claude".to_owned(), ..Workload::default() };
         let mut grounds = [Workload::default(), full_workload(), agent].map(|workload| ground(&workload));
@@ -172,7 +172,7 @@ fn slices_decide_as_the_whole_set_does() {
             seen[class] += 1;
         }
     }
-    assert!(seen.iter().all(|count| *count > 10), "the generator misses a kind of outcome: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 5), "the generator misses a kind of outcome: {seen:?}");
 }
 
 fn some_rates(random: &mut Random) -> Rates {
@@ -184,7 +184,7 @@ fn some_rates(random: &mut Random) -> Rates {
 fn rates_with_the_same_key_decide_the_same() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let mut shared = 0;
-    for _ in 0..50 {
+    for _ in 0..25 {
         let set = generated(&mut random);
         let mut ground = ground(&Workload::default());
         let object = Object::named(ObjectKind::Table, None, "customers");
@@ -200,5 +200,5 @@ fn rates_with_the_same_key_decide_the_same() {
             assert_eq!(sorted(decide(one)), sorted(decide(other)), "{one:?} {other:?}\n{}", set.policies);
         }
     }
-    assert!(shared > 100, "too few rates shared a key: {shared}");
+    assert!(shared > 50, "too few rates shared a key: {shared}");
 }
