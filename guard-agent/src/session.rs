@@ -8,13 +8,13 @@ mod backend;
 mod error;
 mod frontend;
 mod login;
+mod naming;
 mod pending;
 mod pipe;
 mod prepared;
 mod recorder;
 mod refusal;
 mod relay;
-mod naming;
 mod startup;
 mod stream;
 mod upstream;
@@ -52,6 +52,7 @@ use self::{
 use crate::{
     audit::AuditLog,
     config::ProxyConfig,
+    config::TlsMode,
     connections::{Connections, Ending, Opening, ProxiedConnection},
     decide::{ConnectRequest, Decider},
     identity::Identifier,
@@ -59,7 +60,6 @@ use crate::{
     sensor::SensorHandle,
     servers::Server,
     tls::ClientTls,
-    config::TlsMode,
     wire::{
         postgres::{ErrorResponse, Severity, StartupPacket},
         proxy_protocol::Route,

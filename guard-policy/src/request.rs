@@ -141,7 +141,9 @@ fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
         let value = value.filter(|value| !value.is_empty())?;
         Some((key.to_owned(), text(&value)))
     }));
-    all.extend(workload.certificate.as_ref().and_then(certificate).map(|value| ("certificate".to_owned(), value)));
+    all.extend(
+        workload.certificate.as_ref().and_then(certificate).map(|value| ("certificate".to_owned(), value)),
+    );
     all
 }
 

@@ -22,7 +22,8 @@ fn clerk(site: &Site, authority: &Authority) -> Psql {
 
 /// What the newest session that began by TLS says of `field`.
 fn session(site: &Site, field: &str) -> Result<String> {
-    let started = site.wait_for("session_started", "a session by TLS", |body| !body["client_tls"].is_null())?;
+    let started =
+        site.wait_for("session_started", "a session by TLS", |body| !body["client_tls"].is_null())?;
     Ok(started[field].as_str().unwrap_or_default().to_owned())
 }
 
@@ -173,7 +174,9 @@ fn a_renewed_certificate_is_taken_without_ending_sessions() -> Result<()> {
     site.agent.signal(Signal::SIGHUP)?;
     let psql = clerk(&site, &authority).variable("PGCHANNELBINDING", "require");
     // The proxy and the server each take the new one in their own time; then it holds again.
-    run::eventually("channel binding by the new certificate", CLIENT_LIMIT, || Ok(psql.query("SELECT 1")?.ok()))?;
+    run::eventually("channel binding by the new certificate", CLIENT_LIMIT, || {
+        Ok(psql.query("SELECT 1")?.ok())
+    })?;
     assert_eq!(wire::first_error(&before.query("SELECT 1")?), None);
     Ok(())
 }
@@ -188,7 +191,8 @@ fn ctrl_c_cancels_under_tls_too() -> Result<()> {
     let folder = guard_tests::Folder::new("cancel")?;
     let psql = site.proxied().tls("verify-full", &authority);
     let mut sleeping = psql.start("SELECT pg_sleep(60)", &folder.join("log"))?;
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active'
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active'
                    AND pid <> pg_backend_pid()";
     run::eventually("the statement running", CLIENT_LIMIT, || {
         Ok(site.direct().query(running)?.stdout.trim() == "1")

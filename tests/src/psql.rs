@@ -34,7 +34,14 @@ impl Psql {
     }
 
     fn new(host: String, port: u16, user: &str, database: &str) -> Self {
-        Self { host, port, user: user.to_owned(), database: database.to_owned(), password: None, variables: Vec::new() }
+        Self {
+            host,
+            port,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            password: None,
+            variables: Vec::new(),
+        }
     }
 
     /// The same with a password.

@@ -1,6 +1,11 @@
 //! Certificates for tests: an authority, what it has signed, and a client that talks TLS the way a test wants.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use rcgen::{

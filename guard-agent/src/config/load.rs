@@ -228,8 +228,7 @@ fn check(config: &Config) -> Result<(), Problem> {
 
 fn check_tls(config: &Config) -> Result<(), Problem> {
     let problem = |key: String, problem: &str| (key, problem.to_owned());
-    tls::check(&config.proxy.tls)
-        .map_err(|(field, text)| problem(format!("proxy.tls.{field}"), text))?;
+    tls::check(&config.proxy.tls).map_err(|(field, text)| problem(format!("proxy.tls.{field}"), text))?;
     for server in &config.servers {
         let key = |field: &str| format!("servers.{}.{field}", server.name);
         tls::check(config.tls(Some(server)))
@@ -317,7 +316,9 @@ mod tests {
         let with = |extra: &str| load(&format!("{server}{extra}"));
         assert!(with("[servers.tls]\nmode = \"require\"").is_ok(), "no client talks in clear");
         assert!(with("[servers.tls]\nmode = \"allow\"").unwrap_err().contains("in clear"));
-        assert!(with("tls = { mode = \"require\", key = \"/k\" }").unwrap_err().contains("a.tls.certificate"));
+        assert!(
+            with("tls = { mode = \"require\", key = \"/k\" }").unwrap_err().contains("a.tls.certificate")
+        );
         assert!(with("tls = { mode = \"require\", min_version = \"1.1\" }").unwrap_err().contains("1.2"));
         let required = "tls = { mode = \"require\" }\n";
         let upstream = |extra: &str| with(&format!("{required}{extra}"));
@@ -325,7 +326,9 @@ mod tests {
         assert!(upstream("upstream_tls = \"verify-full\"\nupstream_ca = \"/ca\"").is_ok());
         assert!(upstream("upstream_tls = \"require\"\nunix_socket = \"/s\"").unwrap_err().contains("no TLS"));
         assert!(upstream("upstream_name = \"not a name\"").unwrap_err().contains("host name"));
-        assert!(load("[proxy]\nproxy_protocol_from = [\"10.0.0.0/33\"]").unwrap_err().contains("10.0.0.0/33"));
+        assert!(
+            load("[proxy]\nproxy_protocol_from = [\"10.0.0.0/33\"]").unwrap_err().contains("10.0.0.0/33")
+        );
     }
 
     #[test]

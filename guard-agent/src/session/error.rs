@@ -80,16 +80,22 @@ impl SessionError {
             .with_hint("the agent's log has the details"),
             Self::Header(error) => ErrorResponse::fatal("08P01", format!("guard: {error}"))
                 .with_hint("see `proxy.proxy_protocol_from` in the agent's configuration"),
-            Self::InClear => ErrorResponse::fatal("28000", "guard: this server takes connections with TLS only")
-                .with_hint("connect with sslmode=require, or better with sslmode=verify-full"),
+            Self::InClear => {
+                ErrorResponse::fatal("28000", "guard: this server takes connections with TLS only")
+                    .with_hint("connect with sslmode=require, or better with sslmode=verify-full")
+            }
             Self::TooManyLogins(limit) => ErrorResponse::fatal(
                 "53300",
                 format!("guard: too many clients of this address are logging in, the limit is {limit}"),
             )
-            .with_hint("connect more slowly, or raise proxy.max_logins_per_address in the agent's configuration"),
+            .with_hint(
+                "connect more slowly, or raise proxy.max_logins_per_address in the agent's configuration",
+            ),
             Self::Idle => {
                 ErrorResponse::fatal("57P05", "guard: terminating connection due to idle-session timeout")
-                    .with_hint("connect again; the limit is proxy.idle_timeout_seconds in the agent's configuration")
+                    .with_hint(
+                        "connect again; the limit is proxy.idle_timeout_seconds in the agent's configuration",
+                    )
             }
             Self::LoginTimeout => ErrorResponse::fatal("08006", "guard: login timeout"),
             Self::Refused(_, response) => response.clone(),

@@ -217,7 +217,6 @@ impl<'a> Login<'a> {
         pipe.finish(super::LAST_WORDS).await;
         End::Over(Served { reason, ..served(&pipe, 0) })
     }
-
 }
 
 /// The sums of a session that is over.

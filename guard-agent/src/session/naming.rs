@@ -11,8 +11,9 @@ const MAX_NAME: usize = 63;
 /// Adds `label` to the application name in `packet`, the startup packet that `startup` was read from.
 pub(super) fn add_workload(packet: &mut Vec<u8>, startup: &Startup, label: &str) {
     // Standbys are told apart by their names; options may hold a name as well, which is the client's choice.
-    let set_elsewhere =
-        startup.parameter("options").is_some_and(|options| options.to_ascii_lowercase().contains("application"));
+    let set_elsewhere = startup
+        .parameter("options")
+        .is_some_and(|options| options.to_ascii_lowercase().contains("application"));
     if startup.replication() || set_elsewhere {
         return;
     }
@@ -30,7 +31,9 @@ pub(super) fn add_workload(packet: &mut Vec<u8>, startup: &Startup, label: &str)
 /// The client's own name and the workload's, within what the server keeps.
 fn application_name(own: &str, label: &str) -> String {
     let plain = |text: &str| -> String {
-        text.chars().map(|letter| if letter == ' ' || letter.is_ascii_graphic() { letter } else { '?' }).collect()
+        text.chars()
+            .map(|letter| if letter == ' ' || letter.is_ascii_graphic() { letter } else { '?' })
+            .collect()
     };
     let (mut own, mut label) = (plain(own), plain(label));
     if own.is_empty() {
@@ -69,7 +72,8 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_plain() {
-        for (own, label) in [("x".repeat(80), "y".repeat(80)), ("ü\n".repeat(40), "spiffe://ä/b".repeat(9))] {
+        for (own, label) in [("x".repeat(80), "y".repeat(80)), ("ü\n".repeat(40), "spiffe://ä/b".repeat(9))]
+        {
             let name = application_name(&own, &label);
             assert_eq!(name.len(), MAX_NAME, "{name}");
             assert!(name.is_ascii() && !name.contains('\n') && name.ends_with(')'));

@@ -82,7 +82,9 @@ pub(super) async fn negotiate(
                 asked_tls = true;
                 if let Some(offer) = offer {
                     if client.waiting_byte().await?.is_some() {
-                        return Err(WireError::Startup("received unencrypted data after the TLS request").into());
+                        return Err(
+                            WireError::Startup("received unencrypted data after the TLS request").into()
+                        );
                     }
                     client.write_all(b"S").await?;
                     *secured = Some(handshake(client, offer, b"").await?);

@@ -171,8 +171,7 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
     let Ok(StartupPacket::Start(startup)) = StartupPacket::read(&[&packet[..14], b"\0\0"].concat()) else {
         panic!("a startup message");
     };
-    let via =
-        login::Via { transport: UpstreamTransport::Tcp, binding: Binding::NoTls, client_tls: "" };
+    let via = login::Via { transport: UpstreamTransport::Tcp, binding: Binding::NoTls, client_tls: "" };
     let login = login::Login { proxy: &proxy, worker: &worker, attested: &attested, startup, via };
     login.admit()?;
     let mut pipe = Pipe::new(Stream::Memory(client), Stream::Memory(server));

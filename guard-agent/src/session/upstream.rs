@@ -155,7 +155,8 @@ impl Dial<'_> {
         let handshake = TlsConnector::from(connector.config.clone()).connect(name, upstream.stream);
         let stream = within(self.limit, handshake).await.map_err(broken)?;
         let certificates = stream.get_ref().1.peer_certificates();
-        let certificate = certificates.and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned());
+        let certificate =
+            certificates.and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned());
         let stream = Stream::Tls(Box::new(stream.into()));
         Ok(Upstream { certificate, ..Upstream::new(stream, Transport::Tls) })
     }

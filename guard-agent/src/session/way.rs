@@ -161,7 +161,8 @@ impl Ways {
             return self.in_clear(dial, asked, binding(withheld)).await;
         };
         let upstream = dial.tls(connector, self.mode.demands()).await?;
-        let same = asked.secured.is_none_or(|secured| upstream.certificate.as_ref() == Some(&secured.presented));
+        let same =
+            asked.secured.is_none_or(|secured| upstream.certificate.as_ref() == Some(&secured.presented));
         if upstream.transport != Transport::Tls {
             drop(upstream);
             return self.in_clear(dial, asked, binding(Binding::ServerWithoutTls)).await;
@@ -199,7 +200,9 @@ impl Ways {
             && let Ok(mut upstream) = dial.unix().await
         {
             match upstream.begin(asked.packet).await {
-                Ok(First::Authentication(method)) if method == expected => return Ok(Way { upstream, binding }),
+                Ok(First::Authentication(method)) if method == expected => {
+                    return Ok(Way { upstream, binding });
+                }
                 // Over TCP the client will hear why, if it is more than a difference.
                 Ok(_) | Err(_) => self.differs_by_unix(&login),
             }
@@ -213,7 +216,9 @@ impl Ways {
         let first = upstream.begin(asked.packet).await?;
         match (&first, &self.connector) {
             (First::Authentication(method), _) => self.remember(login, method, dial),
-            (First::Refusal(code), Some(connector)) if code == NO_ENTRY && self.mode == UpstreamTlsMode::Auto => {
+            (First::Refusal(code), Some(connector))
+                if code == NO_ENTRY && self.mode == UpstreamTlsMode::Auto =>
+            {
                 if let Some(way) = self.demanded(dial, asked, connector).await {
                     return Ok(way);
                 }

@@ -49,7 +49,8 @@ impl Connector {
             Some(path) => {
                 let (pem, _) = Root::Host.read(path)?;
                 let roots = keys::authorities(&pem, path)?;
-                let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+                let inner =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
                 Some(inner.build()?)
             }
             None => None,

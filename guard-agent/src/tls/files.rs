@@ -136,11 +136,8 @@ impl Root {
 
 fn names(real: &Path, shown: &Path) -> io::Result<Vec<PathBuf>> {
     const MOST: usize = 256;
-    let mut names: Vec<PathBuf> = std::fs::read_dir(real)?
-        .take(MOST)
-        .flatten()
-        .map(|entry| shown.join(entry.file_name()))
-        .collect();
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(real)?.take(MOST).flatten().map(|entry| shown.join(entry.file_name())).collect();
     names.sort();
     Ok(names)
 }

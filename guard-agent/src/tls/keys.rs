@@ -58,7 +58,10 @@ pub(super) fn client_verifier(
     if let Some((pem, path)) = revoked {
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
         let lists = lists.map_err(|_| {
-            format!("`{}`: it holds no revocation list in PEM form (-----BEGIN X509 CRL-----)", path.display())
+            format!(
+                "`{}`: it holds no revocation list in PEM form (-----BEGIN X509 CRL-----)",
+                path.display()
+            )
         })?;
         builder = builder.with_crls(lists).allow_unknown_revocation_status();
     }

@@ -118,10 +118,9 @@ impl Offer {
         };
         let certificate = pieces.chain[0].clone();
         let versions: &[_] = if pieces.only_13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
-        let builder =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_protocol_versions(versions)
-                .map_err(pair)?;
+        let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(versions)
+            .map_err(pair)?;
         let asks = pieces.authorities.is_some();
         let builder = match pieces.authorities {
             Some(authorities) => {
@@ -131,7 +130,8 @@ impl Offer {
                 builder.with_client_cert_verifier(verifier.map_err(TlsError::Authorities)?)
             }
             None if config.client_certificate == ClientCertificateMode::Required => {
-                let problem = "`client_certificate = \"required\"` needs `client_ca`, or the server's `ssl_ca_file`";
+                let problem =
+                    "`client_certificate = \"required\"` needs `client_ca`, or the server's `ssl_ca_file`";
                 return Err(TlsError::Authorities(problem.to_owned()));
             }
             None => builder.with_no_client_auth(),

@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read_as_the_server_reads_it() {
-        let line = ["postgres", "-D", "/data", "-c", "ssl=on", "--ssl-cert-file=/c", "-cssl_key_file=/k", "-i"];
+        let line =
+            ["postgres", "-D", "/data", "-c", "ssl=on", "--ssl-cert-file=/c", "-cssl_key_file=/k", "-i"];
         let settings = Settings::of_arguments(line.into_iter());
         assert_eq!(settings.folder(), Some(Path::new("/data")));
         assert!(settings.is_on("ssl"));

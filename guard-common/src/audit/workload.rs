@@ -16,8 +16,7 @@ impl Workload {
         let certificate = self.certificate.as_ref().filter(|_| program.is_empty());
         let spiffe = certificate.map(|certificate| &certificate.spiffe_id);
         let holder = certificate.map(|certificate| &certificate.common_name);
-        let candidates =
-            [pod, container, Some(&self.unit), spiffe, holder, Some(&self.remote_address)];
+        let candidates = [pod, container, Some(&self.unit), spiffe, holder, Some(&self.remote_address)];
         if let Some(name) = candidates.into_iter().flatten().find(|name| !name.is_empty()) {
             return name.clone();
         }
@@ -33,8 +32,7 @@ mod tests {
     fn remote_clients_are_called_by_their_certificate() {
         let certificate = ClientCertificate { common_name: "orders".to_owned(), ..Default::default() };
         let remote_address = "192.0.2.7".to_owned();
-        let mut workload =
-            Workload { remote_address, certificate: Some(certificate), ..Workload::default() };
+        let mut workload = Workload { remote_address, certificate: Some(certificate), ..Workload::default() };
         assert_eq!(workload.label(), "orders");
         if let Some(certificate) = &mut workload.certificate {
             certificate.spiffe_id = "spiffe://example.org/orders".to_owned();
