@@ -63,7 +63,9 @@ struct Bench {
 impl Bench {
     fn set_up() -> Result<Self> {
         let shop = Shop::open()?;
-        let agent = Agent::start(&AgentConfig::default(), &shop.postgres)?;
+        // By TCP: a server offers channel binding on no unix socket.
+        let config = AgentConfig { unix_socket: false, ..AgentConfig::default() };
+        let agent = Agent::start(&config, &shop.postgres)?;
         let direct = Way { address: shop.postgres.address(), ca: Some(shop.ca()), tag: "direct".to_owned() };
         let proxied = Way { address: agent.proxy(), ca: Some(shop.ca()), tag: "guard".to_owned() };
         Ok(Self { agent, tools: setup::drivers(), direct, proxied, _shop: shop })
