@@ -1,14 +1,10 @@
-//! The server that drivers are tried on: its roles, its tables, TLS where openssl can make a certificate.
+//! The server that drivers are tried on: its roles, its tables, its TLS.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{Postgres, postgres, run};
+use crate::{Authority, Postgres, postgres};
 
 /// The database.
 pub(super) const DATABASE: &str = "shop";
@@ -40,14 +36,17 @@ GRANT pg_signal_backend TO tester;
 /// A server that is ready for the programs.
 #[derive(Debug)]
 pub struct Shop {
+    // INVARIANT: dropped in this order, the server before the folder of its certificates.
     /// The server.
     pub postgres: Postgres,
+    authority: Authority,
 }
 
 impl Shop {
     /// Starts one. Programs may do everything in it but drop the table `guarded`.
     pub fn open() -> Result<Self> {
-        let postgres = Postgres::start()?;
+        let authority = Authority::new()?;
+        let postgres = Postgres::with_tls(&authority)?;
         let owner = postgres.psql(postgres::OWNER, "postgres");
         for statement in [
             format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"),
@@ -58,53 +57,13 @@ impl Shop {
             owner.script(&(statement + ";"))?.expect_ok("making the roles")?;
         }
         postgres.psql(postgres::OWNER, DATABASE).query(SCHEMA)?.expect_ok("making the tables")?;
-        let shop = Self { postgres };
-        fs::write(shop.data().join("pg_hba.conf"), HBA)?;
+        fs::write(postgres.data().join("pg_hba.conf"), HBA)?;
         owner.query("SELECT pg_reload_conf()")?.expect_ok("reloading pg_hba.conf")?;
-        Ok(shop)
+        Ok(Self { postgres, authority })
     }
 
-    fn data(&self) -> PathBuf {
-        self.postgres.socket_folder().join("data")
+    /// The certificate that signed the server's, and guard's where guard shows the server's own.
+    pub fn ca(&self) -> PathBuf {
+        self.authority.certificate()
     }
-
-    /// Lets the server speak TLS with a certificate of its own for `localhost` and 127.0.0.1; gives the certificate.
-    pub fn speak_tls(&self) -> Result<PathBuf> {
-        let (certificate, key) = (self.data().join("server.crt"), self.data().join("server.key"));
-        make_certificate(&certificate, &key)?;
-        for path in [&certificate, &key] {
-            self.postgres.account().own(path)?;
-        }
-        let owner = self.postgres.psql(postgres::OWNER, "postgres");
-        owner.query("ALTER SYSTEM SET ssl = on")?.expect_ok("turning TLS on")?;
-        owner.query("SELECT pg_reload_conf()")?.expect_ok("reloading the configuration")?;
-        // For the programs, which may run as somebody else than the server.
-        let public = self.postgres.socket_folder().join("ca.crt");
-        fs::copy(&certificate, &public)?;
-        Ok(public)
-    }
-}
-
-fn make_certificate(certificate: &Path, key: &Path) -> Result<()> {
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-sha256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .arg("-keyout")
-        .arg(key)
-        .arg("-out")
-        .arg(certificate);
-    run::run(openssl, "", run::CLIENT_LIMIT)?.expect_ok("making a certificate")?;
-    Ok(())
 }

@@ -224,13 +224,6 @@ pub const TOOLS: &[Tool] = &[
         is_there: || drivers().jdbc.exists() && shell::answers("java", &["-version"]),
     },
     Tool {
-        name: "openssl",
-        why: "makes the certificate of a test's server",
-        groups: &[Group::Drivers],
-        source: Source::Apt(&["openssl"]),
-        is_there: || shell::answers("openssl", &["version"]),
-    },
-    Tool {
         name: "pg_regress",
         why: "runs PostgreSQL's own test suites; headers for the library that they load",
         groups: &[Group::Regress],

@@ -63,10 +63,11 @@ struct Bench {
 impl Bench {
     fn set_up() -> Result<Self> {
         let shop = Shop::open()?;
-        let ca = shop.speak_tls()?;
-        let agent = Agent::start(&AgentConfig::default(), &shop.postgres)?;
-        let direct = Way { address: shop.postgres.address(), ca: Some(ca), tag: "direct".to_owned() };
-        let proxied = Way { address: agent.proxy(), ca: None, tag: "guard".to_owned() };
+        // By TCP: a server offers channel binding on no unix socket.
+        let config = AgentConfig { unix_socket: false, ..AgentConfig::default() };
+        let agent = Agent::start(&config, &shop.postgres)?;
+        let direct = Way { address: shop.postgres.address(), ca: Some(shop.ca()), tag: "direct".to_owned() };
+        let proxied = Way { address: agent.proxy(), ca: Some(shop.ca()), tag: "guard".to_owned() };
         Ok(Self { agent, tools: setup::drivers(), direct, proxied, _shop: shop })
     }
 
