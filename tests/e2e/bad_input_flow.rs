@@ -97,7 +97,9 @@ fn a_gibibyte_is_copied_either_way_with_little_memory() -> Result<()> {
     let before = site.agent.resident_kib()?;
     let row = [&[b'x'; 1023][..], b"\n"].concat();
     let rows = COPY / row.len();
-    client.send(&wire::query(&format!("COPY (SELECT repeat('x', 1023) FROM generate_series(1, {rows})) TO STDOUT")))?;
+    client.send(&wire::query(&format!(
+        "COPY (SELECT repeat('x', 1023) FROM generate_series(1, {rows})) TO STDOUT"
+    )))?;
     let (mut copied, mut peak) = (0, 0);
     while let Some(message) = client.receive()? {
         match message.tag {

@@ -112,8 +112,9 @@ fn a_hundred_thousand_prepared_statements_meet_their_limit() -> Result<()> {
     let mut client = log_in(&site)?;
     let (mut prepared, mut refused) = (0, 0);
     for first in (0..MANY).step_by(BATCH) {
-        let messages: Vec<u8> =
-            (first..first + BATCH).flat_map(|number| [parse(&format!("s{number}"), "SELECT 1"), sync()].concat()).collect();
+        let messages: Vec<u8> = (first..first + BATCH)
+            .flat_map(|number| [parse(&format!("s{number}"), "SELECT 1"), sync()].concat())
+            .collect();
         client.send(&messages)?;
         for _ in 0..BATCH {
             let answers = client.until_ready()?;
@@ -188,7 +189,11 @@ fn a_hundred_thousand_portals_meet_their_limit() -> Result<()> {
     assert_eq!((bound, error.as_deref()), (5_000, Some("53400")));
     memory.has_not_grown(&site, "100,000 portals")?;
     let after = client.query("SELECT 1")?;
-    assert_eq!(wire::first_error(&after).as_deref(), Some("25P02"), "the transaction has failed, as with any error");
+    assert_eq!(
+        wire::first_error(&after).as_deref(),
+        Some("25P02"),
+        "the transaction has failed, as with any error"
+    );
     client.query("ROLLBACK")?;
     client.send(&[bind("p1", "s"), execute("p1"), sync()].concat())?;
     assert_eq!(count(&client.until_ready()?, b'D'), 1, "portals end with their transaction");

@@ -15,7 +15,10 @@ fn log_in(site: &Site) -> Result<RawClient> {
 /// SQLSTATE of the first error, and the transaction's state in the last ReadyForQuery.
 fn ended(answers: &[Message]) -> (Option<String>, char) {
     let state = answers.iter().rev().find(|message| message.tag == b'Z');
-    (wire::first_error(answers), state.and_then(|message| message.body.first()).map_or('-', |state| (*state).into()))
+    (
+        wire::first_error(answers),
+        state.and_then(|message| message.body.first()).map_or('-', |state| (*state).into()),
+    )
 }
 
 fn error(code: &str) -> Option<String> {
@@ -39,7 +42,11 @@ fn a_refusal_fails_the_transaction_as_any_error_does() -> Result<()> {
     assert_eq!(ended(&client.query(INSERT)?), (None, 'T'));
     assert_eq!(ended(&client.query("DROP TABLE orders")?), (error("42501"), 'E'));
     assert_eq!(ended(&client.query("SELECT 1")?), (error("25P02"), 'E'));
-    assert_eq!(ended(&client.query("TRUNCATE orders")?), (error("42501"), 'E'), "guard's own answer comes first");
+    assert_eq!(
+        ended(&client.query("TRUNCATE orders")?),
+        (error("42501"), 'E'),
+        "guard's own answer comes first"
+    );
     // lo_creat, called by its number.
     let call = wire::message(b'F', b"\0\0\x03\xbd\0\x01\0\x01\0\x01\0\0\0\x04\0\0\0\0\0\x01");
     client.send(&call)?;
@@ -63,8 +70,11 @@ fn a_refusal_takes_its_implicit_transaction_along() -> Result<()> {
     let mut client = log_in(&site)?;
     assert_eq!(ended(&client.query(&format!("{INSERT}; DROP TABLE orders"))?), (error("42501"), 'I'));
     let without_sync = |bytes: Vec<u8>| bytes[..bytes.len() - 5].to_vec();
-    let pipeline =
-        [without_sync(wire::extended("", INSERT)), without_sync(wire::extended("", "DROP TABLE orders")), wire::extended("", "SELECT 1")];
+    let pipeline = [
+        without_sync(wire::extended("", INSERT)),
+        without_sync(wire::extended("", "DROP TABLE orders")),
+        wire::extended("", "SELECT 1"),
+    ];
     client.send(&pipeline.concat())?;
     let answers = client.until_ready()?;
     assert_eq!(ended(&answers), (error("42501"), 'I'));
@@ -94,7 +104,11 @@ fn a_statement_in_the_middle_of_a_copy_is_none() -> Result<()> {
     client.send(&wire::query("COPY customers (id, name) FROM STDIN"))?;
     client.send(&[wire::message(b'd', b"98\tnew\n"), wire::message(b'f', b"given up\0")].concat())?;
     assert_eq!(ended(&client.until_ready()?), (error("57014"), 'I'));
-    assert_eq!(ended(&client.query("DROP TABLE orders")?), (error("42501"), 'I'), "the session knows that it is over");
+    assert_eq!(
+        ended(&client.query("DROP TABLE orders")?),
+        (error("42501"), 'I'),
+        "the session knows that it is over"
+    );
     assert_eq!(site.rows("customers")?, Some(site::CUSTOMERS));
     assert_eq!(site.rows("orders")?, Some(20));
     Ok(())

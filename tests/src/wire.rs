@@ -146,7 +146,9 @@ impl RawClient {
             match self.stream.write(&bytes[sent..]) {
                 Ok(0) => break Ok(()),
                 Ok(written) => sent += written,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break Ok(()),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    break Ok(());
+                }
                 Err(error) => break Err(error),
             }
         };

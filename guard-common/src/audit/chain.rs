@@ -72,12 +72,7 @@ impl Head {
     pub fn seal(&mut self, payload: Bytes) -> SealedRecord {
         let previous = Bytes::copy_from_slice(&self.hash);
         self.follow(&payload);
-        SealedRecord {
-            sequence: self.sequence,
-            previous,
-            hash: Bytes::copy_from_slice(&self.hash),
-            payload,
-        }
+        SealedRecord { sequence: self.sequence, previous, hash: Bytes::copy_from_slice(&self.hash), payload }
     }
 
     /// Moves on to the record that `payload` makes, for whoever writes its [`SealedRecord`] themselves.

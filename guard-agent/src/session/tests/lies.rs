@@ -2,9 +2,8 @@
 
 use super::*;
 
-/// The session ends with guard's own error, after what was right.
-async fn ends_with_08p01(mut session: Session, before: &str, what: &str) {
-    assert_eq!(read_tags(&mut session.client, before.len()).await, before, "{what}");
+/// The session ends with guard's own error.
+async fn ends_with_08p01(mut session: Session, what: &str) {
     let (tag, error) = read_message(&mut session.client).await.expect(what);
     assert_eq!((tag, code(&error).as_str()), (b'E', "08P01"), "{what}");
     assert_eq!(read_message(&mut session.client).await, None, "{what}");
@@ -25,11 +24,10 @@ fn answers_that_nobody_asked_for_end_the_session() {
             session.send(&[query("SELECT 1")]).await;
             assert_eq!(read_tags(&mut session.server, 1).await, "Q");
             session.answer(std::slice::from_ref(&lie)).await;
-            let before = if lie.len() > 10 { "CZ" } else { "" };
             // What came in one piece with the lie may be held back with it.
             let mut client = Vec::new();
             session.client.read_to_end(&mut client).await.unwrap();
-            assert!(client.windows(5).any(|window| window == b"08P01"), "{what}: {before}");
+            assert!(client.windows(5).any(|window| window == b"08P01"), "{what}");
         });
     }
 }
@@ -58,7 +56,7 @@ fn lengths_that_cannot_be_end_the_session() {
             session.send(&[query("SELECT 1")]).await;
             assert_eq!(read_tags(&mut session.server, 1).await, "Q");
             session.answer(std::slice::from_ref(&lie)).await;
-            ends_with_08p01(session, "", what).await;
+            ends_with_08p01(session, what).await;
         });
     }
 }
@@ -166,38 +164,13 @@ fn what_a_server_says_of_a_refusal_it_cannot_know_is_passed_on_as_it_is() {
         session.send(&[query("DROP TABLE t"), query("SELECT 1")]).await;
         let word = session.replacement(b'Q').await;
         assert_eq!(read_tags(&mut session.server, 1).await, "Q");
-        let elsewhere = format!("{}99999999999999999999999", word.trim_end_matches(|letter: char| letter.is_ascii_digit()));
+        let elsewhere = format!(
+            "{}99999999999999999999999",
+            word.trim_end_matches(|letter: char| letter.is_ascii_digit())
+        );
         session.answer(&[syntax_error(&elsewhere), ready(), syntax_error(&word), ready()]).await;
         let (_, error) = read_message(&mut session.client).await.unwrap();
         assert_eq!(code(&error), "42601");
         assert_eq!(read_tags(&mut session.client, 3).await, "ZEZ");
-    });
-}
-
-#[test]
-fn thousands_of_versions_of_one_name_are_decided_in_no_time() {
-    local(async {
-        let mut session = Session::begin(Mode::Monitor).await;
-        let (mut server, mut client) = tokio::io::split(session.server);
-        // It takes everything and answers nothing.
-        let taking = tokio::task::spawn_local(async move {
-            let mut sink = vec![0; 64 * 1024];
-            while matches!(server.read(&mut sink).await, Ok(1..)) {}
-        });
-        let mut messages = Vec::new();
-        for number in 0..3_000 {
-            messages.extend(parse_message("s", &format!("SELECT {number}, a{number} FROM t{number}")));
-            messages.extend(sync());
-        }
-        for _ in 0..3_000 {
-            messages.extend(message(b'B', b"\0s\0\0\0\0\0\0\0"));
-        }
-        let started = std::time::Instant::now();
-        session.client.write_all(&messages).await.unwrap();
-        session.client.shutdown().await.unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        client.shutdown().await.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-        taking.abort();
     });
 }
