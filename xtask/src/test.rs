@@ -15,7 +15,7 @@ use crate::{
     style,
 };
 
-/// Run the tests: unit tests, policies, kernel, end to end, deployment files, the demo, a minute of fuzzing.
+/// Run the tests: unit tests, policies, kernel, end to end, deployment files, the demo.
 ///
 /// What is missing is installed first (see `setup`). The last line says `N passed, N failed, N skipped` over
 /// everything. A test that needs what this machine cannot do says so and counts as skipped; with CI=true in the
@@ -25,7 +25,7 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, deploy, demo, fuzz), or parts of test names
+    /// Stages (unit, policies, kernel, control, e2e, deploy, demo; not unless named: fuzz), or parts of test names
     filter: Vec<String>,
 }
 
