@@ -1,6 +1,9 @@
 //! End to end: real servers, real clients, the real kernel. One module per scenario.
 
 mod bad_input;
+mod bad_input_flow;
+mod bad_input_limits;
+mod bad_input_states;
 mod entry;
 mod faults;
 mod harness;

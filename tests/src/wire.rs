@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -160,6 +160,35 @@ impl RawClient {
     /// Sends bytes as far as the server takes them: it may hang up in the middle.
     pub fn try_send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// The same connection once more: to send and to read at the same time.
+    pub fn other_hand(&self) -> Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()? })
+    }
+
+    /// Says that nothing more will be sent; the answers still come.
+    pub fn end_sending(&mut self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Write).context("closing one's side")
+    }
+
+    /// Sends until the other side takes no more for `limit`; gives how many of `bytes` it took.
+    pub fn send_until_stuck(&mut self, bytes: &[u8], limit: Duration) -> Result<usize> {
+        self.stream.set_write_timeout(Some(limit))?;
+        let mut sent = 0;
+        let stuck = loop {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(0) => break Ok(()),
+                Ok(written) => sent += written,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    break Ok(());
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        stuck.context("sending")?;
+        Ok(sent)
     }
 
     /// The next message; `None` where the server has hung up.

@@ -104,3 +104,16 @@ fn the_dictionary_is_in_libfuzzers_form() {
     assert!(dictionary.lines().count() > 200);
     assert!(dictionary.lines().all(|line| line.starts_with("\"\\x") && line.ends_with('"')));
 }
+
+/// Inputs that once failed, one folder per target: what was mended stays mended.
+#[test]
+fn what_once_failed_holds_now() {
+    let crashes = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crashes");
+    for target in TARGETS {
+        for entry in std::fs::read_dir(crashes.join(target.name)).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let outcome = std::panic::catch_unwind(|| (target.run)(&std::fs::read(&path).unwrap()));
+            assert!(outcome.is_ok(), "{} fails on {}", target.name, path.display());
+        }
+    }
+}

@@ -114,14 +114,17 @@ impl Listener {
                     continue;
                 }
             };
-            let place = Arc::clone(&places).try_acquire_owned().ok();
+            let (place, is_surplus) = match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => (Some(place), false),
+                Err(_) => (Arc::clone(&surplus).try_acquire_owned().ok(), true),
+            };
             let proxy = Arc::clone(&proxy);
-            if place.is_none() && surplus.available_permits() == 0 {
+            let Some(place) = place else {
                 tracing::warn!(server = %proxy.server.get().name, "too many connections: one was closed without a word");
                 continue;
-            }
+            };
             turn = turn.wrapping_add(1);
-            if !threads.hand_over(Arrival { proxy, socket, peer, place }, turn) {
+            if !threads.hand_over(Arrival { proxy, socket, peer, place, surplus: is_surplus }, turn) {
                 tracing::warn!("all session threads are busy: a connection was closed");
             }
         }

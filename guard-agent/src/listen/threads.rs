@@ -24,8 +24,10 @@ pub(super) struct Arrival {
     pub(super) proxy: Arc<Proxy>,
     pub(super) socket: Socket,
     pub(super) peer: Peer,
-    /// Held while the session lives. `None`: there were too many.
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Held while the session lives.
+    pub(super) place: OwnedSemaphorePermit,
+    /// The place is one of the few for those that come when all others are taken.
+    pub(super) surplus: bool,
 }
 
 /// A connected socket that belongs to no runtime.
@@ -92,7 +94,7 @@ impl SessionThreads {
 
 async fn serve(mut arrivals: mpsc::Receiver<Arrival>, limits: &ProxyConfig, decider: Arc<Decider>) {
     let worker = Rc::new(Worker::new(limits, decider));
-    while let Some(Arrival { proxy, socket, peer, place }) = arrivals.recv().await {
+    while let Some(Arrival { proxy, socket, peer, place, surplus }) = arrivals.recv().await {
         let stream = match socket {
             Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
             Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
@@ -101,7 +103,7 @@ async fn serve(mut arrivals: mpsc::Receiver<Arrival>, limits: &ProxyConfig, deci
         match stream {
             Ok(stream) => {
                 tokio::task::spawn_local(async move {
-                    let client = Client { stream, peer, surplus: place.is_none() };
+                    let client = Client { stream, peer, surplus };
                     session::serve(proxy, worker, client).await;
                     drop(place);
                 });

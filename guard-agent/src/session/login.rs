@@ -30,6 +30,9 @@ use crate::{
 /// Longest message before the login is through, from either side.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 
+/// Settings that a server may tell of before its client is in; PostgreSQL has about fifteen.
+const MAX_PARAMETERS: usize = 256;
+
 /// Authentication requests and answers before it is a loop without end.
 const MAX_ROUNDS: usize = 64;
 
@@ -276,7 +279,12 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
     match kind {
         Backend::ParameterStatus => {
             let (name, value) = parameter_status(body).map_err(SessionError::Server)?;
-            told.parameters.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+            let (name, value) = (name.to_owned(), String::from_utf8_lossy(value).into_owned());
+            told.parameters.retain(|(known, _)| *known != name);
+            if told.parameters.len() == MAX_PARAMETERS {
+                return Err(SessionError::Server(WireError::Malformed('S')));
+            }
+            told.parameters.push((name, value));
         }
         Backend::BackendKeyData => {
             told.backend_pid = body.first_chunk().map(|pid| u32::from_be_bytes(*pid)).unwrap_or_default();

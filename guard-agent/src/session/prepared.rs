@@ -359,4 +359,17 @@ mod tests {
         }
         assert!(names.statement(b"s").is_empty());
     }
+
+    #[test]
+    fn of_thousands_of_versions_only_the_first_are_looked_at() {
+        let mut seen = 0;
+        let versions = (0..10_000).map(|_| {
+            seen += 1;
+            statement()
+        });
+        assert!(bounded(versions).is_empty());
+        assert_eq!(seen, MAX_CANDIDATES + 1);
+        let one = statement();
+        assert_eq!(bounded((0..100).map(|_| Arc::clone(&one))).len(), 1);
+    }
 }

@@ -17,6 +17,8 @@ use crate::{
     wire::postgres::{ErrorFields, HEADER_BYTES, Header, parse_message},
 };
 
+mod lies;
+
 /// A session between a client and a server that both are the test.
 struct Session {
     client: DuplexStream,
