@@ -10,6 +10,7 @@ mod reader;
 mod recovery;
 mod segment;
 mod shared;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -24,6 +25,7 @@ use guard_common::{
         v1::{Gap, Record, record::Body},
     },
 };
+use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -32,6 +34,7 @@ pub use self::{
     journal::JournalOpenError,
     reader::{ReadError, Reader},
     segment::{HeaderError, MAX_FRAME},
+    statement::{OutcomeBatch, OutcomeFields, SessionStamp, StatementEntry},
     verify::{Fault, Verified, Wrong, verify},
 };
 use self::{
@@ -114,10 +117,21 @@ impl AuditLog {
         self.push(Content::Body(Box::new(body)), bytes);
     }
 
-    /// Records what `make` returns, without waiting; the writer's thread calls it. The time is that of this call. `make`
-    /// holds about `bytes` bytes, as a statement's text: so that the queue stays bounded in memory.
-    pub fn record_with(&self, bytes: usize, make: impl FnOnce() -> Body + Send + 'static) {
-        self.push(Content::Deferred(Box::new(make)), RECORD_BYTES + bytes);
+    /// Records a statement without waiting.
+    pub fn record_statement(&self, entry: StatementEntry) {
+        // It holds the statement until it is written: the queue is bounded in bytes as well.
+        let bytes = RECORD_BYTES + entry.statement.text.len();
+        self.push(Content::Statement(entry), bytes);
+    }
+
+    /// Records how statements of one session ended, without waiting.
+    pub fn record_outcomes(&self, session: &Arc<SessionStamp>, outcomes: OutcomeBatch) {
+        self.push(Content::Outcomes(Arc::clone(session), outcomes), 2 * RECORD_BYTES);
+    }
+
+    #[cfg(test)]
+    fn record_with(&self, make: impl FnOnce() -> Body + Send + 'static) {
+        self.push(Content::Deferred(Box::new(make)), RECORD_BYTES);
     }
 
     fn push(&self, content: Content, bytes: usize) {
@@ -125,23 +139,29 @@ impl AuditLog {
             // A loss is counted there.
             Sink::Journal { queue, .. } => _ = queue.push(content, bytes),
             Sink::Queue(queue) => {
-                if let Some(record) = queue::Item::into_record(content, std::time::SystemTime::now()) {
-                    let _ = queue.try_send(Entry { record, durable: None });
-                }
+                let _ = queue.try_send(Entry { record: as_read(content), durable: None });
             }
         }
     }
 
     /// Records `body` and returns when it is durable. The caller may stop waiting; the record is written all the same.
     pub async fn commit(&self, body: Body) -> Result<(), AuditError> {
+        let bytes = RECORD_BYTES + text_bytes(&body);
+        self.commit_content(Content::Body(Box::new(body)), bytes).await
+    }
+
+    /// Records a statement and returns when the record is durable.
+    pub async fn commit_statement(&self, entry: StatementEntry) -> Result<(), AuditError> {
+        let bytes = RECORD_BYTES + entry.statement.text.len();
+        self.commit_content(Content::Statement(entry), bytes).await
+    }
+
+    async fn commit_content(&self, content: Content, bytes: usize) -> Result<(), AuditError> {
         let answer = match &self.sink {
-            Sink::Journal { queue, .. } => {
-                let bytes = RECORD_BYTES + text_bytes(&body);
-                queue.push_durable(Content::Body(Box::new(body)), bytes).await?
-            }
+            Sink::Journal { queue, .. } => queue.push_durable(content, bytes).await?,
             Sink::Queue(queue) => {
                 let (durable, answer) = oneshot::channel();
-                let entry = Entry { record: Record::now(body), durable: Some(durable) };
+                let entry = Entry { record: as_read(content), durable: Some(durable) };
                 queue.send(entry).await.map_err(|_| AuditError::Closed)?;
                 answer
             }
@@ -253,6 +273,14 @@ impl Drop for JournalHandle {
     fn drop(&mut self) {
         self.finish();
     }
+}
+
+/// The record as whoever reads the journal finds it.
+fn as_read(content: Content) -> Record {
+    let mut bytes = Vec::new();
+    writer::encode(&mut Default::default(), content, std::time::SystemTime::now(), &mut bytes);
+    // INVARIANT: what was encoded just now can be decoded.
+    Record::decode(&*bytes).unwrap_or_default()
 }
 
 fn limits(config: &JournalConfig) -> Limits {

@@ -6,6 +6,7 @@
 
 mod backend;
 mod error;
+mod flow;
 mod frontend;
 mod login;
 mod pending;
@@ -14,6 +15,8 @@ mod prepared;
 mod recorder;
 mod refusal;
 mod relay;
+mod settings;
+mod short;
 mod startup;
 mod stream;
 mod upstream;

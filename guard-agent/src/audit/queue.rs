@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use guard_common::audit::v1::{Record, record::Body};
+use guard_common::audit::v1::record::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::AuditError;
+use super::{
+    AuditError,
+    statement::{OutcomeBatch, SessionStamp, StatementEntry},
+};
 
 /// How long the writer lets records gather that nobody waits for: it bounds wake-ups to a hundred per second.
 const GATHER: Duration = Duration::from_millis(10);
@@ -23,7 +26,12 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 pub enum Content {
     /// As it will stand in the record.
     Body(Box<Body>),
-    /// Made by the writer, to keep the work off the caller's path.
+    /// A statement, encoded by the writer.
+    Statement(StatementEntry),
+    /// How statements of a session ended.
+    Outcomes(Arc<SessionStamp>, OutcomeBatch),
+    /// Made by the writer.
+    #[cfg(test)]
     Deferred(Box<dyn FnOnce() -> Body + Send>),
 }
 
@@ -50,18 +58,6 @@ pub struct Item {
     pub content: Content,
     /// Who waits for it.
     pub waiter: Option<Waiter>,
-}
-
-impl Item {
-    /// The record; nothing if making it failed.
-    pub fn into_record(content: Content, at: SystemTime) -> Option<Record> {
-        let body = match content {
-            Content::Body(body) => *body,
-            // A bug in one caller must not end the journal for all.
-            Content::Deferred(make) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(make)).ok()?,
-        };
-        Some(Record { at: Some(guard_common::audit::timestamp(at)), ..Record::now(body) })
-    }
 }
 
 /// Records that are not in the journal.
@@ -261,12 +257,6 @@ mod tests {
         assert!(!queue.push(content("2"), 1));
         assert_eq!(queue.take(None).items.len(), 1);
         assert!(queue.push(content("3"), 1));
-    }
-
-    #[test]
-    fn a_deferred_record_that_panics_is_no_record() {
-        let content = Content::Deferred(Box::new(|| panic!("a caller's bug")));
-        assert!(Item::into_record(content, SystemTime::now()).is_none());
     }
 
     #[test]

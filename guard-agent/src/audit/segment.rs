@@ -15,7 +15,10 @@ use guard_common::audit::{
     chain::{HASH_LEN, Hash, Head},
     v1::SealedRecord,
 };
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint},
+};
 
 /// Length of a segment's header in bytes.
 pub const HEADER_LEN: usize = 56;
@@ -118,11 +121,23 @@ fn parse_header(bytes: &[u8; HEADER_LEN], first: u64) -> Result<Head, HeaderErro
     Ok(Head { sequence: first - 1, hash })
 }
 
-/// Appends the frame of `record` to `buffer`. The caller has checked its length against [`MAX_FRAME`].
-pub fn write_frame(record: &SealedRecord, buffer: &mut Vec<u8>) {
+/// Appends the frame of the record that `payload` makes behind `head`, and moves `head` on to it. The caller has checked
+/// the length against [`MAX_FRAME`].
+pub fn write_frame(payload: &[u8], head: &mut Head, buffer: &mut Vec<u8>) {
     let start = buffer.len();
-    buffer.resize(start + FRAME_HEAD, 0);
-    record.encode_raw(buffer);
+    let previous = head.hash;
+    head.follow(payload);
+    buffer.extend_from_slice(&[0; FRAME_HEAD]);
+    // A `SealedRecord`, as its derived encoding would write it.
+    encode_key(1, WireType::Varint, buffer);
+    encode_varint(head.sequence, buffer);
+    for (field, bytes) in [(2, &previous[..]), (3, &head.hash), (4, payload)] {
+        if !bytes.is_empty() {
+            encode_key(field, WireType::LengthDelimited, buffer);
+            encode_varint(bytes.len() as u64, buffer);
+            buffer.extend_from_slice(bytes);
+        }
+    }
     let body = &buffer[start + FRAME_HEAD..];
     let (length, crc) = (u32::try_from(body.len()).unwrap_or(u32::MAX), crc32fast::hash(body));
     buffer[start..start + 4].copy_from_slice(&length.to_le_bytes());

@@ -63,7 +63,7 @@ async fn what_is_recorded_is_there_after_reopening_and_the_chain_goes_on() {
     for round in 0..3 {
         let (log, handle) = open(&path);
         log.record(body(&format!("{round} a")));
-        log.record_with(0, move || body(&format!("{round} b")));
+        log.record_with(move || body(&format!("{round} b")));
         log.commit(body(&format!("{round} c"))).await.unwrap();
         assert_eq!(log.status().last_sequence, (round + 1) * 3);
         handle.close().await.unwrap();

@@ -19,9 +19,10 @@ use prost::Message;
 use super::{
     AuditError,
     journal::{Dropped, Journal, SyncFailed},
-    queue::{Item, Loss, Queue, Waiter},
+    queue::{Content, Item, Loss, Queue, Waiter},
     segment::{MAX_FRAME, write_frame},
     shared::Shared,
+    statement::{self, Encoder},
 };
 use crate::config::Sync;
 
@@ -43,6 +44,9 @@ pub struct Writer {
     shared: Arc<Shared>,
     journal: Journal,
     sync: Sync,
+    encoder: Encoder,
+    /// One record's bytes.
+    payload: Vec<u8>,
     buffer: Vec<u8>,
     /// Written, but not durable yet.
     pending: Vec<Waiter>,
@@ -103,6 +107,8 @@ impl Writer {
             shared,
             journal,
             sync,
+            encoder: Encoder::default(),
+            payload: Vec::new(),
             buffer: Vec::new(),
             pending: Vec::new(),
             dirty_since: None,
@@ -175,26 +181,27 @@ impl Writer {
             loss: None,
         };
         for gap in chunk.gaps.records() {
-            seal(&Record::now(Body::Gap(gap)), &mut chunk.head, &mut self.buffer);
+            let gap = Record::now(Body::Gap(gap)).encode_to_vec();
+            write_frame(&gap, &mut chunk.head, &mut self.buffer);
         }
         while self.buffer.len() < CHUNK {
             let Some(Item { at, content, waiter }) = items.next() else { break };
-            let record = Item::into_record(content, at);
-            let length = record.as_ref().map_or(0, Message::encoded_len);
-            match record {
-                Some(record) if length <= MAX_RECORD => {
-                    seal(&record, &mut chunk.head, &mut self.buffer);
-                    Loss::add(&mut chunk.loss, 1, at);
-                    chunk.waiters.extend(waiter);
-                }
-                refused => {
-                    tracing::error!(bytes = length, made = refused.is_some(), "a record could not be sealed");
-                    self.shared.add_lost(1);
-                    Loss::add(&mut self.gaps.queue, 1, at);
-                    let reason = format!("a record of {length} bytes, at most {MAX_RECORD} are taken");
-                    answer(waiter.into_iter().collect(), &Err(AuditError::Write(reason)));
-                }
+            self.payload.clear();
+            encode(&mut self.encoder, content, at, &mut self.payload);
+            let length = self.payload.len();
+            if length <= MAX_RECORD {
+                write_frame(&self.payload, &mut chunk.head, &mut self.buffer);
+                Loss::add(&mut chunk.loss, 1, at);
+                chunk.waiters.extend(waiter);
+            } else {
+                tracing::error!(bytes = length, "a record could not be sealed");
+                self.shared.add_lost(1);
+                Loss::add(&mut self.gaps.queue, 1, at);
+                let reason = format!("a record of {length} bytes, at most {MAX_RECORD} are taken");
+                answer(waiter.into_iter().collect(), &Err(AuditError::Write(reason)));
             }
+            // One huge record must not keep its memory.
+            self.payload.shrink_to(CHUNK);
         }
         chunk
     }
@@ -290,8 +297,17 @@ impl Writer {
     }
 }
 
-fn seal(record: &Record, head: &mut Head, buffer: &mut Vec<u8>) {
-    write_frame(&head.seal(record.encode_to_vec().into()), buffer);
+/// Appends the bytes of the record that `content` makes.
+pub fn encode(encoder: &mut Encoder, content: Content, at: SystemTime, buffer: &mut Vec<u8>) {
+    let body = match content {
+        Content::Statement(entry) => return encoder.statement(&entry, at, buffer),
+        Content::Outcomes(session, batch) => return statement::outcomes(&session, &batch, at, buffer),
+        Content::Body(body) => *body,
+        #[cfg(test)]
+        Content::Deferred(make) => make(),
+    };
+    let record = Record { at: Some(timestamp(at)), ..Record::now(body) };
+    record.encode_raw(buffer);
 }
 
 /// Gives each waiter the answer, and its place in the queue back.

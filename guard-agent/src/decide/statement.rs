@@ -10,7 +10,10 @@ use guard_policy::{
 use sha2::{Digest, Sha256};
 
 use super::Decider;
-use crate::{config::Mode, sql::Statement};
+use crate::{
+    config::Mode,
+    sql::{SearchPath, Statement},
+};
 
 /// What holds for every statement of a session: all that policies read beside the statement itself.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Session {
     pub db_user: String,
     /// What the client calls itself; it may change it.
     pub application_name: String,
+    /// Where the server looks for names without a schema.
+    pub search_path: SearchPath,
 }
 
 /// Names a [`Session`] by everything that policies read of it: a part of the decision cache's key.
@@ -39,8 +44,15 @@ impl Session {
         let mut hasher = Sha256::new();
         hasher.update(self.principal.fingerprint());
         let mode = if self.mode == Mode::Enforce { "enforce" } else { "monitor" };
-        let parts =
-            [self.target.id(), mode, self.transport, self.db_user.as_str(), self.application_name.as_str()];
+        let path = self.search_path.as_key();
+        let parts = [
+            self.target.id(),
+            mode,
+            self.transport,
+            self.db_user.as_str(),
+            self.application_name.as_str(),
+            &path,
+        ];
         for part in parts {
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part);
@@ -103,7 +115,8 @@ pub(super) fn evaluate(policies: &PolicySet, session: &Session, statement: &Stat
     let mut would_refuse = None;
     let mut allowed = None;
     let mut refused = None;
-    for effect in &statement.effects {
+    let effects = session.search_path.resolve(statement);
+    for effect in effects.iter() {
         let outcome = decide_effect(policies, session, statement, effect);
         let slot = match (outcome.allowed, outcome.would_refuse) {
             (false, _) => &mut refused,

@@ -1,7 +1,7 @@
 use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 
 use super::*;
-use crate::sql::Statement;
+use crate::sql::{SearchPath, Statement};
 
 fn statement(effects: Vec<Effect>) -> Arc<Statement> {
     Arc::new(Statement {
@@ -11,6 +11,7 @@ fn statement(effects: Vec<Effect>) -> Arc<Statement> {
         parts: 1,
         effects,
         prepared: Vec::new(),
+        changes: Vec::new(),
     })
 }
 
@@ -30,6 +31,7 @@ fn session(mode: Mode, workload: &Workload) -> Session {
         transport: "tcp",
         db_user: "app".to_owned(),
         application_name: "psql".to_owned(),
+        search_path: SearchPath::default(),
     }
 }
 

@@ -3,9 +3,8 @@
 use std::{io, rc::Rc, sync::Arc, thread};
 
 use tokio::{
-    runtime,
+    runtime::{Builder, LocalOptions},
     sync::{OwnedSemaphorePermit, mpsc},
-    task::LocalSet,
 };
 
 use crate::{
@@ -45,17 +44,31 @@ impl SessionThreads {
     /// Starts as many threads as `limits` says.
     pub fn start(limits: &ProxyConfig, decider: &Arc<Decider>) -> io::Result<Self> {
         let count = match limits.threads {
-            0 => thread::available_parallelism()?.get(),
+            // The other half is the database's.
+            0 => (thread::available_parallelism()?.get() / 2).max(1),
             count => count.min(1_024),
         };
         let queues: io::Result<Vec<_>> = (0..count)
             .map(|number| {
                 let (queue, arrivals) = mpsc::channel(QUEUE);
-                let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                 let (limits, decider) = (limits.clone(), Arc::clone(decider));
-                thread::Builder::new().name(format!("session-{number}")).stack_size(STACK_BYTES).spawn(
-                    move || runtime.block_on(LocalSet::new().run_until(serve(arrivals, &limits, decider))),
-                )?;
+                // The runtime stays on the thread that makes it: the thread tells whether it could.
+                let (made, is_made) = std::sync::mpsc::channel();
+                let run = move || match Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default())
+                {
+                    Ok(runtime) => {
+                        let _ = made.send(Ok(()));
+                        runtime.block_on(serve(arrivals, &limits, decider));
+                    }
+                    Err(error) => drop(made.send(Err(error))),
+                };
+                thread::Builder::new()
+                    .name(format!("session-{number}"))
+                    .stack_size(STACK_BYTES)
+                    .spawn(run)?;
+                is_made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
                 Ok(queue)
             })
             .collect();

@@ -1,16 +1,17 @@
 //! From the server to the client: answers are matched with requests, and refusals take the place of the errors that
 //! stand for them. Rows pass unread.
 
-use bytes::Buf;
 use guard_common::audit::v1::outcome::Status;
 
-use super::{SessionError, pending::Awaited, relay::Relay};
-use crate::{
-    sql::Encoding,
-    wire::postgres::{
-        Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus,
-        parameter_status, ready_for_query,
-    },
+use super::{
+    SessionError,
+    pending::{Awaited, Sqlstate},
+    relay::Relay,
+    short::Short,
+};
+use crate::wire::postgres::{
+    Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus,
+    parameter_status, ready_for_query,
 };
 
 /// Longest control message that is read; rows and COPY data are longer and pass unread.
@@ -25,7 +26,7 @@ impl Relay<'_> {
         // Messages are passed on in one piece: `at` is the end of what has been looked at.
         let mut at = 0;
         loop {
-            let here = self.pipe.from_server.len() - at;
+            let here = self.pipe.answers.unread().len() - at;
             if self.server_passing > 0 {
                 let passed = self.server_passing.min(here);
                 self.server_passing -= passed;
@@ -35,7 +36,7 @@ impl Relay<'_> {
                 }
                 continue;
             }
-            let rest = &self.pipe.from_server[at..];
+            let rest = &self.pipe.answers.unread()[at..];
             let Some(header) = Header::read(rest, MAX_MESSAGE_BYTES).map_err(SessionError::Server)? else {
                 break;
             };
@@ -50,7 +51,7 @@ impl Relay<'_> {
                     break;
                 };
                 // The server's answer to what guard put in a statement's place is never as long.
-                let code = sqlstate(ErrorFields::start(body).code);
+                let code = Short::from_bytes(ErrorFields::start(body).code);
                 self.on_failure(code);
                 self.server_passing = header.total();
                 continue;
@@ -68,9 +69,9 @@ impl Relay<'_> {
             if kind == Backend::ErrorResponse {
                 let replaced = self.on_error(at + HEADER_BYTES, end)?;
                 if let Some(response) = replaced {
-                    self.pipe.to_client.extend_from_slice(&self.pipe.from_server[..at]);
-                    self.pipe.to_client.extend_from_slice(&response);
-                    self.pipe.from_server.advance(end);
+                    self.pipe.answers.pass(at);
+                    self.pipe.answers.skip(end - at);
+                    self.pipe.answers.insert(&response);
                     at = 0;
                     continue;
                 }
@@ -79,8 +80,7 @@ impl Relay<'_> {
             }
             at = end;
         }
-        self.pipe.to_client.extend_from_slice(&self.pipe.from_server[..at]);
-        self.pipe.from_server.advance(at);
+        self.pipe.answers.pass(at);
         Ok(())
     }
 
@@ -141,11 +141,11 @@ impl Relay<'_> {
 
     /// Answers whose body is read: CommandComplete, ReadyForQuery, ParameterStatus.
     fn on_control(&mut self, kind: Backend, start: usize, end: usize) -> Result<(), SessionError> {
-        let body = &self.pipe.from_server[start..end];
+        let body = &self.pipe.answers.unread()[start..end];
         match kind {
             Backend::CommandComplete => {
                 let tag = CommandTag::read(body).map_err(SessionError::Server)?;
-                let (rows, text) = (tag.rows(), tag.text[..tag.text.floor_char_boundary(64)].to_owned());
+                let (rows, text) = (tag.rows(), Short::new(tag.text));
                 let ends = matches!(self.pending.front(), Some(Awaited::Execute(_)));
                 if let Some(
                     Awaited::Query(running)
@@ -181,11 +181,14 @@ impl Relay<'_> {
         match self.pending.ready() {
             Some(Awaited::Sync) => {}
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => {
-                self.recorder.ended(running, Status::Completed);
+                self.recorder.ended(&running, Status::Completed);
             }
             // Its error has taken the refusal along, unless the server failed on it in another way.
             Some(Awaited::RefusedQuery(number)) => self.refusals.skipped(number),
             _ => return Err(SessionError::OutOfTurn("ReadyForQuery")),
+        }
+        if self.settings.ready(self.transaction, self.pending.is_empty()) {
+            self.take_up_settings();
         }
         if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
             self.names.transaction_ended();
@@ -195,28 +198,36 @@ impl Relay<'_> {
 
     /// A setting that the reading of statements or policies depend on.
     pub(super) fn on_parameter(&mut self, name: &[u8], value: &str) {
-        match name {
-            b"standard_conforming_strings" => self.modes.standard_conforming_strings = value == "on",
-            b"client_encoding" => self.modes.client_encoding = Encoding::named(value),
-            b"application_name" => {
-                value.clone_into(&mut self.session.application_name);
-                self.scope = self.session.scope();
-            }
-            _ => {}
+        self.settings.reported(name, value);
+        self.take_up_settings();
+        if name == b"application_name" {
+            value.clone_into(&mut self.session.application_name);
+            self.scope = self.session.scope();
+        }
+    }
+
+    /// What the session's settings have become decides how its next statements are read.
+    pub(super) fn take_up_settings(&mut self) {
+        self.modes = self.settings.modes();
+        if self.session.search_path != *self.settings.search_path() {
+            self.session.search_path = self.settings.search_path().clone();
+            self.scope = self.session.scope();
         }
     }
 
     /// An error: of a statement, or of one that guard replaced. Returns what takes its place.
     fn on_error(&mut self, start: usize, end: usize) -> Result<Option<Vec<u8>>, SessionError> {
-        let fields = ErrorFields::read(&self.pipe.from_server[start..end]).map_err(SessionError::Server)?;
-        let code = sqlstate(fields.code);
+        let fields =
+            ErrorFields::read(&self.pipe.answers.unread()[start..end]).map_err(SessionError::Server)?;
+        let code = Short::from_bytes(fields.code);
         let ours = self.refusals.answered(fields.message);
         self.on_failure(code);
         Ok(ours.map(|response| response.encode()))
     }
 
     /// What the server works on has failed.
-    fn on_failure(&mut self, code: String) {
+    fn on_failure(&mut self, code: Sqlstate) {
+        self.settings.failed();
         match self.pending.front() {
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => running.failure = code,
             // Between requests: the server ends the connection, and says why.
@@ -238,7 +249,7 @@ impl Relay<'_> {
             Awaited::Bind { portal, sequence } => self.names.bind_failed(&portal, sequence),
             Awaited::Refusal(number) | Awaited::RefusedQuery(number) => self.refusals.skipped(number),
             Awaited::Execute(Some(running)) | Awaited::Query(running) | Awaited::FunctionCall(running) => {
-                self.recorder.ended(running, Status::Skipped);
+                self.recorder.ended(&running, Status::Skipped);
             }
             Awaited::Execute(None)
             | Awaited::UnfollowedParse
@@ -253,13 +264,9 @@ impl Relay<'_> {
 
     fn end_front(&mut self, otherwise: Status) {
         if let Some(Awaited::Execute(Some(running))) = self.pending.pop() {
-            self.recorder.ended(running, otherwise);
+            self.recorder.ended(&running, otherwise);
         }
     }
-}
-
-fn sqlstate(code: &[u8]) -> String {
-    String::from_utf8_lossy(code).chars().take(5).collect()
 }
 
 /// Messages whose body guard reads.

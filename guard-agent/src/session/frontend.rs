@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
 use guard_common::audit::v1::{Decision, decision::Verdict, statement::Protocol};
+use smallvec::smallvec;
 
 use super::{
     SessionError,
@@ -54,7 +54,7 @@ impl Relay<'_> {
             if self.passing > 0 || self.dropping > 0 {
                 return Ok(());
             }
-            let Some(header) = Header::read(&self.pipe.from_client, MAX_MESSAGE_BYTES)? else {
+            let Some(header) = Header::read(self.pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
                 return Ok(());
             };
             if self.on_message(header).await? == Progress::Waits {
@@ -66,16 +66,8 @@ impl Relay<'_> {
 
     /// Moves on the rest of a message whose fate is settled.
     fn stream_through(&mut self) {
-        let here = self.pipe.from_client.len();
-        let passed = self.passing.min(here);
-        if passed > 0 {
-            self.pipe.to_server.extend_from_slice(&self.pipe.from_client[..passed]);
-            self.pipe.from_client.advance(passed);
-            self.passing -= passed;
-        }
-        let dropped = self.dropping.min(here - passed);
-        self.pipe.from_client.advance(dropped);
-        self.dropping -= dropped;
+        self.passing -= self.pipe.requests.pass(self.passing);
+        self.dropping -= self.pipe.requests.skip(self.dropping);
     }
 
     async fn on_message(&mut self, header: Header) -> Result<Progress, SessionError> {
@@ -123,7 +115,13 @@ impl Relay<'_> {
 
     /// The body, once all of it is here.
     fn body(&self, header: Header) -> Option<&[u8]> {
-        self.pipe.from_client.get(HEADER_BYTES..header.total())
+        self.pipe.requests.unread().get(HEADER_BYTES..header.total())
+    }
+
+    /// As much of the body as is here.
+    fn beginning(&self, header: Header) -> &[u8] {
+        let here = self.pipe.requests.unread();
+        here.get(HEADER_BYTES..here.len().min(header.total())).unwrap_or_default()
     }
 
     async fn on_statement(&mut self, kind: Frontend, header: Header) -> Result<Progress, SessionError> {
@@ -154,7 +152,7 @@ impl Relay<'_> {
 
     /// The function's number stands first and says all: its arguments may be long and are not read.
     async fn on_function_call(&mut self, header: Header) -> Result<Progress, SessionError> {
-        let here = &self.pipe.from_client[HEADER_BYTES..self.pipe.from_client.len().min(header.total())];
+        let here = self.beginning(header);
         if here.len() < header.body.min(FUNCTION_OID_BYTES) {
             return Ok(Progress::Waits);
         }
@@ -174,7 +172,7 @@ impl Relay<'_> {
         let statement = self.worker.oversized();
         match kind {
             Frontend::Parse => {
-                let body = &self.pipe.from_client[HEADER_BYTES.min(self.pipe.from_client.len())..];
+                let body = self.beginning(header);
                 let Some(end) = body.iter().take(MAX_NAMES).position(|byte| *byte == 0) else {
                     return if body.len() < MAX_NAMES {
                         Ok(Progress::Waits)
@@ -191,7 +189,7 @@ impl Relay<'_> {
     }
 
     async fn on_query(&mut self, statement: Arc<Statement>, header: Header) {
-        let mut statements = vec![Arc::clone(&statement)];
+        let mut statements: Candidates = smallvec![Arc::clone(&statement)];
         for prepared in &statement.prepared {
             match prepared {
                 Prepared::Execute(name) => statements.extend(self.candidates(name.as_bytes())),
@@ -235,7 +233,7 @@ impl Relay<'_> {
     }
 
     fn on_bind(&mut self, header: Header) -> Result<Progress, SessionError> {
-        let here = &self.pipe.from_client[HEADER_BYTES..self.pipe.from_client.len().min(header.total())];
+        let here = self.beginning(header);
         let Some(head) = BindHead::read(&here[..here.len().min(MAX_NAMES)]) else {
             let whole = here.len() == header.body || here.len() >= MAX_NAMES;
             return if whole { Err(WireError::Malformed('B').into()) } else { Ok(Progress::Waits) };
@@ -340,9 +338,9 @@ impl Relay<'_> {
     fn running(&mut self, ordinal: u64, statement: &Statement) -> Running {
         let forget = match statement.prepared.as_slice() {
             [Prepared::Deallocate(name)] if statement.parts == 1 => {
-                Some(self.names.forgetting(Some(name.as_bytes())))
+                Some(Box::new(self.names.forgetting(Some(name.as_bytes()))))
             }
-            [Prepared::DeallocateAll] if statement.parts == 1 => Some(self.names.forgetting(None)),
+            [Prepared::DeallocateAll] if statement.parts == 1 => Some(Box::new(self.names.forgetting(None))),
             // Of several statements in one string it is not followed which took effect: a name more is only caution.
             _ => None,
         };
@@ -352,7 +350,7 @@ impl Relay<'_> {
     /// What SQL's EXECUTE of `name` may run; an unknown statement where nobody knows.
     fn candidates(&self, name: &[u8]) -> Candidates {
         let candidates = self.names.statement(name);
-        if candidates.is_empty() { vec![self.worker.unknown_statement()] } else { candidates }
+        if candidates.is_empty() { smallvec![self.worker.unknown_statement()] } else { candidates }
     }
 
     /// Decides on what the client asks for and records it. `statements` are what it may turn out to be, the likeliest
@@ -389,6 +387,13 @@ impl Relay<'_> {
             self.recorder.note(statement, permit.decision(), protocol)
         };
         self.proxy.counters.statement();
+        let mut changed = false;
+        for statement in statements {
+            changed |= self.settings.sent(statement);
+        }
+        if changed {
+            self.take_up_settings();
+        }
         Ok(Admitted { permit, ordinal })
     }
 
@@ -404,7 +409,7 @@ impl Relay<'_> {
         self.dropping = header.total();
         self.stream_through();
         let (number, message) = self.refusals.query(response);
-        self.pipe.to_server.extend_from_slice(&message);
+        self.pipe.requests.insert(&message);
         self.pending.push(Awaited::RefusedQuery(number));
     }
 
@@ -413,7 +418,7 @@ impl Relay<'_> {
         self.dropping = header.total();
         self.stream_through();
         let (number, message) = self.refusals.parse(response);
-        self.pipe.to_server.extend_from_slice(&message);
+        self.pipe.requests.insert(&message);
         self.pending.push(Awaited::Refusal(number));
         self.skipping = true;
     }

@@ -2,7 +2,6 @@
 //!
 //! Leaves with a session that is ready for its first statement, or with the server's refusal.
 
-use bytes::Buf;
 use guard_common::audit::v1::SessionStarted;
 use guard_policy::{Principal, Target};
 
@@ -11,14 +10,16 @@ use super::{
     pending::Pending,
     pipe::{Event, Pipe},
     prepared::Names,
-    recorder::{Context, Recorder},
+    recorder::Recorder,
     refusal::{self, Refusals},
     relay::Relay,
+    settings::Settings,
     stream::Stream,
 };
 use crate::{
+    audit::SessionStamp,
     decide::{Ruling, Session},
-    sql::Modes,
+    sql::SearchPath,
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
         Startup, TransactionStatus, WireError, parameter_status, ready_for_query,
@@ -75,13 +76,13 @@ impl<'a> Login<'a> {
             let response = ErrorResponse { severity: Severity::Fatal, ..refusal::by_policy(&decision) };
             return self.refuse(pipe, decision.policy.clone(), response).await;
         }
-        pipe.to_server.extend_from_slice(packet);
+        pipe.requests.insert(packet);
         let mut told = Told::default();
         let mut rounds = 0;
         // Statements that the client sends without waiting for its login stay where they are until then.
         let mut ahead = false;
         while told.ready.is_none() {
-            match pipe.next(!ahead, None).await {
+            match pipe.next(!ahead).await {
                 Event::Client => loop {
                     match pass_answer(&mut pipe)? {
                         Answer::Passed => rounds += 1,
@@ -99,7 +100,6 @@ impl<'a> Login<'a> {
                 // It may still want to read what the server has to say.
                 Event::ClientEnded => pipe.close_server_after_flush(),
                 Event::ClientGone | Event::ServerEnded => return Ok(self.over(pipe, &told).await),
-                Event::Timer => {}
             }
         }
         Ok(End::Ready(Box::new(self.begin(pipe, session, told))))
@@ -120,17 +120,18 @@ impl<'a> Login<'a> {
             transport: self.attested.peer.transport(),
             db_user: self.startup.user().to_owned(),
             application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
+            search_path: SearchPath::default(),
         }
     }
 
     fn recorder(&self, session: &Session) -> Recorder {
-        let context = Context {
-            connection_id: self.attested.connection.id().to_string(),
-            db_user: session.db_user.clone(),
-            database: self.startup.database().to_owned(),
-            workload: session.principal.name().clone(),
-        };
-        Recorder::new(self.proxy.audit.clone(), context)
+        let stamp = SessionStamp::new(
+            &self.attested.connection.id().to_string(),
+            &session.db_user,
+            self.startup.database(),
+            session.principal.name(),
+        );
+        Recorder::new(self.proxy.audit.clone(), stamp)
     }
 
     fn started(&self, told: &Told) -> SessionStarted {
@@ -163,6 +164,8 @@ impl<'a> Login<'a> {
                  check the `local` lines of pg_hba.conf, or take `unix_socket` out of the configuration"
             );
         }
+        let settings =
+            Settings::new(self.startup.parameter("options"), self.startup.parameter("search_path"));
         let mut relay = Relay {
             proxy: self.proxy,
             worker: self.worker,
@@ -173,7 +176,8 @@ impl<'a> Login<'a> {
             recorder,
             scope: session.scope(),
             session,
-            modes: Modes::default(),
+            modes: settings.modes(),
+            settings,
             replication: self.startup.replication(),
             transaction: told.ready.unwrap_or_default(),
             passing: 0,
@@ -185,6 +189,7 @@ impl<'a> Login<'a> {
         for (name, value) in &told.parameters {
             relay.on_parameter(name, value);
         }
+        relay.take_up_settings();
         relay
     }
 
@@ -204,7 +209,7 @@ impl<'a> Login<'a> {
         policy: String,
         response: ErrorResponse,
     ) -> Result<End<'a>, SessionError> {
-        pipe.to_client.extend_from_slice(&response.encode());
+        pipe.answers.insert(&response.encode());
         let failure = response.code.to_owned();
         let session = self.session();
         self.recorder(&session).started(SessionStarted { failure, ..self.started(&Told::default()) });
@@ -235,7 +240,7 @@ enum Answer {
 
 /// Passes one answer of the client on. Its content is a secret and is not looked at.
 fn pass_answer(pipe: &mut Pipe) -> Result<Answer, SessionError> {
-    let Some(header) = Header::read(&pipe.from_client, MAX_MESSAGE_BYTES)? else {
+    let Some(header) = Header::read(pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
         return Ok(Answer::Waits);
     };
     match Frontend::from_tag(header.tag)? {
@@ -246,17 +251,16 @@ fn pass_answer(pipe: &mut Pipe) -> Result<Answer, SessionError> {
     if header.body > MAX_LOGIN_MESSAGE {
         return Err(WireError::Malformed('p').into());
     }
-    if pipe.from_client.len() < header.total() {
+    if pipe.requests.unread().len() < header.total() {
         return Ok(Answer::Waits);
     }
-    pipe.to_server.extend_from_slice(&pipe.from_client[..header.total()]);
-    pipe.from_client.advance(header.total());
+    pipe.requests.pass(header.total());
     Ok(Answer::Passed)
 }
 
 /// Passes one message of the server on and keeps what the session will need.
 fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> {
-    let buffer = &pipe.from_server;
+    let buffer = pipe.answers.unread();
     let Some(header) = Header::read(buffer, MAX_LOGIN_MESSAGE).map_err(SessionError::Server)? else {
         return Ok(false);
     };
@@ -282,7 +286,6 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
         Backend::NegotiateProtocolVersion | Backend::NoticeResponse => {}
         _ => return Err(SessionError::OutOfTurn("a message of a running session")),
     }
-    pipe.to_client.extend_from_slice(&pipe.from_server[..header.total()]);
-    pipe.from_server.advance(header.total());
+    pipe.answers.pass(header.total());
     Ok(true)
 }

@@ -5,10 +5,16 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::prepared::Forget;
+use super::{prepared::Forget, short::Short};
 
 /// Requests under way at which the client is no longer read.
 pub(super) const MAX_PENDING: usize = 16_384;
+
+/// Bytes of a command tag that are kept: the server's own are shorter than 64.
+const TAG_BYTES: usize = 47;
+
+/// A SQLSTATE as the server gave it.
+pub(super) type Sqlstate = Short<5>;
 
 /// A statement under way.
 #[derive(Debug)]
@@ -16,17 +22,25 @@ pub(super) struct Running {
     pub(super) ordinal: u64,
     pub(super) since: Instant,
     pub(super) rows: u64,
-    pub(super) tag: String,
-    pub(super) failure: String,
+    pub(super) tag: Short<TAG_BYTES>,
+    /// The SQLSTATE of its failure.
+    pub(super) failure: Sqlstate,
     pub(super) ended: bool,
     /// The prepared statements that it deallocates.
-    pub(super) forget: Option<Forget>,
+    pub(super) forget: Option<Box<Forget>>,
 }
 
 impl Running {
     pub(super) fn new(ordinal: u64) -> Self {
-        let (tag, failure) = (String::new(), String::new());
-        Self { ordinal, since: Instant::now(), rows: 0, tag, failure, ended: false, forget: None }
+        Self {
+            ordinal,
+            since: Instant::now(),
+            rows: 0,
+            tag: Short::default(),
+            failure: Short::default(),
+            ended: false,
+            forget: None,
+        }
     }
 }
 

@@ -1,29 +1,24 @@
-//! The two sockets of a session and their buffers: bytes that have come, bytes that wait to go.
+//! The two sockets of a session and the bytes between them.
 //!
 //! It reads no message. A side that does not take its bytes stops the other side from being read: memory is bounded by
 //! the high-water mark and one read beyond it.
 
-use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
-
-use bytes::{Buf, BytesMut};
-use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::Sleep,
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use super::stream::Stream;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 
-/// Most bytes asked of a socket at once.
-const READ_BYTES: usize = 16 * 1024;
-
-/// Bytes asked of a socket that has been quiet: what an idle session keeps for each side.
-const IDLE_BYTES: usize = 1024;
+use super::{flow::Flow, stream::Stream};
 
 /// Bytes waiting for one side at which the other side is no longer read.
 const HIGH_WATER: usize = 256 * 1024;
-
-/// Capacity above which an empty buffer is given back.
-const KEEP_BYTES: usize = 64 * 1024;
 
 /// What has happened on the sockets.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,8 +33,6 @@ pub(super) enum Event {
     ClientGone,
     /// The server sends no more.
     ServerEnded,
-    /// The timer has run out.
-    Timer,
 }
 
 /// Both sockets of a session.
@@ -47,16 +40,14 @@ pub(super) enum Event {
 pub(super) struct Pipe {
     client: Stream,
     server: Stream,
-    pub(super) from_client: BytesMut,
-    pub(super) from_server: BytesMut,
-    pub(super) to_client: BytesMut,
-    pub(super) to_server: BytesMut,
+    /// From the client to the server.
+    pub(super) requests: Flow,
+    /// From the server to the client.
+    pub(super) answers: Flow,
     client_ended: bool,
     client_gone: bool,
     server_ended: bool,
     server_closing: bool,
-    client_read: usize,
-    server_read: usize,
     pub(super) bytes_from_client: u64,
     pub(super) bytes_to_client: u64,
 }
@@ -66,16 +57,12 @@ impl Pipe {
         Self {
             client,
             server,
-            from_client: BytesMut::new(),
-            from_server: BytesMut::new(),
-            to_client: BytesMut::new(),
-            to_server: BytesMut::new(),
+            requests: Flow::new(),
+            answers: Flow::new(),
             client_ended: false,
             client_gone: false,
             server_ended: false,
             server_closing: false,
-            client_read: IDLE_BYTES,
-            server_read: IDLE_BYTES,
             bytes_from_client: 0,
             bytes_to_client: 0,
         }
@@ -83,53 +70,47 @@ impl Pipe {
 
     /// Sends what waits and returns with the next thing that happens. Cancel safe. `read_client` is false while the
     /// session cannot take more requests.
-    pub(super) async fn next(&mut self, read_client: bool, mut timer: Option<Pin<&mut Sleep>>) -> Event {
-        poll_fn(|cx| {
-            self.poll_flush_server(cx);
-            self.poll_flush_client(cx);
-            if self.client_gone {
-                return Poll::Ready(Event::ClientGone);
-            }
-            if read_client && !self.client_ended && self.to_server.len() < HIGH_WATER {
-                match poll_read(&mut self.client, &mut self.from_client, &mut self.client_read, cx) {
-                    Poll::Ready(Ok(read @ 1..)) => {
-                        self.bytes_from_client += read as u64;
-                        return Poll::Ready(Event::Client);
-                    }
-                    Poll::Ready(Ok(0) | Err(_)) => {
-                        self.client_ended = true;
-                        return Poll::Ready(Event::ClientEnded);
-                    }
-                    Poll::Pending => {}
+    pub(super) async fn next(&mut self, read_client: bool) -> Event {
+        std::future::poll_fn(|cx| self.poll_next(read_client, cx)).await
+    }
+
+    /// The same, for who waits for other things as well.
+    pub(super) fn poll_next(&mut self, read_client: bool, cx: &mut Context<'_>) -> Poll<Event> {
+        self.poll_flush_server(cx);
+        self.poll_flush_client(cx);
+        if self.client_gone {
+            return Poll::Ready(Event::ClientGone);
+        }
+        if read_client && !self.client_ended && self.requests.waiting() < HIGH_WATER {
+            match self.requests.poll_read(&mut self.client, cx) {
+                Poll::Ready(Ok(read @ 1..)) => {
+                    self.bytes_from_client += read as u64;
+                    return Poll::Ready(Event::Client);
                 }
-            }
-            if !self.server_ended && self.to_client.len() < HIGH_WATER {
-                match poll_read(&mut self.server, &mut self.from_server, &mut self.server_read, cx) {
-                    Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Server),
-                    Poll::Ready(Ok(0) | Err(_)) => {
-                        self.server_ended = true;
-                        return Poll::Ready(Event::ServerEnded);
-                    }
-                    Poll::Pending => {}
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.client_ended = true;
+                    return Poll::Ready(Event::ClientEnded);
                 }
+                Poll::Pending => {}
             }
-            match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
-                Some(Poll::Ready(())) => Poll::Ready(Event::Timer),
-                _ => Poll::Pending,
+        }
+        if !self.server_ended && self.answers.waiting() < HIGH_WATER {
+            match self.answers.poll_read(&mut self.server, cx) {
+                Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Server),
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.server_ended = true;
+                    return Poll::Ready(Event::ServerEnded);
+                }
+                Poll::Pending => {}
             }
-        })
-        .await
+        }
+        Poll::Pending
     }
 
     /// Gives memory back that a quiet session does not need.
     pub(super) fn rest(&mut self) {
-        (self.client_read, self.server_read) = (IDLE_BYTES, IDLE_BYTES);
-        for buffer in [&mut self.from_client, &mut self.from_server, &mut self.to_client, &mut self.to_server]
-        {
-            if buffer.is_empty() && buffer.capacity() > IDLE_BYTES {
-                *buffer = BytesMut::new();
-            }
-        }
+        self.requests.rest();
+        self.answers.rest();
     }
 
     /// After the last byte for the server: no more will come. The server goes on to answer.
@@ -139,75 +120,44 @@ impl Pipe {
 
     /// Sends the client what waits for it and closes. A slow client has time for as long as it takes something every `limit`.
     pub(super) async fn finish(&mut self, limit: Duration) {
-        let Self { client, to_client, bytes_to_client, client_gone, .. } = self;
+        let Self { client, answers, bytes_to_client, client_gone, .. } = self;
         if *client_gone {
             return;
         }
-        while !to_client.is_empty() {
-            match tokio::time::timeout(limit, client.write_buf(to_client)).await {
-                Ok(Ok(written @ 1..)) => *bytes_to_client += written as u64,
+        while answers.waiting() > 0 {
+            match timeout(limit, std::future::poll_fn(|cx| answers.poll_write(client, cx))).await {
+                Ok(Ok(written)) => *bytes_to_client += written as u64,
                 // A client that does not take its last bytes loses them.
-                Ok(Ok(0) | Err(_)) | Err(_) => return,
+                Ok(Err(_)) | Err(_) => return,
             }
         }
-        let _: Result<io::Result<()>, _> = tokio::time::timeout(limit, client.shutdown()).await;
+        let _: Result<io::Result<()>, _> = timeout(limit, client.shutdown()).await;
     }
 
-    fn poll_flush_server(&mut self, cx: &mut std::task::Context<'_>) {
-        while !self.to_server.is_empty() {
-            match Pin::new(&mut self.server).poll_write(cx, &self.to_server) {
-                Poll::Ready(Ok(written @ 1..)) => self.to_server.advance(written),
+    fn poll_flush_server(&mut self, cx: &mut Context<'_>) {
+        while self.requests.waiting() > 0 {
+            match self.requests.poll_write(&mut self.server, cx) {
+                Poll::Ready(Ok(_)) => {}
                 // Reading from it tells the session that it is gone, after what it still had to say.
-                Poll::Ready(_) => self.to_server.clear(),
+                Poll::Ready(Err(_)) => self.requests.discard(),
                 Poll::Pending => return,
             }
         }
-        shrink(&mut self.to_server);
         if self.server_closing && Pin::new(&mut self.server).poll_shutdown(cx).is_ready() {
             self.server_closing = false;
         }
     }
 
-    fn poll_flush_client(&mut self, cx: &mut std::task::Context<'_>) {
-        while !self.to_client.is_empty() {
-            match Pin::new(&mut self.client).poll_write(cx, &self.to_client) {
-                Poll::Ready(Ok(written @ 1..)) => {
-                    self.bytes_to_client += written as u64;
-                    self.to_client.advance(written);
-                }
-                Poll::Ready(_) => {
+    fn poll_flush_client(&mut self, cx: &mut Context<'_>) {
+        while self.answers.waiting() > 0 {
+            match self.answers.poll_write(&mut self.client, cx) {
+                Poll::Ready(Ok(written)) => self.bytes_to_client += written as u64,
+                Poll::Ready(Err(_)) => {
                     self.client_gone = true;
                     return;
                 }
                 Poll::Pending => return,
             }
         }
-        shrink(&mut self.to_client);
-    }
-}
-
-fn poll_read(
-    stream: &mut Stream,
-    buffer: &mut BytesMut,
-    wanted: &mut usize,
-    cx: &mut std::task::Context<'_>,
-) -> Poll<io::Result<usize>> {
-    if buffer.is_empty() {
-        shrink(buffer);
-    }
-    buffer.reserve(*wanted);
-    let read = std::pin::pin!(stream.read_buf(buffer)).poll(cx);
-    if let Poll::Ready(Ok(read)) = read
-        && read >= *wanted
-    {
-        // There may be more: ask for more.
-        *wanted = (*wanted * 4).min(READ_BYTES);
-    }
-    read
-}
-
-fn shrink(buffer: &mut BytesMut) {
-    if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
-        *buffer = BytesMut::new();
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ahash::RandomState;
+use smallvec::SmallVec;
 
 use crate::sql::Statement;
 
@@ -13,14 +14,14 @@ use crate::sql::Statement;
 const MAX_CANDIDATES: usize = 8;
 
 /// What a name may stand for. Empty: nobody knows.
-pub(super) type Candidates = Vec<Arc<Statement>>;
+pub(super) type Candidates = SmallVec<[Arc<Statement>; 1]>;
 
 /// What a name stands for, as far as the server's answers have come.
 #[derive(Debug)]
 struct Versions<T> {
     confirmed: Option<T>,
     /// Sent, not yet answered.
-    sent: Vec<Sent<T>>,
+    sent: SmallVec<[Sent<T>; 1]>,
 }
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ struct Sent<T> {
 
 impl<T> Default for Versions<T> {
     fn default() -> Self {
-        Self { confirmed: None, sent: Vec::new() }
+        Self { confirmed: None, sent: SmallVec::new() }
     }
 }
 
@@ -165,7 +166,7 @@ impl Names {
     /// What the prepared statement `name` may stand for.
     pub(super) fn statement(&self, name: &[u8]) -> Candidates {
         let Some(named) = self.statements.get(name) else {
-            return Vec::new();
+            return Candidates::new();
         };
         let by_sql = named.by_sql.iter().map(|(_, statement)| statement);
         bounded(named.versions.possible(self.segment).chain(by_sql).cloned())
@@ -225,9 +226,9 @@ impl Names {
     pub(super) fn run_portal(&mut self, portal: &[u8]) -> (Candidates, bool) {
         let Some(versions) = self.portals.get_mut(portal) else {
             // SQL's DECLARE makes portals too.
-            return (Vec::new(), false);
+            return (Candidates::new(), false);
         };
-        let possible: Vec<&Portal> = versions.possible(self.segment).collect();
+        let possible: SmallVec<[&Portal; 2]> = versions.possible(self.segment).collect();
         let goes_on = possible.len() == 1 && possible.iter().all(|portal| portal.ran);
         let unknown = possible.iter().any(|portal| portal.statements.is_empty());
         let candidates = bounded(possible.into_iter().flat_map(|portal| portal.statements.iter().cloned()));
@@ -236,7 +237,7 @@ impl Names {
                 portal.ran = true;
             },
         );
-        (if unknown { Vec::new() } else { candidates }, goes_on)
+        (if unknown { Candidates::new() } else { candidates }, goes_on)
     }
 
     /// The server has closed the portal.
@@ -257,18 +258,19 @@ impl Names {
 
 /// Each statement once; too many are as good as unknown.
 fn bounded(statements: impl Iterator<Item = Arc<Statement>>) -> Candidates {
-    let mut candidates: Candidates = Vec::new();
+    let mut candidates = Candidates::new();
     for statement in statements {
         if !candidates.iter().any(|known| Arc::ptr_eq(known, &statement)) {
             candidates.push(statement);
         }
     }
-    if candidates.len() > MAX_CANDIDATES { Vec::new() } else { candidates }
+    if candidates.len() > MAX_CANDIDATES { Candidates::new() } else { candidates }
 }
 
 #[cfg(test)]
 mod tests {
     use guard_policy::vocabulary::Parse;
+    use smallvec::smallvec;
 
     use super::*;
 
@@ -280,6 +282,7 @@ mod tests {
             parts: 1,
             effects: Vec::new(),
             prepared: Vec::new(),
+            changes: Vec::new(),
         })
     }
 
@@ -338,10 +341,10 @@ mod tests {
     #[test]
     fn a_portal_that_ran_goes_on() {
         let mut names = Names::default();
-        names.bound(b"", vec![statement()]);
+        names.bound(b"", smallvec![statement()]);
         assert!(!names.run_portal(b"").1);
         assert!(names.run_portal(b"").1);
-        names.bound(b"", vec![statement()]);
+        names.bound(b"", smallvec![statement()]);
         assert!(!names.run_portal(b"").1);
     }
 

@@ -2,44 +2,30 @@
 
 use std::sync::Arc;
 
-use guard_common::audit::v1::{
-    self as record, Decision, Outcome, Outcomes, SessionStarted,
-    outcome::Status,
-    record::Body,
-    statement::{Parse, Protocol},
-};
-use guard_policy::vocabulary::{self, Action};
+use guard_common::audit::v1::{Decision, SessionStarted, outcome::Status, record::Body, statement::Protocol};
+use guard_policy::vocabulary::Action;
 
 use super::pending::Running;
 use crate::{
-    audit::{AuditError, AuditLog},
+    audit::{AuditError, AuditLog, OutcomeBatch, OutcomeFields, SessionStamp, StatementEntry},
     sql::Statement,
 };
 
 /// Outcomes that are kept together in one record.
 const BATCH: usize = 32;
 
-/// What every statement record of a session says.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub(super) connection_id: String,
-    pub(super) db_user: String,
-    pub(super) database: String,
-    pub(super) workload: Arc<str>,
-}
-
 /// Writes the records of one session.
 #[derive(Debug)]
 pub(super) struct Recorder {
     audit: AuditLog,
-    context: Arc<Context>,
+    stamp: Arc<SessionStamp>,
     ordinal: u64,
-    outcomes: Vec<Outcome>,
+    outcomes: OutcomeBatch,
 }
 
 impl Recorder {
-    pub(super) fn new(audit: AuditLog, context: Context) -> Self {
-        Self { audit, context: Arc::new(context), ordinal: 0, outcomes: Vec::new() }
+    pub(super) fn new(audit: AuditLog, stamp: SessionStamp) -> Self {
+        Self { audit, stamp: Arc::new(stamp), ordinal: 0, outcomes: OutcomeBatch::default() }
     }
 
     /// Statements so far.
@@ -58,9 +44,8 @@ impl Recorder {
         decision: &Arc<Decision>,
         protocol: Protocol,
     ) -> u64 {
-        let body = self.body(statement, decision, protocol);
-        // It holds the statement until it is written: the queue is bounded in bytes as well.
-        self.audit.record_with(statement.text.len(), body);
+        let entry = self.entry(statement, decision, protocol);
+        self.audit.record_statement(entry);
         self.ordinal
     }
 
@@ -71,38 +56,41 @@ impl Recorder {
         decision: &Arc<Decision>,
         protocol: Protocol,
     ) -> Result<u64, AuditError> {
-        let body = self.body(statement, decision, protocol)();
-        self.audit.commit(body).await?;
+        let entry = self.entry(statement, decision, protocol);
+        self.audit.commit_statement(entry).await?;
         Ok(self.ordinal)
     }
 
-    /// The record, built when the journal takes it: not on the session's thread.
-    fn body(
+    fn entry(
         &mut self,
         statement: &Arc<Statement>,
         decision: &Arc<Decision>,
         protocol: Protocol,
-    ) -> impl FnOnce() -> Body + Send + 'static {
+    ) -> StatementEntry {
         self.ordinal += 1;
-        let ordinal = self.ordinal;
-        let (context, statement, decision) =
-            (Arc::clone(&self.context), Arc::clone(statement), Arc::clone(decision));
-        move || Body::Statement(statement_record(&context, ordinal, &statement, &decision, protocol))
+        StatementEntry {
+            session: Arc::clone(&self.stamp),
+            ordinal: self.ordinal,
+            statement: Arc::clone(statement),
+            decision: Arc::clone(decision),
+            protocol,
+        }
     }
 
     /// A statement has ended.
-    pub(super) fn ended(&mut self, running: Running, otherwise: Status) {
-        let status = match (running.ended, running.failure.is_empty()) {
+    pub(super) fn ended(&mut self, running: &Running, otherwise: Status) {
+        let sqlstate = running.failure.as_str();
+        let status = match (running.ended, sqlstate.is_empty()) {
             (_, false) => Status::Failed,
             (true, true) => Status::Completed,
             (false, true) => otherwise,
         };
-        self.outcomes.push(Outcome {
+        self.outcomes.push(&OutcomeFields {
             ordinal: running.ordinal,
-            status: status.into(),
-            command_tag: running.tag,
+            status,
+            command_tag: running.tag.as_str(),
             rows: running.rows,
-            sqlstate: running.failure,
+            sqlstate,
             duration_us: u64::try_from(running.since.elapsed().as_micros()).unwrap_or(u64::MAX),
         });
         if self.outcomes.len() >= BATCH {
@@ -117,12 +105,9 @@ impl Recorder {
 
     /// Records the outcomes that wait.
     pub(super) fn flush(&mut self) {
-        if self.outcomes.is_empty() {
-            return;
+        if !self.outcomes.is_empty() {
+            self.audit.record_outcomes(&self.stamp, std::mem::take(&mut self.outcomes));
         }
-        let connection_id = self.context.connection_id.clone();
-        let outcomes = std::mem::take(&mut self.outcomes);
-        self.audit.record(Body::Outcomes(Outcomes { connection_id, outcomes }));
     }
 }
 
@@ -168,42 +153,4 @@ pub(super) fn must_be_durable(statement: &Statement) -> bool {
         | Action::Assume
         | Action::Unreadable => true,
     })
-}
-
-fn statement_record(
-    context: &Context,
-    ordinal: u64,
-    statement: &Statement,
-    decision: &Decision,
-    protocol: Protocol,
-) -> record::Statement {
-    let parse = match statement.parse {
-        vocabulary::Parse::Full => Parse::Full,
-        vocabulary::Parse::Tokens => Parse::Tokens,
-        vocabulary::Parse::None => Parse::None,
-    };
-    record::Statement {
-        connection_id: context.connection_id.clone(),
-        ordinal,
-        text: statement.text.clone(),
-        text_bytes: statement.text.len() as u64,
-        fingerprint: statement.fingerprint.clone(),
-        parse: parse.into(),
-        effects: statement.effects.iter().map(effect_record).collect(),
-        decision: Some(decision.clone()),
-        protocol: protocol.into(),
-        db_user: context.db_user.clone(),
-        database: context.database.clone(),
-        workload: context.workload.to_string(),
-        parts: statement.parts,
-    }
-}
-
-fn effect_record(effect: &vocabulary::Effect) -> record::Effect {
-    record::Effect {
-        action: effect.action.to_string(),
-        object: effect.object.to_string(),
-        object_kind: effect.object.kind.to_string(),
-        has_where: effect.has_where,
-    }
 }

@@ -1,9 +1,14 @@
 //! A session that is logged in: waits for either side and lets `frontend` and `backend` deal with what came.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use guard_common::audit::v1::outcome::Status;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Proxy, Served, SessionError, Worker,
@@ -13,6 +18,7 @@ use super::{
     prepared::Names,
     recorder::Recorder,
     refusal::Refusals,
+    settings::Settings,
 };
 use crate::{
     decide::{Scope, Session},
@@ -26,6 +32,77 @@ const OUTCOMES_WAIT: Duration = Duration::from_millis(200);
 /// How long a session may go on once the agent stops, if it is in the middle of something.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// What happens to a session beside its bytes.
+enum Alarm {
+    /// The timer has run out.
+    Timer,
+    /// The agent stops.
+    Stopping,
+}
+
+/// What a session waits for.
+enum Next {
+    Bytes(Event),
+    Alarm(Alarm),
+}
+
+/// The session's one timer and the sign that the agent stops. Both rarely come, and asking them costs as much as a
+/// message: they are asked once, and again only when something else than bytes has woken the session.
+struct Alarms<'a, S> {
+    timer: Pin<&'a mut Sleep>,
+    /// When the timer rings, if it has been set.
+    wakes_at: Option<Instant>,
+    stopped: Pin<&'a mut S>,
+    stopping: bool,
+    /// Whom both will wake, once they know.
+    waker: Option<Waker>,
+}
+
+impl<S: Future<Output = bool>> Alarms<'_, S> {
+    /// Makes the timer ring at `at`, if it does not ring sooner.
+    fn ring_by(&mut self, at: Instant) {
+        if self.wakes_at.is_none_or(|wakes_at| at < wakes_at) {
+            self.timer.as_mut().reset(at);
+            self.wakes_at = Some(at);
+            self.waker = None;
+        }
+    }
+
+    /// True while both will wake the task of `cx`.
+    fn know(&self, cx: &Context<'_>) -> bool {
+        self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Alarm> {
+        self.waker = None;
+        if self.wakes_at.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            self.wakes_at = None;
+            return Poll::Ready(Alarm::Timer);
+        }
+        // A lost sender means the agent is gone: that is stopping too.
+        if !self.stopping && self.stopped.as_mut().poll(cx).is_ready() {
+            self.stopping = true;
+            return Poll::Ready(Alarm::Stopping);
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The next thing that happens.
+async fn next<S: Future<Output = bool>>(pipe: &mut Pipe, reads: bool, alarms: &mut Alarms<'_, S>) -> Next {
+    let mut woken = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(event) = pipe.poll_next(reads, cx) {
+            return Poll::Ready(Next::Bytes(event));
+        }
+        let ask = woken || !alarms.know(cx);
+        woken = true;
+        if ask { alarms.poll(cx).map(Next::Alarm) } else { Poll::Pending }
+    })
+    .await
+}
+
 /// Everything that one session knows.
 pub(super) struct Relay<'a> {
     pub(super) proxy: &'a Proxy,
@@ -38,6 +115,8 @@ pub(super) struct Relay<'a> {
     pub(super) session: Session,
     /// INVARIANT: always `session.scope()`.
     pub(super) scope: Scope,
+    pub(super) settings: Settings,
+    /// INVARIANT: always `settings.modes()`.
     pub(super) modes: Modes,
     pub(super) replication: bool,
     pub(super) transaction: TransactionStatus,
@@ -61,7 +140,7 @@ impl Relay<'_> {
             match awaited {
                 Awaited::Query(running)
                 | Awaited::Execute(Some(running))
-                | Awaited::FunctionCall(running) => self.recorder.ended(running, Status::Unknown),
+                | Awaited::FunctionCall(running) => self.recorder.ended(&running, Status::Unknown),
                 _ => {}
             }
         }
@@ -82,43 +161,31 @@ impl Relay<'_> {
 
     async fn relay(&mut self) -> Result<&'static str, SessionError> {
         let mut stopping = self.proxy.stopping.clone();
-        let mut stopped =
-            std::pin::pin!(async move { stopping.wait_for(|stopping| *stopping).await.is_ok() });
+        let mut alarms = Alarms {
+            timer: pin!(sleep_until(far_away())),
+            wakes_at: None,
+            stopped: pin!(async move { stopping.wait_for(|stopping| *stopping).await.is_ok() }),
+            stopping: false,
+            waker: None,
+        };
         let mut stop_at: Option<Instant> = None;
         let mut flush_at: Option<Instant> = None;
         let mut reason = "closed by the server";
-        // One timer for the whole session: making one for every message would cost more than the message.
-        let mut timer = std::pin::pin!(sleep_until(far_away()));
-        let mut wakes_at = None;
         // What came along with the login's last message.
         self.on_server()?;
         self.on_client().await?;
         self.pipe.rest();
         loop {
             if self.recorder.waiting() {
-                flush_at.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT);
+                alarms.ring_by(*flush_at.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT));
             } else {
                 flush_at = None;
             }
-            let wake = [flush_at, stop_at].into_iter().flatten().min();
-            if let Some(at) = wake.filter(|at| wakes_at.is_none_or(|wakes_at| *at < wakes_at)) {
-                timer.as_mut().reset(at);
-                wakes_at = Some(at);
-            }
             let reads = self.pending.len() < MAX_PENDING && !self.refusals.full() && !self.finished;
-            let event = tokio::select! {
-                biased;
-                event = self.pipe.next(reads, wakes_at.is_some().then_some(timer.as_mut())) => Some(event),
-                // A lost sender means the agent is gone: that is stopping too.
-                _ = &mut stopped, if stop_at.is_none() => {
-                    stop_at = Some(Instant::now() + DRAIN);
-                    None
-                }
-            };
-            match event {
-                Some(Event::Client) => self.on_client().await?,
-                Some(Event::Server) => self.on_server()?,
-                Some(Event::ClientEnded) => {
+            match next(&mut self.pipe, reads, &mut alarms).await {
+                Next::Bytes(Event::Client) => self.on_client().await?,
+                Next::Bytes(Event::Server) => self.on_server()?,
+                Next::Bytes(Event::ClientEnded) => {
                     // The server ends when it has dealt with what it was sent: what runs is not cut short.
                     self.finished = true;
                     reason = if self.whole() {
@@ -129,17 +196,20 @@ impl Relay<'_> {
                     self.pipe.close_server_after_flush();
                 }
                 // As without guard: the server gives up what it cannot send.
-                Some(Event::ClientGone) => return Ok("the client vanished"),
-                Some(Event::ServerEnded) => return Ok(reason),
-                // It may ring for what has been dealt with since: the next round sets it anew.
-                Some(Event::Timer) => {
-                    wakes_at = None;
+                Next::Bytes(Event::ClientGone) => return Ok("the client vanished"),
+                Next::Bytes(Event::ServerEnded) => return Ok(reason),
+                Next::Alarm(Alarm::Timer) => {
+                    // It may ring for what has been dealt with since.
                     if flush_at.is_some_and(|at| at <= Instant::now()) {
                         self.recorder.flush();
                         self.pipe.rest();
                     }
                 }
-                None => {}
+                Next::Alarm(Alarm::Stopping) => {
+                    let at = Instant::now() + DRAIN;
+                    stop_at = Some(at);
+                    alarms.ring_by(at);
+                }
             }
             if let Some(at) = stop_at
                 && (self.at_rest() || at <= Instant::now())
@@ -154,7 +224,7 @@ impl Relay<'_> {
 
     /// True between the client's messages.
     fn whole(&self) -> bool {
-        self.passing == 0 && self.dropping == 0 && self.pipe.from_client.is_empty()
+        self.passing == 0 && self.dropping == 0 && self.pipe.requests.unread().is_empty()
     }
 
     /// True where ending the session interrupts nothing.
@@ -165,7 +235,7 @@ impl Relay<'_> {
     /// Tells the client something at the next message's place.
     fn say(&mut self, response: &ErrorResponse) {
         if self.server_passing == 0 {
-            self.pipe.to_client.extend_from_slice(&response.encode());
+            self.pipe.answers.insert(&response.encode());
         }
     }
 }

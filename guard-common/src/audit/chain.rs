@@ -70,16 +70,20 @@ impl Default for Head {
 impl Head {
     /// Seals `payload` as the next record and moves on to it.
     pub fn seal(&mut self, payload: Bytes) -> SealedRecord {
-        let sequence = self.sequence + 1;
-        let hash = digest(sequence, &self.hash, &payload);
-        let record = SealedRecord {
-            sequence,
-            previous: Bytes::copy_from_slice(&self.hash),
-            hash: Bytes::copy_from_slice(&hash),
+        let previous = Bytes::copy_from_slice(&self.hash);
+        self.follow(&payload);
+        SealedRecord {
+            sequence: self.sequence,
+            previous,
+            hash: Bytes::copy_from_slice(&self.hash),
             payload,
-        };
-        *self = Self { sequence, hash };
-        record
+        }
+    }
+
+    /// Moves on to the record that `payload` makes, for whoever writes its [`SealedRecord`] themselves.
+    pub fn follow(&mut self, payload: &[u8]) {
+        let sequence = self.sequence + 1;
+        *self = Self { sequence, hash: digest(sequence, &self.hash, payload) };
     }
 
     /// Moves on to `record` if it is what follows.

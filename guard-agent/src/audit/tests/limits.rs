@@ -15,7 +15,7 @@ fn a_full_queue_counts_and_a_gap_record_follows() {
     // The writer is busy until told otherwise.
     let (go_on, wait) = mpsc::channel::<()>();
     let (busy, is_busy) = mpsc::channel::<()>();
-    log.record_with(0, move || {
+    log.record_with(move || {
         let _ = busy.send(());
         let _ = wait.recv_timeout(Duration::from_secs(10));
         body("slow")
@@ -32,17 +32,6 @@ fn a_full_queue_counts_and_a_gap_record_follows() {
     assert_eq!(reasons(dir.path()).len(), 9);
     assert_eq!(log.status().lost, 12);
     assert_verifies(dir.path());
-}
-
-#[test]
-fn a_deferred_record_that_panics_is_counted_and_the_journal_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let (log, handle) = AuditLog::open(&config(), dir.path()).unwrap();
-    log.record_with(0, || panic!("a caller's bug"));
-    log.record(body("after"));
-    drop((log, handle));
-    assert_eq!(reasons(dir.path()), ["after"]);
-    assert_eq!(gaps(dir.path())[0].lost, 1);
 }
 
 #[tokio::test]

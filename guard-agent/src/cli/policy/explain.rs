@@ -12,7 +12,7 @@ use crate::{
     config::{Config, Mode},
     decide::{Decider, Session},
     servers::Engine,
-    sql::{Classifier, Limits, Modes, Statement},
+    sql::{Classifier, Limits, Modes, SearchPath, Statement},
 };
 
 /// Show how a statement is read and what would be decided.
@@ -70,6 +70,7 @@ pub(super) fn run(args: &ExplainArgs, policies: PolicySet, config: &Config) -> E
         transport: "tcp",
         db_user: args.db_user.clone(),
         application_name: String::new(),
+        search_path: SearchPath::default(),
     };
     let statement = Classifier::new(Limits::default()).classify(args.sql.as_bytes(), &Modes::default());
     let decision = Arc::new(Decider::new(policies, config)).statement(&session, &statement);
