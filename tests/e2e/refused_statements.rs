@@ -82,9 +82,7 @@ fn other_client_encodings_are_read_as_the_server_reads_them() -> Result<()> {
     }
     let site = Site::start()?;
     for encoding in ["LATIN1", "SJIS", "GBK", "WIN1251", "EUC_JP"] {
-        let script = format!(
-            "SET client_encoding = '{encoding}';\nSELECT 'goes on', convert_from('\\xe9'::bytea, 'LATIN1') IS NULL;\n"
-        );
+        let script = format!("SET client_encoding = '{encoding}';\nSELECT 'goes on', 'é';\n");
         let finished = site.proxied().script(&script)?;
         assert!(finished.stdout.contains("goes on"), "{encoding}: {}", finished.stderr);
         let script = format!("SET client_encoding = '{encoding}';\nDELETE FROM orders;\n");
