@@ -16,6 +16,7 @@ mod prepared;
 mod recorder;
 mod refusal;
 mod relay;
+mod settings;
 mod short;
 mod startup;
 mod stream;

@@ -9,6 +9,7 @@ mod encoding;
 mod postgres;
 mod recent;
 mod reconcile;
+mod search_path;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use cache::Cache;
 pub use encoding::Encoding;
 use postgres::{Reading, Scratch};
 use recent::Recent;
+pub use search_path::{Change, SearchPath};
 
 /// What a statement string does: all of its parts together.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Statement {
     pub effects: Vec<Effect>,
     /// Names that SQL-level PREPARE, EXECUTE and DEALLOCATE use.
     pub prepared: Vec<Prepared>,
+    /// What it changes of the session that later statements are read by.
+    pub changes: Vec<Change>,
 }
 
 /// SQL-level handling of prepared statements.
@@ -204,7 +208,34 @@ fn both_grammars(
         return ((reconcile::refused(ours), parts), false);
     }
     let certain = spelled || !matches!(theirs, Reading::Refused);
-    (reconcile::reconcile(ours, parts, theirs), certain)
+    let (mut found, parts) = reconcile::reconcile(ours, parts, theirs);
+    for text in std::mem::take(&mut found.code) {
+        run_by_function(&text, &mut found, modes, limits);
+    }
+    ((found, parts), certain)
+}
+
+/// Adds what a text does that a function is given to run. What is no statement may be another argument.
+fn run_by_function(text: &str, found: &mut effects::Findings, modes: &Modes, limits: &Limits) {
+    for standard in [true, false] {
+        let modes = Modes { standard_conforming_strings: standard, ..*modes };
+        let mut scratch = Scratch::default();
+        if scratch.lex(text, &modes, limits).is_err() {
+            continue;
+        }
+        let mut inner = scratch.read(limits).0;
+        if let Reading::Read { findings, .. } = postgres::read_by_grammar(text, standard) {
+            inner.merge(findings);
+        }
+        for effect in inner.into_effects() {
+            if effect.action != Action::Unreadable {
+                found.add_effect(effect);
+            }
+        }
+        if !scratch.is_ambiguous() {
+            break;
+        }
+    }
 }
 
 /// Whether the server's own scanner refuses a text that ours could not read.
@@ -220,7 +251,7 @@ fn refused_by_server(text: &str, modes: &Modes) -> bool {
 
 fn statement((findings, parts): (effects::Findings, u32), key: &str, text: String) -> Statement {
     let parse = findings.parse;
-    let prepared = findings.prepared.clone();
+    let (prepared, changes) = (findings.prepared.clone(), findings.changes.clone());
     Statement {
         text,
         fingerprint: fingerprint(key),
@@ -228,6 +259,7 @@ fn statement((findings, parts): (effects::Findings, u32), key: &str, text: Strin
         parts,
         effects: findings.into_effects(),
         prepared,
+        changes,
     }
 }
 
@@ -279,6 +311,7 @@ fn refused(length: usize) -> Arc<Statement> {
         parts: 1,
         effects: vec![Effect::new(Action::Select, Object::any(ObjectKind::Session))],
         prepared: Vec::new(),
+        changes: Vec::new(),
     })
 }
 
@@ -290,6 +323,7 @@ fn unreadable(reason: &str, length: usize) -> Arc<Statement> {
         parts: 1,
         effects: vec![Effect::new(Action::Unreadable, Object::any(ObjectKind::Unknown))],
         prepared: Vec::new(),
+        changes: Vec::new(),
     })
 }
 

@@ -55,6 +55,43 @@ const HARMLESS: &[&str] = &[
 ];
 
 #[test]
+fn what_the_server_cannot_read_is_the_servers_to_refuse() -> Result<()> {
+    if skip::without(&[Need::Postgres]) {
+        return Ok(());
+    }
+    let site = Site::start()?;
+    for sql in ["SELEC 1;", "SELECT 1 FROM;", "SELECT (1;\n;", "SELECT $1abc$ 2 FROM;"] {
+        let finished = site.proxied().script(&format!("{sql}\nSELECT 'goes on';\n"))?;
+        assert!(
+            finished.has_sqlstate("42601") && !finished.has_sqlstate(REFUSED),
+            "{sql}: {}",
+            finished.stderr
+        );
+    }
+    let finished =
+        site.proxied().script("DROP TABLE customers; SELEC 1;\nDROP TABLE customers \\; SELEC 1;")?;
+    assert!(finished.has_sqlstate(REFUSED), "{}", finished.stderr);
+    assert_eq!(site.rows("customers")?, Some(site::CUSTOMERS));
+    Ok(())
+}
+
+#[test]
+fn other_client_encodings_are_read_as_the_server_reads_them() -> Result<()> {
+    if skip::without(&[Need::Postgres]) {
+        return Ok(());
+    }
+    let site = Site::start()?;
+    for encoding in ["LATIN1", "SJIS", "GBK", "WIN1251", "EUC_JP"] {
+        let script = format!("SET client_encoding = '{encoding}';\nSELECT 'goes on', 'é';\n");
+        let finished = site.proxied().script(&script)?;
+        assert!(finished.stdout.contains("goes on"), "{encoding}: {}", finished.stderr);
+        let script = format!("SET client_encoding = '{encoding}';\nDELETE FROM orders;\n");
+        assert!(site.proxied().script(&script)?.has_sqlstate(REFUSED), "{encoding}");
+    }
+    Ok(())
+}
+
+#[test]
 fn destructive_statements_are_refused_in_every_form() -> Result<()> {
     if skip::without(&[Need::Postgres]) {
         return Ok(());

@@ -164,17 +164,18 @@ impl RawClient {
 
     /// The same connection once more: to send and to read at the same time.
     pub fn other_hand(&self) -> Result<Self> {
-        Ok(Self { stream: self.stream.try_clone()? })
+        let socket = self.socket.try_clone()?;
+        Ok(Self { stream: Box::new(socket.try_clone()?), socket })
     }
 
     /// Says that nothing more will be sent; the answers still come.
     pub fn end_sending(&mut self) -> Result<()> {
-        self.stream.shutdown(Shutdown::Write).context("closing one's side")
+        self.socket.shutdown(Shutdown::Write).context("closing one's side")
     }
 
     /// Sends until the other side takes no more for `limit`; gives how many of `bytes` it took.
     pub fn send_until_stuck(&mut self, bytes: &[u8], limit: Duration) -> Result<usize> {
-        self.stream.set_write_timeout(Some(limit))?;
+        self.socket.set_write_timeout(Some(limit))?;
         let mut sent = 0;
         let stuck = loop {
             match self.stream.write(&bytes[sent..]) {
@@ -186,7 +187,7 @@ impl RawClient {
                 Err(error) => break Err(error),
             }
         };
-        self.stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        self.socket.set_write_timeout(Some(ANSWER_LIMIT))?;
         stuck.context("sending")?;
         Ok(sent)
     }

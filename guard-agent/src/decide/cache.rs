@@ -9,7 +9,10 @@ use ahash::RandomState;
 use guard_common::audit::v1::Decision;
 use guard_policy::{Ground, PolicySet, Rates, RatesKey};
 
-use super::{Decider, Ruling, Scope, Session, statement::evaluate};
+use super::{
+    Decider, Ruling, Scope, Session,
+    statement::{Asked, evaluate},
+};
 use crate::sql::Statement;
 
 /// Most decisions that one thread keeps; then it starts afresh.
@@ -58,7 +61,9 @@ impl DecisionCache {
             self.grounds.clear();
         }
         let ground = self.grounds.entry(scope).or_insert_with(|| session.ground());
-        let fresh = evaluate(&self.policies, ground, session.applied_mode(), (&**statement).into(), rates);
+        let effects = session.search_path.resolve(statement);
+        let asked = Asked::of(statement, &effects);
+        let fresh = evaluate(&self.policies, ground, session.applied_mode(), asked, rates);
         if self.decisions.len() >= CAPACITY {
             self.decisions.clear();
         }

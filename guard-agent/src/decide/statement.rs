@@ -10,7 +10,10 @@ use guard_policy::{
 use sha2::{Digest, Sha256};
 
 use super::{AppliedMode, Decider, Meter, ModeFrom};
-use crate::{config::Mode, sql::Statement};
+use crate::{
+    config::Mode,
+    sql::{SearchPath, Statement},
+};
 
 /// What holds for every statement of a session: all that policies read beside the statement itself.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct Session {
     pub db_user: String,
     /// What the client calls itself; it may change it.
     pub application_name: String,
+    /// Where the server looks for names without a schema.
+    pub search_path: SearchPath,
 }
 
 /// Names a [`Session`] by everything that policies read of it: a part of the decision cache's key.
@@ -41,12 +46,29 @@ impl Session {
     /// The scope of this session as it stands now.
     pub fn scope(&self) -> Scope {
         // Every field by its name: one that is added later must find its place here.
-        let Self { principal, target, mode, mode_from, meter: _, transport, db_user, application_name } =
-            self;
+        let Self {
+            principal,
+            target,
+            mode,
+            mode_from,
+            meter: _,
+            transport,
+            db_user,
+            application_name,
+            search_path,
+        } = self;
         let mut hasher = Sha256::new();
         hasher.update(principal.fingerprint());
-        let parts =
-            [target.id(), mode.as_str(), mode_from.as_str(), *transport, db_user.as_str(), application_name];
+        let path = search_path.as_key();
+        let parts = [
+            target.id(),
+            mode.as_str(),
+            mode_from.as_str(),
+            *transport,
+            db_user.as_str(),
+            application_name,
+            &path,
+        ];
         for part in parts {
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part);
@@ -123,13 +145,12 @@ pub struct Asked<'a> {
     pub parts: u32,
 }
 
-impl<'a> From<&'a Statement> for Asked<'a> {
-    fn from(statement: &'a Statement) -> Self {
-        Self { effects: &statement.effects, parse: statement.parse, parts: statement.parts }
+impl<'a> Asked<'a> {
+    /// `statement`, whose `effects` are those with its names resolved.
+    pub(crate) fn of(statement: &Statement, effects: &'a [Effect]) -> Self {
+        Self { effects, parse: statement.parse, parts: statement.parts }
     }
-}
 
-impl Asked<'_> {
     fn outcome(&self, policies: &PolicySet, ground: &mut Ground, effect: &Effect, rates: Rates) -> Outcome {
         let Self { parse, parts, .. } = *self;
         let conditions = Conditions { has_where: effect.has_where, parse, parts, rates };
@@ -140,14 +161,19 @@ impl Asked<'_> {
 impl Decider {
     /// Decides on `statement` without a cache.
     pub fn statement(&self, session: &Session, statement: &Statement, rates: Rates) -> Decision {
-        evaluate(&self.policies(), &mut session.ground(), session.applied_mode(), statement.into(), rates)
+        let effects = session.search_path.resolve(statement);
+        let asked = Asked::of(statement, &effects);
+        evaluate(&self.policies(), &mut session.ground(), session.applied_mode(), asked, rates)
     }
 
     /// What the policies say of each effect of `statement`, in their order: all that a person wants to know.
-    pub fn effects(&self, session: &Session, statement: &Statement, rates: Rates) -> Vec<Outcome> {
+    pub fn effects(&self, session: &Session, statement: &Statement, rates: Rates) -> Vec<(Effect, Outcome)> {
         let (policies, mut ground) = (self.policies(), session.ground());
-        let asked = Asked::from(statement);
-        asked.effects.iter().map(|effect| asked.outcome(&policies, &mut ground, effect, rates)).collect()
+        let effects = session.search_path.resolve(statement).into_owned();
+        let asked = Asked::of(statement, &effects);
+        let outcomes: Vec<_> =
+            effects.iter().map(|effect| asked.outcome(&policies, &mut ground, effect, rates)).collect();
+        effects.into_iter().zip(outcomes).collect()
     }
 }
 

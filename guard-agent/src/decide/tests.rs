@@ -4,7 +4,7 @@ use guard_policy::{
 };
 
 use super::*;
-use crate::sql::Statement;
+use crate::sql::{SearchPath, Statement};
 
 fn statement(effects: Vec<Effect>) -> Arc<Statement> {
     Arc::new(Statement {
@@ -14,6 +14,7 @@ fn statement(effects: Vec<Effect>) -> Arc<Statement> {
         parts: 1,
         effects,
         prepared: Vec::new(),
+        changes: Vec::new(),
     })
 }
 
@@ -35,6 +36,7 @@ fn session(mode: Mode, workload: &Workload) -> Session {
         transport: "tcp",
         db_user: "app".to_owned(),
         application_name: "psql".to_owned(),
+        search_path: SearchPath::default(),
     }
 }
 

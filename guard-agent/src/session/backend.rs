@@ -9,12 +9,9 @@ use super::{
     relay::Relay,
     short::Short,
 };
-use crate::{
-    sql::Encoding,
-    wire::postgres::{
-        Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus,
-        parameter_status, ready_for_query,
-    },
+use crate::wire::postgres::{
+    Backend, CommandTag, ErrorFields, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, TransactionStatus,
+    parameter_status, ready_for_query,
 };
 
 /// Longest control message that is read; rows and COPY data are longer and pass unread.
@@ -191,6 +188,9 @@ impl Relay<'_> {
             Some(Awaited::RefusedQuery(number)) => self.refusals.skipped(number),
             _ => return Err(SessionError::OutOfTurn("ReadyForQuery")),
         }
+        if self.settings.ready(self.transaction, self.pending.is_empty()) {
+            self.take_up_settings();
+        }
         if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
             self.names.transaction_ended();
         }
@@ -199,14 +199,20 @@ impl Relay<'_> {
 
     /// A setting that the reading of statements or policies depend on.
     pub(super) fn on_parameter(&mut self, name: &[u8], value: &str) {
-        match name {
-            b"standard_conforming_strings" => self.modes.standard_conforming_strings = value == "on",
-            b"client_encoding" => self.modes.client_encoding = Encoding::named(value),
-            b"application_name" => {
-                value.clone_into(&mut self.session.application_name);
-                self.scope = self.session.scope();
-            }
-            _ => {}
+        self.settings.reported(name, value);
+        self.take_up_settings();
+        if name == b"application_name" {
+            value.clone_into(&mut self.session.application_name);
+            self.scope = self.session.scope();
+        }
+    }
+
+    /// What the session's settings have become decides how its next statements are read.
+    pub(super) fn take_up_settings(&mut self) {
+        self.modes = self.settings.modes();
+        if self.session.search_path != *self.settings.search_path() {
+            self.session.search_path = self.settings.search_path().clone();
+            self.scope = self.session.scope();
         }
     }
 
@@ -223,6 +229,7 @@ impl Relay<'_> {
     /// What the server works on has failed.
     fn on_failure(&mut self, code: Sqlstate) {
         self.count_rows(0);
+        self.settings.failed();
         match self.pending.front() {
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => running.failure = code,
             // Between requests: the server ends the connection, and says why.

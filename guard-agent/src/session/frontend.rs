@@ -388,6 +388,13 @@ impl Relay<'_> {
             self.recorder.note(statement, permit.decision(), protocol)
         };
         self.proxy.counters.statement();
+        let mut changed = false;
+        for statement in statements {
+            changed |= self.settings.sent(statement);
+        }
+        if changed {
+            self.take_up_settings();
+        }
         Ok(Admitted { permit, ordinal })
     }
 

@@ -13,13 +13,14 @@ use super::{
     recorder::Recorder,
     refusal::{self, Refusals},
     relay::Relay,
+    settings::Settings,
     upstream::Transport,
     way::Binding,
 };
 use crate::{
     audit::SessionStamp,
     decide::{AppliedMode, Ruling, Session},
-    sql::Modes,
+    sql::SearchPath,
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
         Startup, TransactionStatus, WireError, parameter_status, ready_for_query, sasl_mechanisms,
@@ -143,6 +144,7 @@ impl<'a> Login<'a> {
             transport: self.attested.peer.transport(),
             db_user: self.startup.user().to_owned(),
             application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
+            search_path: SearchPath::default(),
         }
     }
 
@@ -189,6 +191,8 @@ impl<'a> Login<'a> {
                  check the `local` lines of pg_hba.conf, or take `unix_socket` out of the configuration"
             );
         }
+        let settings =
+            Settings::new(self.startup.parameter("options"), self.startup.parameter("search_path"));
         let mut relay = Relay {
             proxy: self.proxy,
             worker: self.worker,
@@ -199,7 +203,8 @@ impl<'a> Login<'a> {
             recorder,
             scope: session.scope(),
             session,
-            modes: Modes::default(),
+            modes: settings.modes(),
+            settings,
             replication: self.startup.replication(),
             transaction: told.ready.unwrap_or_default(),
             passing: 0,
@@ -212,6 +217,7 @@ impl<'a> Login<'a> {
         for (name, value) in &told.parameters {
             relay.on_parameter(name, value);
         }
+        relay.take_up_settings();
         relay
     }
 

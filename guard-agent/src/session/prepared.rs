@@ -286,6 +286,7 @@ mod tests {
             parts: 1,
             effects: Vec::new(),
             prepared: Vec::new(),
+            changes: Vec::new(),
         })
     }
 

@@ -18,6 +18,7 @@ use super::{
     prepared::Names,
     recorder::Recorder,
     refusal::Refusals,
+    settings::Settings,
 };
 use crate::{
     decide::{Scope, Session},
@@ -111,6 +112,8 @@ pub(super) struct Relay<'a> {
     pub(super) session: Session,
     /// INVARIANT: always `session.scope()`.
     pub(super) scope: Scope,
+    pub(super) settings: Settings,
+    /// INVARIANT: always `settings.modes()`.
     pub(super) modes: Modes,
     pub(super) replication: bool,
     pub(super) transaction: TransactionStatus,

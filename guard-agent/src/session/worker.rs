@@ -123,5 +123,6 @@ fn stand_in(action: Action, object: Object, text: &str) -> Statement {
         parts: 1,
         effects: vec![Effect::new(action, object)],
         prepared: Vec::new(),
+        changes: Vec::new(),
     }
 }

@@ -4,7 +4,7 @@
 
 use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 
-use super::Prepared;
+use super::{Change, Prepared};
 
 /// What has been found so far.
 #[derive(Debug)]
@@ -15,11 +15,22 @@ pub struct Findings {
     pub parse: Parse,
     /// SQL-level handling of prepared statements, in order.
     pub prepared: Vec<Prepared>,
+    /// Texts that the statement hands to functions which run them.
+    pub code: Vec<String>,
+    /// Changes of the session, in order.
+    pub changes: Vec<Change>,
 }
 
 impl Default for Findings {
     fn default() -> Self {
-        Self { effects: Vec::new(), added: 0, parse: Parse::Full, prepared: Vec::new() }
+        Self {
+            effects: Vec::new(),
+            added: 0,
+            parse: Parse::Full,
+            prepared: Vec::new(),
+            code: Vec::new(),
+            changes: Vec::new(),
+        }
     }
 }
 
@@ -71,6 +82,8 @@ impl Findings {
     pub fn merge(&mut self, other: Self) {
         self.at_best(other.parse);
         self.prepared.extend(other.prepared);
+        self.code.extend(other.code);
+        self.changes.extend(other.changes);
         self.added += other.added;
         self.effects.extend(other.effects);
     }

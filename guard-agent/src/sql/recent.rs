@@ -109,6 +109,7 @@ mod tests {
             parts: 1,
             effects: Vec::new(),
             prepared: Vec::new(),
+            changes: Vec::new(),
         })
     }
 

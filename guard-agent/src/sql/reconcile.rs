@@ -11,7 +11,9 @@ use super::postgres::Reading;
 /// Puts the server's grammar's reading beside ours.
 pub fn reconcile(ours: Findings, parts: u32, theirs: Reading) -> (Findings, u32) {
     match theirs {
-        Reading::Read { findings, parts: counted, exact } if ours.parse == Parse::Tokens && exact => {
+        Reading::Read { mut findings, parts: counted, exact } if ours.parse == Parse::Tokens && exact => {
+            // Only the first reading follows these.
+            (findings.code, findings.changes) = (ours.code, ours.changes);
             (findings, counted)
         }
         Reading::Read { findings, parts: counted, .. } => union(ours, parts, findings, counted),

@@ -128,6 +128,13 @@ pub const TOOLS: &[Tool] = &[
         is_there: || shell::answers("c++", &["--version"]),
     },
     Tool {
+        name: "libclang",
+        why: "reads the C headers of PostgreSQL's grammar while pg_query is built",
+        groups: &[Group::Build],
+        source: Source::Apt(&["libclang-dev"]),
+        is_there: has_libclang,
+    },
+    Tool {
         name: "Rust for BPF",
         why: "compiles the eBPF programs: a toolchain with `core` for bpfel-unknown-none",
         groups: &[Group::Build],
@@ -309,6 +316,20 @@ fn in_cargo_home(program: &str) -> bool {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     home.is_some_and(|home| shell::answers(home.join("bin").join(program), &["--version"]))
+}
+
+/// Where Debian and its relatives put it; LIBCLANG_PATH names any other place.
+fn has_libclang() -> bool {
+    let holds = |folder: &Path| {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| name.to_string_lossy().starts_with("libclang") && folder.is_dir())
+    };
+    let named = std::env::var_os("LIBCLANG_PATH").is_some_and(|path| holds(Path::new(&path)));
+    let versions = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    named
+        || versions
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
+            .any(|entry| holds(&entry.path().join("lib")))
 }
 
 /// Debian's Rust with its prebuilt `core` for BPF.

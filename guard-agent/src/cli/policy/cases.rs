@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Mode},
     decide::{AppliedMode, ConnectRequest, Decider, Session},
     servers::{Engine, Server},
-    sql::{Classifier, Limits, Modes},
+    sql::{Classifier, Limits, Modes, SearchPath},
 };
 
 /// Runs the cases in `folder`, or those built in, against `policies`.
@@ -117,6 +117,7 @@ impl Bench {
             transport: "tcp",
             db_user: case.db_user.clone(),
             application_name: String::new(),
+            search_path: SearchPath::default(),
         };
         let text = case.sql.as_deref().unwrap_or_default();
         let statement = self.classifier.classify(text.as_bytes(), &Modes::default());

@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
-use guard_policy::{Outcome, PolicySet, Principal, Rates, Target, cases::CaseWorkload};
+use guard_policy::{Outcome, PolicySet, Principal, Rates, Target, cases::CaseWorkload, vocabulary::Effect};
 use serde_json::json;
 
 use super::{
@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     decide::{AppliedMode, Decider, Session, subject},
     servers::Engine,
-    sql::{Classifier, Limits, Modes, Statement},
+    sql::{Classifier, Limits, Modes, SearchPath, Statement},
 };
 
 const AFTER_HELP: &str = "\
@@ -118,6 +118,7 @@ impl ExplainArgs {
             transport: "tcp",
             db_user: self.db_user.clone(),
             application_name: self.application_name.clone(),
+            search_path: SearchPath::default(),
         }
     }
 }
@@ -126,8 +127,8 @@ impl ExplainArgs {
 struct Explained {
     statement: std::sync::Arc<Statement>,
     principal: std::sync::Arc<str>,
-    /// One for each effect of the statement.
-    outcomes: Vec<Outcome>,
+    /// What it does, and what is decided on each of that.
+    outcomes: Vec<(Effect, Outcome)>,
     decision: Decision,
     /// The mode that is configured for this database.
     configured: AppliedMode,
@@ -170,7 +171,7 @@ fn word(outcome: &Outcome) -> &'static str {
 impl Explained {
     fn as_json(&self) -> serde_json::Value {
         let Self { statement, decision, outcomes, configured, principal } = self;
-        let effects = statement.effects.iter().zip(outcomes).map(|(effect, outcome)| {
+        let effects = outcomes.iter().map(|(effect, outcome)| {
             json!({
                 "effect": subject(effect),
                 "action": effect.action.as_str(),
@@ -204,7 +205,7 @@ impl Explained {
         line("statement", &statement.text);
         line("asked by", principal);
         line("read as", &format!("{} ({} statements)", statement.parse.as_str(), statement.parts));
-        for (number, (effect, outcome)) in statement.effects.iter().zip(outcomes).enumerate() {
+        for (number, (effect, outcome)) in outcomes.iter().enumerate() {
             let label = if number == 0 { "effects" } else { "" };
             line(label, &format!("{}: {} by \"{}\"", subject(effect), word(outcome), outcome.policy));
         }

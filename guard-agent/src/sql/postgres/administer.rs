@@ -6,7 +6,7 @@ use super::calls;
 use super::cursor::Cursor;
 use super::lexer::Kind;
 use super::statement::{Reader, starts_query};
-use crate::sql::Prepared;
+use crate::sql::{Change, Prepared, SearchPath};
 
 impl<'a> Reader<'a> {
     /// Everything that is neither a query nor a definition; `None` where the first word is none of PostgreSQL's.
@@ -16,6 +16,9 @@ impl<'a> Reader<'a> {
         match verb {
             "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
                 self.findings.add_any(Action::Transaction, ObjectKind::Session);
+                if matches!(verb, "rollback" | "abort") && cursor.word() != "prepared" {
+                    self.findings.changes.push(Change::Rollback);
+                }
             }
             "set" => self.set(cursor)?,
             "reset" => self.reset(cursor)?,
@@ -28,6 +31,7 @@ impl<'a> Reader<'a> {
                 if cursor.accept("all") {
                     // Resets the role and all settings too.
                     self.findings.add_any(Action::Set, ObjectKind::Setting);
+                    self.findings.changes.push(Change::path_reset());
                     self.findings.prepared.push(Prepared::DeallocateAll);
                 }
             }
@@ -54,6 +58,7 @@ impl<'a> Reader<'a> {
 
     fn set(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
         // `SET session_authorization`: one word; `SET SESSION AUTHORIZATION`: two.
+        let local = cursor.word() == "local";
         let scoped = !matches!(cursor.peek(1).map(|token| token.kind), Some(Kind::Op | Kind::Dot))
             && cursor.word_at(1) != "to"
             && cursor.accept_any(&["session", "local"]);
@@ -74,7 +79,11 @@ impl<'a> Reader<'a> {
             "time" if cursor.word_at(1) == "zone" => self.setting("timezone"),
             "xml" => self.setting("xmloption"),
             "names" => self.setting("client_encoding"),
-            "schema" => self.setting("search_path"),
+            "schema" => {
+                self.setting("search_path");
+                cursor.take();
+                self.path(cursor, scoped && local);
+            }
             "catalog" => return None,
             _ => {
                 let name = cursor.name()?;
@@ -87,11 +96,29 @@ impl<'a> Reader<'a> {
                 }
                 match setting.to_ascii_lowercase().as_str() {
                     "role" | "session_authorization" => self.assume(cursor),
+                    "search_path" => {
+                        calls::set(&mut self.findings, Some(&setting));
+                        self.path(cursor, scoped && local);
+                    }
                     _ => calls::set(&mut self.findings, Some(&setting)),
                 }
             }
         }
         Some(())
+    }
+
+    /// The schemas that a new search path names.
+    fn path(&mut self, cursor: &mut Cursor<'a>, local: bool) {
+        if cursor.word() == "default" {
+            return self.findings.changes.push(Change::path_reset());
+        }
+        let mut schemas = Vec::new();
+        while let Some(schema) = cursor.literal().or_else(|| cursor.identifier()) {
+            schemas.push(schema.to_owned());
+            cursor.accept_kind(Kind::Comma);
+        }
+        let to = if cursor.is_done() { SearchPath::of(schemas) } else { SearchPath::Unknown };
+        self.findings.changes.push(Change::Path { to, local });
     }
 
     fn setting(&mut self, name: &str) {
@@ -106,7 +133,10 @@ impl<'a> Reader<'a> {
 
     fn reset(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
         match cursor.word() {
-            "all" => self.findings.add_any(Action::Set, ObjectKind::Setting),
+            "all" => {
+                self.findings.add_any(Action::Set, ObjectKind::Setting);
+                self.findings.changes.push(Change::path_reset());
+            }
             "role" => self.assume_default(),
             "session" if cursor.word_at(1) == "authorization" => self.assume_default(),
             "time" => self.setting("timezone"),
@@ -116,6 +146,9 @@ impl<'a> Reader<'a> {
                 let setting = name
                     .schema
                     .map_or_else(|| name.name.to_owned(), |schema| format!("{schema}.{}", name.name));
+                if setting.eq_ignore_ascii_case("search_path") {
+                    self.findings.changes.push(Change::path_reset());
+                }
                 calls::set(&mut self.findings, Some(&setting));
             }
         }

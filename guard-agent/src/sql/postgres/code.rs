@@ -68,6 +68,8 @@ impl<'a> Reader<'a> {
         // DO itself was read by the grammar; that its code is opaque is what the action says.
         found.parse = self.findings.parse;
         found.prepared.clear();
+        found.changes.clear();
+        found.code.clear();
         self.findings.merge(found);
     }
 }

@@ -12,6 +12,27 @@ static HARMLESS: LazyLock<HashSet<&'static str, ahash::RandomState>> = LazyLock:
     include_str!("functions.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect()
 });
 
+/// Functions that run, here or on another server, what they are given as text.
+pub fn runs_text(name: &str) -> bool {
+    matches!(
+        name,
+        "query_to_xml"
+            | "query_to_xmlschema"
+            | "query_to_xml_and_xmlschema"
+            | "ts_stat"
+            | "ts_rewrite"
+            | "crosstab"
+            | "crosstabn"
+            | "crosstab2"
+            | "crosstab3"
+            | "crosstab4"
+            | "dblink"
+            | "dblink_exec"
+            | "dblink_open"
+            | "dblink_send_query"
+    )
+}
+
 static OPERATORS: LazyLock<HashSet<&'static str, ahash::RandomState>> =
     LazyLock::new(|| include_str!("operators.txt").lines().filter(|line| !line.starts_with("# ")).collect());
 

@@ -3,6 +3,7 @@
 //! Two statements with one spelling have the same effects: whatever classification reads is in the spelling. The text
 //! for records holds no literal at all.
 
+use super::functions;
 use super::lexer::{Kind, Lexed, Rules, Token, lex};
 
 /// Marks the literals that matter, shortens lists of the others, drops empty statements.
@@ -20,7 +21,7 @@ pub fn simplify(lexed: &mut Lexed) {
                 }
                 continue;
             }
-            Kind::Word => keeper.word(lexed.value(token)),
+            Kind::Word | Kind::Quoted => keeper.word(lexed.value(token)),
             _ => {}
         }
         if token.kind == Kind::Text && (keeper.keeps(lexed, &out) || is_pattern(lexed.value(token))) {
@@ -48,6 +49,9 @@ struct Keeper {
     words: usize,
     verb: Verb,
     body: bool,
+    /// It calls a function that runs the text that it is given.
+    code: bool,
+    /// It sets a role or the search path.
     role: bool,
 }
 
@@ -72,7 +76,9 @@ impl Keeper {
         }
         self.words += 1;
         self.body |= self.verb == Verb::Create && self.words <= 4 && matches!(word, "function" | "procedure");
-        self.role |= matches!(word, "role" | "session_authorization" | "authorization");
+        self.code |= functions::runs_text(word);
+        self.role |=
+            matches!(word, "role" | "session_authorization" | "authorization" | "search_path" | "schema");
     }
 
     fn keeps(&self, lexed: &Lexed, before: &[Token]) -> bool {
@@ -83,6 +89,7 @@ impl Keeper {
         let opened = before.last().is_some_and(|token| token.kind == Kind::Open);
         match self.verb {
             Verb::Do => true,
+            _ if self.code => true,
             Verb::Set => self.role,
             Verb::Create if self.body => matches!(word(1), Some("as" | "language")),
             _ => opened && word(2) == Some("set_config"),
@@ -220,10 +227,23 @@ fn spaced(lexed: &Lexed, before: Token, token: Token) -> bool {
         || call)
 }
 
+/// Code begins like this; a connection string or a password does not.
+fn begins_code(first: Token, lexed: &Lexed) -> bool {
+    const WORDS: [&str; 24] = [
+        "alter", "begin", "call", "copy", "create", "declare", "delete", "do", "drop", "execute", "explain",
+        "grant", "insert", "lock", "merge", "perform", "reset", "revoke", "select", "set", "table",
+        "truncate", "update", "with",
+    ];
+    first.kind == Kind::Op && lexed.value(first) == "<<"
+        || first.kind == Kind::Word && WORDS.contains(&lexed.value(first))
+}
+
 fn redacted_body(body: &str, rules: Rules) -> String {
     let mut inner = Lexed::default();
     let rules = Rules { standard_strings: true, ..rules };
-    let code = body.contains(char::is_whitespace) && lex(body, rules, &mut inner).is_ok();
+    let code = body.contains(char::is_whitespace)
+        && lex(body, rules, &mut inner).is_ok()
+        && inner.tokens.first().is_some_and(|&first| begins_code(first, &inner));
     if !code || inner.ambiguous {
         return "?".to_owned();
     }
@@ -276,7 +296,8 @@ mod tests {
         );
         assert_eq!(spelled("set role 'Bob'"), "set role 'Bob'");
         assert_eq!(spelled(r"do E'a\\''b'"), r"do E'a\\''b'");
-        assert_eq!(spelled("set search_path = 'a'"), "set search_path = '?'");
+        assert_eq!(spelled("set search_path = 'a', b"), "set search_path = 'a' , b");
+        assert_eq!(spelled("set work_mem = 'a'"), "set work_mem = '?'");
     }
 
     #[test]
@@ -291,6 +312,8 @@ mod tests {
         assert_eq!(recorded("alter role bob password 'hunter2'"), "alter role bob password ?");
         let body = recorded("do $$ begin perform set_config('x.y', 'hunter2', false); end $$");
         assert_eq!(body, "do $$begin perform set_config(?, ?, false);\nend$$");
+        let link = recorded("select dblink_exec('host=x password=hunter2', 'drop table t where a = 7')");
+        assert_eq!(link, "select dblink_exec(?, $$drop table t where a = ?$$)");
         assert!(!recorded("set role 'hunter2'").contains("hunter2"));
         assert_eq!(
             recorded("select a::int, f(1) from s.t;select 2"),

@@ -7,7 +7,7 @@ use guard_policy::vocabulary::{Action, Object, ObjectKind, Parse};
 
 use super::cursor::Cursor;
 use super::lexer::{Kind, Lexed, Rules, Token};
-use super::{calls, grammar, query};
+use super::{calls, functions, grammar, query};
 use crate::sql::effects::Findings;
 use crate::sql::{Limits, Prepared};
 
@@ -46,6 +46,7 @@ impl<'a> Reader<'a> {
         }
         self.depth += 1;
         let before = self.findings.added();
+        self.texts_to_run(tokens);
         let mut cursor = Cursor::new(self.lexed, tokens);
         if self.dispatch(&mut cursor, tokens).is_none() {
             self.scan(tokens);
@@ -248,13 +249,28 @@ impl<'a> Reader<'a> {
     pub fn scan_operators(&mut self, tokens: &'a [Token]) {
         for (index, token) in tokens.iter().enumerate().filter(|(_, token)| token.kind == Kind::Op) {
             let back = |by: usize| index.checked_sub(by).and_then(|at| tokens.get(at));
-            let qualified = back(1).is_some_and(|token| token.kind == Kind::Dot);
+            let qualified = back(1).is_some_and(|token| token.kind == Kind::Dot)
+                && back(2).is_some_and(|token| matches!(token.kind, Kind::Word | Kind::Quoted));
             let schema = back(2).filter(|_| qualified).map(|token| self.lexed.value(*token));
             // `t.*`: no operator at all.
             let name = self.lexed.value(*token);
             if !(qualified && name == "*") {
                 calls::operator(&mut self.findings, schema, name);
             }
+        }
+    }
+
+    /// Notes the literals among the arguments of functions that run what they are given as text.
+    fn texts_to_run(&mut self, tokens: &'a [Token]) {
+        for (index, token) in tokens.iter().enumerate() {
+            let name = matches!(token.kind, Kind::Word | Kind::Quoted);
+            if !name || !functions::runs_text(self.lexed.value(*token)) {
+                continue;
+            }
+            let mut cursor = Cursor::new(self.lexed, tokens.get(index + 1..).unwrap_or(&[]));
+            let arguments = cursor.parenthesis().unwrap_or(&[]);
+            let texts = arguments.iter().filter(|token| token.kind == Kind::Text && token.keep);
+            self.findings.code.extend(texts.map(|text| self.lexed.value(*text).to_owned()));
         }
     }
 

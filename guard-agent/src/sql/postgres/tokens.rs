@@ -122,7 +122,17 @@ impl<'a> Reader<'a> {
         for index in 0..tokens.len() {
             let rest = tokens.get(index..).unwrap_or(&[]);
             let word = Cursor::new(self.lexed, rest).word();
-            if VERBS.contains(&word) {
+            // These have other meanings in the midst of a statement.
+            let begins = || {
+                let before = index.checked_sub(1).and_then(|at| tokens.get(at));
+                before.is_none_or(|token| {
+                    token.kind == Kind::Semicolon
+                        || matches!(self.lexed.value(*token), "begin" | "then" | "else" | "loop")
+                })
+            };
+            let rarer =
+                matches!(word, "set" | "reset" | "lock" | "comment" | "discard" | "security" | "cluster");
+            if VERBS.contains(&word) || (rarer && begins()) {
                 let end = rest.iter().position(|token| token.kind == Kind::Semicolon).unwrap_or(rest.len());
                 self.statement(rest.get(..end).unwrap_or(&[]));
             } else {

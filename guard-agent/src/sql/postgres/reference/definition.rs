@@ -30,7 +30,11 @@ pub fn schema(at: At<'_>, findings: &mut Findings, depth: usize) -> bool {
         "" => findings.add_any(Action::Create, ObjectKind::Schema),
         name => findings.add(Action::Create, Object::named(ObjectKind::Schema, None, name)),
     }
-    at.list("schema_elts").fold(true, |exact, element| statement(element, findings, depth + 1) && exact)
+    let mut exact = true;
+    for element in at.list("schema_elts") {
+        exact &= statement(element, findings, depth + 1);
+    }
+    exact
 }
 
 /// The kind that an `ObjectType` stands for.
