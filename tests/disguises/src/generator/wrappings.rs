@@ -33,13 +33,21 @@ impl Wrapping {
     pub fn apply(&self, text: &str) -> String {
         let quoted = text.replace('\'', "''");
         let (start, rest) = quoted.split_at(split(&quoted));
-        self.pattern
+        // A body within a body of the same tag would end it.
+        let pattern = match TAGS.iter().find(|tag| self.pattern.contains(*tag) && text.contains(*tag)) {
+            Some(tag) => self.pattern.replace(tag, &format!("${}_{}$", tag.trim_matches('$'), text.len())),
+            None => self.pattern.to_owned(),
+        };
+        pattern
             .replace("{'1}", start)
             .replace("{'2}", rest)
             .replace("{'}", &quoted)
             .replace("{}", text)
     }
 }
+
+/// Tags of the bodies in patterns.
+const TAGS: &[&str] = &["$do$", "$x$", "$y$", "$z$"];
 
 /// A place to cut a literal's inside in two: never between doubled apostrophes.
 fn split(quoted: &str) -> usize {
