@@ -25,7 +25,7 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, deploy, demo), or parts of test names
+    /// Stages (unit, policies, kernel, control, e2e, disguises, deploy, demo), or parts of test names
     filter: Vec<String>,
 }
 

@@ -118,7 +118,12 @@ fn goes_on(client: &mut Client) -> Result<bool> {
 }
 
 /// Generated statements in one session: each is refused, and nothing changes.
-pub fn generated(all: &[Generated], proxy: SocketAddr, scratch: &mut Scratch, report: &mut Report) -> Result<()> {
+pub fn generated(
+    all: &[Generated],
+    proxy: SocketAddr,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<()> {
     let mut client = Client::log_in(proxy, OWNER, DATABASE)?;
     let mut refused = 0;
     for (number, one) in all.iter().enumerate() {

@@ -35,8 +35,9 @@ pub struct Script {
 /// All scripts: the regression suite in its order, then the other suites below `source`, then those of this folder.
 pub fn load(own: &Path, source: &Path) -> Result<Vec<Script>> {
     let suite = source.join("src/test/regress");
-    let schedule = fs::read_to_string(suite.join("parallel_schedule"))
-        .with_context(|| format!("no regression suite in {}; `cargo xtask setup` gets it", source.display()))?;
+    let schedule = fs::read_to_string(suite.join("parallel_schedule")).with_context(|| {
+        format!("no regression suite in {}; `cargo xtask setup` gets it", source.display())
+    })?;
     let tests = schedule.lines().filter_map(|line| line.strip_prefix("test:"));
     let mut scripts = Vec::new();
     for name in tests.flat_map(str::split_whitespace) {
@@ -116,7 +117,10 @@ pub fn refusals(
                     refused += 1;
                     let read = reading(&statement);
                     let text = text.escape_debug();
-                    report.problem(format!("{}: {complaint}: {text:.300}\n         read as {read}", script.name));
+                    report.problem(format!(
+                        "{}: {complaint}: {text:.300}\n         read as {read}",
+                        script.name
+                    ));
                 }
             }
         }

@@ -37,13 +37,13 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many statements are generated and read
-    #[arg(long, default_value_t = 30_000)]
+    #[arg(long, default_value_t = 20_000)]
     generated: usize,
     /// How many of them also run on the server
-    #[arg(long, default_value_t = 3_000)]
+    #[arg(long, default_value_t = 1_500)]
     on_server: usize,
     /// How many of them also go through the proxy
-    #[arg(long, default_value_t = 6_000)]
+    #[arg(long, default_value_t = 3_000)]
     through_proxy: usize,
     /// Where PostgreSQL's sources are, for the SQL of its regression suite
     #[arg(long, env = "GUARD_POSTGRESQL_SOURCE")]

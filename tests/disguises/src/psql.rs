@@ -74,7 +74,8 @@ impl<'a> Scan<'a> {
         let text = self.text.to_ascii_uppercase();
         let words: Vec<&str> = text.split_whitespace().collect();
         let Some(begin) = words.windows(2).position(|pair| pair == ["BEGIN", "ATOMIC"]) else { return false };
-        let count = |wanted: &str| words[begin..].iter().filter(|word| word.trim_matches(';') == wanted).count();
+        let count =
+            |wanted: &str| words[begin..].iter().filter(|word| word.trim_matches(';') == wanted).count();
         count("BEGIN") + count("CASE") > count("END")
     }
 
@@ -140,7 +141,8 @@ fn comment(text: &str) -> usize {
 fn dollar(text: &str) -> usize {
     let Some(tag) = text[1..].find('$').map(|at| &text[..at + 2]) else { return 1 };
     let name = &tag[1..tag.len() - 1];
-    let good = name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    let good = name.chars().all(|c| c.is_alphanumeric() || c == '_')
+        && !name.starts_with(|c: char| c.is_ascii_digit());
     if !good {
         return 1;
     }

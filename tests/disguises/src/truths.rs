@@ -59,12 +59,15 @@ pub fn corpus(cases: &[Case], scratch: &mut Scratch, report: &mut Report) -> Res
 
 fn note(case: &Case, readings: &[Arc<Statement>], problems: Vec<String>, report: &mut Report) {
     let read: Vec<String> = readings.iter().map(|statement| reading(statement)).collect();
-    let text = format!("{}\n         read as {}", case.shown(), read.join(" ⏎ "));
+    let note = if case.note.is_empty() { String::new() } else { format!(" ({})", case.note) };
+    let text = format!("{}{note}\n         read as {}", case.shown(), read.join(" ⏎ "));
     match (&case.known_gap, problems.is_empty()) {
         (None, true) => report.pass(1),
         (None, false) => report.problem(format!("{text}\n         {}", problems.join("; "))),
         (Some(why), false) => report.gap(format!("{}: {why}", case.shown())),
-        (Some(_), true) => report.problem(format!("{text}\n         is read well now: take `known_gap` away")),
+        (Some(_), true) => {
+            report.problem(format!("{text}\n         is read well now: take `known_gap` away"))
+        }
     }
 }
 
@@ -76,7 +79,9 @@ fn truths(case: &Case, readings: &[Arc<Statement>], counts: &mut BTreeMap<Admits
         *counts.entry(best).or_default() += 1;
         match best {
             Admits::Missed => Some(format!("`{truth}` is missed")),
-            Admits::Opaque if !case.opaque => Some(format!("`{truth}` is not seen in the code that it holds")),
+            Admits::Opaque if !case.opaque => {
+                Some(format!("`{truth}` is not seen in the code that it holds"))
+            }
             Admits::Named | Admits::Unreadable | Admits::Opaque => None,
         }
     };
@@ -122,7 +127,12 @@ fn findings(effects: &[Effect], outcome: &Outcome, truth: &[Truth]) -> Vec<Strin
 }
 
 /// Checks generated statements: all against the reading, the first `on_server` against the server.
-pub fn generated(all: &[Generated], on_server: usize, scratch: &mut Scratch, report: &mut Report) -> Result<()> {
+pub fn generated(
+    all: &[Generated],
+    on_server: usize,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<()> {
     let mut reader = Reader::new();
     let shipped = Judge::new(None, "")?;
     let (mut rejected, mut ran, mut opaque) = (0, 0, 0);
@@ -176,5 +186,9 @@ pub fn is_read_only(statement: &Statement, text: &str, answer: &Answer) -> Resul
         return Ok(());
     }
     let read = reading(statement);
-    Err(format!("{}\n         read as {read}\n         is not read-only: {:?}", text.escape_debug(), answer.error))
+    Err(format!(
+        "{}\n         read as {read}\n         is not read-only: {:?}",
+        text.escape_debug(),
+        answer.error
+    ))
 }

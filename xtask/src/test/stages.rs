@@ -20,6 +20,7 @@ pub enum Stage {
     Kernel,
     Control,
     EndToEnd,
+    Disguises,
     Deploy,
     Demo,
 }
@@ -30,6 +31,7 @@ const ALL: &[Stage] = &[
     Stage::Kernel,
     Stage::Control,
     Stage::EndToEnd,
+    Stage::Disguises,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -42,6 +44,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Control => "control",
             Self::EndToEnd => "e2e",
+            Self::Disguises => "disguises",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
         }
@@ -55,6 +58,7 @@ impl Stage {
             Self::Kernel => "kernel and uplink tests",
             Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
+            Self::Disguises => "disguised statements",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
         }
@@ -86,6 +90,7 @@ impl Stage {
                 let agent = guard_tests::binaries::path("guard-agent")?;
                 checked(shell::command(agent, &["policy", "test", "policies"]))
             }
+            Self::Disguises => disguises(),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.
@@ -132,6 +137,19 @@ fn checked(command: Command) -> Result<Counts> {
         counts.failed += 1;
     }
     Ok(counts)
+}
+
+/// Dangerous statements in every disguise, and harmless ones: they run on a server of their own.
+fn disguises() -> Result<Counts> {
+    let mut command = shell::command(guard_tests::binaries::path("guard-disguises")?, &[]);
+    // Where the setup puts the SQL of PostgreSQL's own regression suite.
+    command.env("GUARD_POSTGRESQL_SOURCE", shell::tools().join("postgresql-sources"));
+    // Tens of thousands of decisions are recorded before they take effect: the disk would be what is tested.
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() {
+        command.env("TMPDIR", memory);
+    }
+    checked(command)
 }
 
 /// The ecosystem's own checkers on what is in deploy/.
