@@ -28,8 +28,8 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, deploy, demo; not unless named: fuzz), or parts
-    /// of test names
+    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, deploy, demo; not unless named:
+    /// fuzz), or parts of test names
     filter: Vec<String>,
 }
 

@@ -115,7 +115,7 @@ impl SearchPath {
     fn candidates(&self) -> Vec<String> {
         match self {
             // As policies read a name without a schema.
-            Self::Initial => vec![guard_policy::request::DEFAULT_SCHEMA.to_owned()],
+            Self::Initial => vec![guard_policy::ground::DEFAULT_SCHEMA.to_owned()],
             Self::Schemas(schemas) => schemas.clone(),
             Self::Unknown => Vec::new(),
         }

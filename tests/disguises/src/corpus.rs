@@ -113,12 +113,17 @@ impl Case {
 
     /// What the session's settings say when the messages arrive.
     pub fn modes(&self) -> Modes {
-        let client_encoding = match self.encoding.as_deref() {
+        self.adjust(Modes::default())
+    }
+
+    fn adjust(&self, mut modes: Modes) -> Modes {
+        modes.standard_conforming_strings = !self.backslashes;
+        modes.client_encoding = match self.encoding.as_deref() {
             None | Some("UTF8") => Encoding::Utf8,
             Some("LATIN1" | "WIN1252" | "KOI8R" | "SQL_ASCII") => Encoding::SingleByteAsciiSafe,
             Some(_) => Encoding::Other,
         };
-        Modes { standard_conforming_strings: !self.backslashes, client_encoding, ..Modes::default() }
+        modes
     }
 
     /// What a session sends first, so that [`Self::modes`] holds.

@@ -22,31 +22,46 @@ pub fn agent(postgres: &Postgres, policies: Option<&Path>) -> Result<Agent> {
     Agent::start(&AgentConfig { policies, ebpf: false, required: false, ..AgentConfig::default() }, postgres)
 }
 
+/// Through which guard the corpus goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Door<'a> {
+    /// What its policies are called.
+    pub who: &'a str,
+    /// Where it listens.
+    pub proxy: SocketAddr,
+    /// Every message that changes anything is refused, not only the last one of a case.
+    pub strict: bool,
+}
+
+/// After how many cases the database is looked at, if each was refused.
+const BATCH: usize = 50;
+
 /// The corpus, by the simple protocol, by the extended one with and without a name.
-pub fn corpus(
-    cases: &[Case],
-    who: &str,
-    proxy: SocketAddr,
-    scratch: &mut Scratch,
-    report: &mut Report,
-) -> Result<()> {
+pub fn corpus(cases: &[Case], door: Door<'_>, scratch: &mut Scratch, report: &mut Report) -> Result<()> {
     let version = scratch.version()?;
+    let who = door.who;
     let (mut refused, mut missed, mut drifted) = (0, 0, 0);
-    let cases = cases.iter().filter(|case| case.is_for(version) && case.oracle != Oracle::Reject);
-    for case in cases {
+    let cases: Vec<_> =
+        cases.iter().filter(|case| case.is_for(version) && case.oracle != Oracle::Reject).collect();
+    for (number, case) in cases.iter().enumerate() {
         let mut problems = Vec::new();
         let several = case.messages().len() > 1 || !case.preamble().is_empty();
         for way in if several { &[Way::Simple][..] } else { &[Way::Simple, Way::Unnamed, Way::Named][..] } {
-            match attempt(case, *way, proxy)? {
+            match attempt(case, *way, door.proxy)? {
                 None => refused += 1,
                 Some(problem) => problems.push(problem),
             }
         }
-        let changes = scratch.drift()?;
-        if !changes.is_empty() {
-            drifted += 1;
-            problems.push(format!("it changed the database: {changes:?}"));
-            scratch.restore()?;
+        let lenient = !door.strict && several;
+        if lenient || !problems.is_empty() || number % BATCH == 0 || number + 1 == cases.len() {
+            let changes = scratch.drift()?;
+            if !changes.is_empty() {
+                scratch.restore()?;
+                if !lenient {
+                    drifted += 1;
+                    problems.push(format!("it, or one of the {BATCH} before it, changed {changes:?}"));
+                }
+            }
         }
         match (&case.known_gap, problems.is_empty()) {
             (_, true) => report.pass(1),
@@ -57,7 +72,7 @@ pub fn corpus(
             }
         }
     }
-    report.figure(&format!("{who}: attempts refused"), refused);
+    report.figure(&format!("{who}: cases, attempts refused"), format!("{}, {refused}", cases.len()));
     report.figure(&format!("{who}: cases missed, that changed something"), format!("{missed}, {drifted}"));
     Ok(())
 }
@@ -103,7 +118,12 @@ fn goes_on(client: &mut Client) -> Result<bool> {
 }
 
 /// Generated statements in one session: each is refused, and nothing changes.
-pub fn generated(all: &[Generated], proxy: SocketAddr, scratch: &mut Scratch, report: &mut Report) -> Result<()> {
+pub fn generated(
+    all: &[Generated],
+    proxy: SocketAddr,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<()> {
     let mut client = Client::log_in(proxy, OWNER, DATABASE)?;
     let mut refused = 0;
     for (number, one) in all.iter().enumerate() {

@@ -7,7 +7,9 @@ mod client;
 mod corpus;
 mod enforcement;
 mod generator;
+mod harmless;
 mod oracle;
+mod psql;
 mod random;
 mod reading;
 mod report;
@@ -20,10 +22,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::{oracle::Scratch, report::Report};
+use crate::{enforcement::Door, oracle::Scratch, report::Report};
 
 /// Sessions read statements on threads with this much stack.
 const STACK: usize = 32 * 1024 * 1024;
@@ -35,13 +37,13 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many statements are generated and read
-    #[arg(long, default_value_t = 30_000)]
+    #[arg(long, default_value_t = 20_000)]
     generated: usize,
     /// How many of them also run on the server
-    #[arg(long, default_value_t = 3_000)]
+    #[arg(long, default_value_t = 1_500)]
     on_server: usize,
     /// How many of them also go through the proxy
-    #[arg(long, default_value_t = 6_000)]
+    #[arg(long, default_value_t = 3_000)]
     through_proxy: usize,
     /// Where PostgreSQL's sources are, for the SQL of its regression suite
     #[arg(long, env = "GUARD_POSTGRESQL_SOURCE")]
@@ -63,6 +65,8 @@ enum Part {
     Generated,
     /// Both through the proxy
     Proxy,
+    /// Harmless statements: none is refused, and what is called read-only is
+    Harmless,
 }
 
 fn main() -> Result<ExitCode> {
@@ -92,12 +96,24 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if wanted(Part::Proxy) {
         let readers = enforcement::agent(&scratch.postgres, Some(&home.join("policies/readers")))?;
-        enforcement::corpus(&cases, "readers", readers.proxy(), &mut scratch, &mut report)?;
+        let door = Door { who: "readers", proxy: readers.proxy(), strict: true };
+        enforcement::corpus(&cases, door, &mut scratch, &mut report)?;
         enforcement::generated(first(arguments.through_proxy), readers.proxy(), &mut scratch, &mut report)?;
         let shipped = enforcement::agent(&scratch.postgres, None)?;
+        let door = Door { who: "shipped policies", proxy: shipped.proxy(), strict: false };
         let destructive: Vec<_> = cases.iter().filter(|case| case.is_destructive()).cloned().collect();
-        enforcement::corpus(&destructive, "shipped policies", shipped.proxy(), &mut scratch, &mut report)?;
+        enforcement::corpus(&destructive, door, &mut scratch, &mut report)?;
         lap("proxy");
+    }
+    if wanted(Part::Harmless) {
+        let source = arguments.postgresql_source.as_deref();
+        let source = source.context("where PostgreSQL's sources are: --postgresql-source")?;
+        let scripts = harmless::load(&home.join("harmless"), source)?;
+        let open = enforcement::agent(&scratch.postgres, Some(&home.join("policies/open")))?;
+        harmless::refusals(&scripts, open.proxy(), &mut scratch, &mut report)?;
+        lap("harmless");
+        harmless::read_only(&scripts, &scratch, &mut report)?;
+        lap("read-only");
     }
     Ok(report.end(arguments.all))
 }

@@ -94,15 +94,6 @@ impl Scratch {
         Ok(answer)
     }
 
-    /// Runs `message` in a READ ONLY transaction.
-    pub fn read_only(&mut self, preamble: &[String], message: &[u8]) -> Result<Answer> {
-        self.client.expect("BEGIN READ ONLY")?;
-        self.preamble(preamble)?;
-        let answer = self.client.query(message)?;
-        self.settle(&answer)?;
-        Ok(answer)
-    }
-
     /// Runs the messages and says what they changed; the database is as before afterwards.
     pub fn run(&mut self, preamble: &[String], messages: &[Vec<u8>]) -> Result<Outcome> {
         self.client.expect("BEGIN")?;

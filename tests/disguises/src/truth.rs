@@ -35,8 +35,7 @@ impl FromStr for Truth {
         };
         let (kind, name) = rest.split_once(':').with_context(|| format!("`{rest}` has no kind"))?;
         let known = |word: &str| format!("`{word}` in `{text}` is no word of the vocabulary");
-        let action =
-            Action::ALL.iter().find(|one| one.as_str() == action).with_context(|| known(action))?;
+        let action = Action::ALL.iter().find(|one| one.as_str() == action).with_context(|| known(action))?;
         let kind = ObjectKind::ALL.iter().find(|one| one.as_str() == kind).with_context(|| known(kind))?;
         Ok(Self(Effect { action: *action, object: Object::named(*kind, None, name), has_where }))
     }
@@ -134,6 +133,9 @@ pub fn is_opaque(effect: &Effect) -> bool {
 /// Whether a reading says that nothing but reading happens: what must then run in a READ ONLY transaction.
 pub fn only_reads(statement: &Statement) -> bool {
     statement.effects.iter().all(|effect| {
-        matches!(effect.action, Action::Select | Action::Explain | Action::Show | Action::CopyOut | Action::Sleep)
+        matches!(
+            effect.action,
+            Action::Select | Action::Explain | Action::Show | Action::CopyOut | Action::Sleep
+        )
     })
 }

@@ -7,16 +7,17 @@ use guard_agent::sql::{Modes, Statement};
 use guard_policy::vocabulary::Effect;
 
 use crate::{
+    client::Answer,
     corpus::{Case, Oracle},
     generator::Generated,
     oracle::{Finding, Outcome, READ_ONLY, Scratch, judge},
     reading::{Judge, Reader},
     report::Report,
-    truth::{Admits, Truth, only_reads, reading},
+    truth::{Admits, Truth, reading},
 };
 
 /// What the server says to text that it cannot parse: wrong syntax, wrong escapes, wrong bytes.
-const NO_STATEMENT: &[&str] = &["42601", "22025", "22019", "22021", "22P05", "22P06", "0A000"];
+pub const NO_STATEMENT: &[&str] = &["42601", "22025", "22019", "22021", "22P05", "22P06"];
 
 /// Checks every case of the corpus that applies to the server's version.
 pub fn corpus(cases: &[Case], scratch: &mut Scratch, report: &mut Report) -> Result<()> {
@@ -58,12 +59,15 @@ pub fn corpus(cases: &[Case], scratch: &mut Scratch, report: &mut Report) -> Res
 
 fn note(case: &Case, readings: &[Arc<Statement>], problems: Vec<String>, report: &mut Report) {
     let read: Vec<String> = readings.iter().map(|statement| reading(statement)).collect();
-    let text = format!("{}\n         read as {}", case.shown(), read.join(" ⏎ "));
+    let note = if case.note.is_empty() { String::new() } else { format!(" ({})", case.note) };
+    let text = format!("{}{note}\n         read as {}", case.shown(), read.join(" ⏎ "));
     match (&case.known_gap, problems.is_empty()) {
         (None, true) => report.pass(1),
         (None, false) => report.problem(format!("{text}\n         {}", problems.join("; "))),
         (Some(why), false) => report.gap(format!("{}: {why}", case.shown())),
-        (Some(_), true) => report.problem(format!("{text}\n         is read well now: take `known_gap` away")),
+        (Some(_), true) => {
+            report.problem(format!("{text}\n         is read well now: take `known_gap` away"))
+        }
     }
 }
 
@@ -75,7 +79,9 @@ fn truths(case: &Case, readings: &[Arc<Statement>], counts: &mut BTreeMap<Admits
         *counts.entry(best).or_default() += 1;
         match best {
             Admits::Missed => Some(format!("`{truth}` is missed")),
-            Admits::Opaque if !case.opaque => Some(format!("`{truth}` is not seen in the code that it holds")),
+            Admits::Opaque if !case.opaque => {
+                Some(format!("`{truth}` is not seen in the code that it holds"))
+            }
             Admits::Named | Admits::Unreadable | Admits::Opaque => None,
         }
     };
@@ -121,7 +127,12 @@ fn findings(effects: &[Effect], outcome: &Outcome, truth: &[Truth]) -> Vec<Strin
 }
 
 /// Checks generated statements: all against the reading, the first `on_server` against the server.
-pub fn generated(all: &[Generated], on_server: usize, scratch: &mut Scratch, report: &mut Report) -> Result<()> {
+pub fn generated(
+    all: &[Generated],
+    on_server: usize,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<()> {
     let mut reader = Reader::new();
     let shipped = Judge::new(None, "")?;
     let (mut rejected, mut ran, mut opaque) = (0, 0, 0);
@@ -166,19 +177,18 @@ pub fn generated(all: &[Generated], on_server: usize, scratch: &mut Scratch, rep
     Ok(())
 }
 
-/// What is called read-only must run in a READ ONLY transaction, or fail for another reason.
-pub fn read_only(statement: &Statement, text: &[u8], scratch: &mut Scratch) -> Result<Option<String>> {
-    if !only_reads(statement) {
-        return Ok(None);
+/// What is called read-only ran in a READ ONLY transaction, or failed for another reason than writing.
+///
+/// # Errors
+/// The statement, its reading and what the server said.
+pub fn is_read_only(statement: &Statement, text: &str, answer: &Answer) -> Result<(), String> {
+    if answer.sqlstate() != READ_ONLY {
+        return Ok(());
     }
-    let answer = scratch.read_only(&[], text)?;
-    let writes = answer.sqlstate() == READ_ONLY;
-    Ok(writes.then(|| {
-        format!(
-            "{}\n         read as {}\n         is not read-only: {:?}",
-            String::from_utf8_lossy(text).escape_debug(),
-            reading(statement),
-            answer.error
-        )
-    }))
+    let read = reading(statement);
+    Err(format!(
+        "{}\n         read as {read}\n         is not read-only: {:?}",
+        text.escape_debug(),
+        answer.error
+    ))
 }

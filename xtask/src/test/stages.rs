@@ -32,6 +32,7 @@ pub enum Stage {
     EndToEnd,
     Drivers,
     Regress,
+    Disguises,
     Deploy,
     Demo,
     Fuzz,
@@ -46,6 +47,7 @@ const USUAL: &[Stage] = &[
     Stage::EndToEnd,
     Stage::Drivers,
     Stage::Regress,
+    Stage::Disguises,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -60,6 +62,7 @@ impl Stage {
             Self::EndToEnd => "e2e",
             Self::Drivers => "drivers",
             Self::Regress => "regress",
+            Self::Disguises => "disguises",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
             Self::Fuzz => "fuzz",
@@ -76,6 +79,7 @@ impl Stage {
             Self::EndToEnd => "end-to-end tests",
             Self::Drivers => "drivers through guard",
             Self::Regress => "PostgreSQL's own suites through guard",
+            Self::Disguises => "disguised statements",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
             Self::Fuzz => "fuzzing, in short",
@@ -86,7 +90,7 @@ impl Stage {
     pub fn groups(self) -> &'static [Group] {
         match self {
             Self::Drivers => &[Group::Drivers],
-            Self::Regress => &[Group::Regress],
+            Self::Regress | Self::Disguises => &[Group::Regress],
             _ => &[],
         }
     }
@@ -122,6 +126,7 @@ impl Stage {
             }
             Self::Drivers => drivers::run(names),
             Self::Regress => regress::run(),
+            Self::Disguises => disguises(),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.
@@ -172,6 +177,19 @@ fn checked(command: Command) -> Result<Counts> {
         counts.failed += 1;
     }
     Ok(counts)
+}
+
+/// Dangerous statements in every disguise, and harmless ones: they run on a server of their own.
+fn disguises() -> Result<Counts> {
+    let mut command = shell::command(guard_tests::binaries::path("guard-disguises")?, &[]);
+    // Where the setup puts the SQL of PostgreSQL's own regression suite.
+    command.env("GUARD_POSTGRESQL_SOURCE", shell::tools().join("postgresql-sources"));
+    // Tens of thousands of decisions are recorded before they take effect: the disk would be what is tested.
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() {
+        command.env("TMPDIR", memory);
+    }
+    checked(command)
 }
 
 /// The ecosystem's own checkers on what is in deploy/.

@@ -6,12 +6,36 @@ use crate::random::Random;
 
 /// What PostgreSQL 15 takes for white space, and comments in its place.
 const GAPS: &[&str] = &[
-    " ", "  ", "\t", "\n", "\r\n", "\r", "\u{c}", "/**/", "/* ; */", " -- '\n", "/*/**/*/", "\n--/*\n", " /* $$ \" ' */ ",
-    "--\r", "\n\n\t ",
+    " ",
+    "  ",
+    "\t",
+    "\n",
+    "\r\n",
+    "\r",
+    "\u{c}",
+    "/**/",
+    "/* ; */",
+    " -- '\n",
+    "/*/**/*/",
+    "\n--/*\n",
+    " /* $$ \" ' */ ",
+    "--\r",
+    "\n\n\t ",
 ];
 /// Names of the scratch database that are written in lower case and may be quoted.
-const NAMES: &[&str] =
-    &["orders", "customers", "log", "archive", "lo_unlink", "wipe", "setval", "scripts", "pg_catalog", "public", "boss"];
+const NAMES: &[&str] = &[
+    "orders",
+    "customers",
+    "log",
+    "archive",
+    "lo_unlink",
+    "wipe",
+    "setval",
+    "scripts",
+    "pg_catalog",
+    "public",
+    "boss",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -51,7 +75,10 @@ fn word(word: &str, random: &mut Random) -> String {
     match random.below(4) {
         0 => word.to_lowercase(),
         1 => word.to_uppercase(),
-        2 => word.chars().map(|c| if random.once_in(2) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect(),
+        2 => word
+            .chars()
+            .map(|c| if random.once_in(2) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+            .collect(),
         _ => word.to_owned(),
     }
 }
@@ -150,7 +177,9 @@ mod tests {
         let text = "SELECT 'a''b', E'\\'' , \"c\"\"d\" /* /* */ */ $x$ ' $x$ -- e\nf";
         let cut = pieces(text);
         assert_eq!(cut.iter().map(|(_, piece)| *piece).collect::<String>(), text);
-        let of = |wanted| cut.iter().filter(|(kind, _)| *kind == wanted).map(|(_, piece)| *piece).collect::<Vec<_>>();
+        let of = |wanted| {
+            cut.iter().filter(|(kind, _)| *kind == wanted).map(|(_, piece)| *piece).collect::<Vec<_>>()
+        };
         assert_eq!(of(Kind::Word), ["SELECT", "f"]);
         assert_eq!(of(Kind::Literal), ["'a''b'"]);
     }

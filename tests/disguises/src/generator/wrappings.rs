@@ -33,19 +33,27 @@ impl Wrapping {
     pub fn apply(&self, text: &str) -> String {
         let quoted = text.replace('\'', "''");
         let (start, rest) = quoted.split_at(split(&quoted));
-        self.pattern
-            .replace("{'1}", start)
-            .replace("{'2}", rest)
-            .replace("{'}", &quoted)
-            .replace("{}", text)
+        // A body within a body of the same tag would end it.
+        let pattern = match TAGS.iter().find(|tag| self.pattern.contains(*tag) && text.contains(*tag)) {
+            Some(tag) => self.pattern.replace(tag, &format!("${}_{}$", tag.trim_matches('$'), text.len())),
+            None => self.pattern.to_owned(),
+        };
+        pattern.replace("{'1}", start).replace("{'2}", rest).replace("{'}", &quoted).replace("{}", text)
     }
 }
+
+/// Tags of the bodies in patterns.
+const TAGS: &[&str] = &["$do$", "$x$", "$y$", "$z$"];
 
 /// A place to cut a literal's inside in two: never between doubled apostrophes.
 fn split(quoted: &str) -> usize {
     let middle = quoted.len() / 2;
     (middle..quoted.len())
-        .find(|at| quoted.is_char_boundary(*at) && quoted[..*at].matches('\'').count() % 2 == 0 && !quoted[*at..].starts_with('\''))
+        .find(|at| {
+            quoted.is_char_boundary(*at)
+                && quoted[..*at].matches('\'').count().is_multiple_of(2)
+                && !quoted[*at..].starts_with('\'')
+        })
         .unwrap_or(0)
 }
 
@@ -78,7 +86,11 @@ pub const ALL: &[Wrapping] = &[
     Wrapping::new(E, Expression, "json_build_object('a', {}) ->> 'a'"),
     Wrapping::new(E, Expression, "format('%s', VARIADIC ARRAY[{}])"),
     Wrapping::new(E, Expression, "(SELECT max(x::text) FROM (SELECT {} AS x) s)"),
-    Wrapping::new(E, Expression, "(SELECT l.x FROM generate_series(1, 1) g, LATERAL (SELECT {} AS x OFFSET 0) l)"),
+    Wrapping::new(
+        E,
+        Expression,
+        "(SELECT l.x FROM generate_series(1, 1) g, LATERAL (SELECT {} AS x OFFSET 0) l)",
+    ),
     Wrapping::new(E, Query, "SELECT {}"),
     Wrapping::new(E, Query, "SELECT 1 AS a, {} AS \"from\""),
     Wrapping::new(E, Query, "SELECT 1 WHERE ({}) IS NOT NULL"),
@@ -102,7 +114,11 @@ pub const ALL: &[Wrapping] = &[
     Wrapping::new(C, TopQuery, "WITH x AS ({}) SELECT 1"),
     Wrapping::new(C, TopQuery, "WITH x AS ({} RETURNING 1 AS one) TABLE x"),
     Wrapping::new(C, TopQuery, "WITH a AS (SELECT 1), x AS ({}), b (c) AS (VALUES (2)) SELECT * FROM a, b"),
-    Wrapping::new(C, TopQuery, "WITH RECURSIVE r (n) AS (SELECT 1 UNION SELECT n FROM r), x AS ({}) SELECT * FROM r"),
+    Wrapping::new(
+        C,
+        TopQuery,
+        "WITH RECURSIVE r (n) AS (SELECT 1 UNION SELECT n FROM r), x AS ({}) SELECT * FROM r",
+    ),
     Wrapping::new(C, TopQuery, "((WITH x AS ({} RETURNING 1) SELECT * FROM x LIMIT 0))"),
     Wrapping::new(C, Change, "WITH x AS ({} RETURNING 1) INSERT INTO scripts SELECT 'x' FROM x"),
     Wrapping::new(C, Statement, "COPY ({} RETURNING 1) TO STDOUT"),
@@ -152,7 +168,10 @@ mod tests {
     fn a_literal_is_never_cut_between_its_apostrophes() {
         for text in ["a ''b'' c", "''''", "''a''", "a", ""] {
             let (start, rest) = text.split_at(split(text));
-            assert!(start.matches('\'').count() % 2 == 0 && rest.matches('\'').count() % 2 == 0, "{text}");
+            assert!(
+                start.matches('\'').count().is_multiple_of(2) && rest.matches('\'').count().is_multiple_of(2),
+                "{text}"
+            );
         }
         let wrapping = Wrapping::new(E, Text, "a '{'}' {}");
         assert_eq!(wrapping.apply("x 'y'"), "a 'x ''y''' x 'y'");

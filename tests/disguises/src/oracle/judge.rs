@@ -61,11 +61,14 @@ fn spreads(action: Action) -> bool {
 }
 
 /// In the scratch database: whose rows a change of the first one reaches.
-const LEADS_TO: &[(&str, &str)] = &[("parent", "child"), ("base", "derived"), ("customer_names", "customers")];
+const LEADS_TO: &[(&str, &str)] =
+    &[("parent", "child"), ("base", "derived"), ("customer_names", "customers")];
 
 fn names(effect: &Effect, change: &Change) -> bool {
     let bare = change.name.split_once('.').map_or(change.name.as_str(), |(_, name)| name);
-    effect.object.name == "*" || effect.object.name == bare || effect.object.to_string() == change.name
+    effect.object.name == "*"
+        || effect.object.name == bare
+        || effect.object.to_string() == change.name
         || LEADS_TO.iter().any(|(from, to)| effect.object.name == *from && *to == bare)
 }
 

@@ -148,7 +148,8 @@ impl Snapshot {
 }
 
 fn rows(before: &str, after: &str) -> How {
-    let count = |state: &str| state.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+    let count =
+        |state: &str| state.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
     match (count(before), count(after)) {
         (before, 0) if before > 0 => How::Emptied,
         (before, after) if after < before => How::Fewer,

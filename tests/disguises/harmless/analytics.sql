@@ -1,0 +1,13 @@
+-- Reports over orders and their lines, of the kind that decision-support benchmarks run.
+SELECT l.flag, l.status, sum(l.quantity) AS quantity, sum(l.price * (1 - l.discount)) AS discounted, avg(l.discount), count(*) AS lines FROM lineitem l WHERE l.shipped <= date '1998-12-01' - interval '90 day' GROUP BY l.flag, l.status ORDER BY l.flag, l.status;
+SELECT s.name, n.name, p.id FROM part p JOIN partsupp ps ON ps.part = p.id JOIN supplier s ON s.id = ps.supplier JOIN nation n ON n.id = s.nation WHERE p.size = 15 AND p.type LIKE '%BRASS' AND ps.cost = (SELECT min(x.cost) FROM partsupp x WHERE x.part = p.id) ORDER BY s.balance DESC LIMIT 100;
+SELECT o.id, sum(l.price) AS revenue, o.placed FROM customer c, orders o, lineitem l WHERE c.segment = 'BUILDING' AND c.id = o.customer AND l.order_id = o.id AND o.placed < date '1995-03-15' GROUP BY o.id, o.placed ORDER BY revenue DESC, o.placed FETCH FIRST 10 ROWS ONLY;
+SELECT o.priority, count(*) FROM orders o WHERE o.placed >= date '1993-07-01' AND EXISTS (SELECT * FROM lineitem l WHERE l.order_id = o.id AND l.committed < l.received) GROUP BY o.priority ORDER BY 1;
+SELECT sum(price * discount) AS revenue FROM lineitem WHERE shipped >= date '1994-01-01' AND discount BETWEEN 0.06 - 0.01 AND 0.06 + 0.01 AND quantity < 24;
+SELECT nation, year, sum(amount) AS profit FROM (SELECT n.name AS nation, extract(year FROM o.placed) AS year, l.price * (1 - l.discount) - ps.cost * l.quantity AS amount FROM lineitem l, orders o, partsupp ps, nation n WHERE l.order_id = o.id AND ps.part = l.part) profit GROUP BY nation, year ORDER BY nation, year DESC;
+SELECT sum(CASE WHEN p.type LIKE 'PROMO%' THEN l.price ELSE 0 END) * 100.00 / nullif(sum(l.price), 0) FROM lineitem l LEFT OUTER JOIN part p ON p.id = l.part;
+WITH revenue AS (SELECT supplier, sum(price * (1 - discount)) AS total FROM lineitem GROUP BY supplier) SELECT s.id, s.name, r.total FROM supplier s JOIN revenue r ON r.supplier = s.id WHERE r.total = (SELECT max(total) FROM revenue) ORDER BY s.id;
+SELECT c.id, count(o.id) FROM customer c LEFT JOIN orders o ON c.id = o.customer AND o.comment NOT LIKE '%special%requests%' GROUP BY c.id HAVING count(o.id) > 3;
+SELECT substring(c.phone FROM 1 FOR 2) AS code, count(*), sum(c.balance) FROM customer c WHERE substring(c.phone FROM 1 FOR 2) IN ('13', '31', '23') AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.customer = c.id) GROUP BY 1 ORDER BY 1;
+SELECT region, product, sum(sales), grouping(region) FROM sales GROUP BY ROLLUP (region, product) ORDER BY 1 NULLS FIRST;
+SELECT day, sum(sales) OVER (ORDER BY day ROWS BETWEEN 6 PRECEDING AND CURRENT ROW), rank() OVER (PARTITION BY region ORDER BY sales DESC), lag(sales, 1, 0) OVER w FROM sales WINDOW w AS (PARTITION BY region ORDER BY day);
