@@ -137,6 +137,7 @@ fn session(decider: &Decider) -> Session {
         transport: "tcp",
         db_user: "app".to_owned(),
         application_name: "pgbench".to_owned(),
+        search_path: guard_agent::sql::SearchPath::default(),
     }
 }
 
