@@ -263,9 +263,8 @@ fn converse(world: &World, guard: &Guard, honest: bool, mut act: impl AsyncFnMut
             peers.leave().await;
             logged_in
         };
-        let mut records = guard.records.borrow_mut();
         let journal = async {
-            while let Some(entry) = records.recv().await {
+            while let Some(entry) = poll_fn(|cx| guard.records.borrow_mut().poll_recv(cx)).await {
                 // Nobody waits for some of them.
                 let _ = entry.durable.map(|durable| durable.send(Ok(())));
             }
