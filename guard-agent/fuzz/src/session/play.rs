@@ -102,7 +102,12 @@ pub struct Peers<'a> {
 impl Peers<'_> {
     /// Gives guard the time for everything that it can do now.
     pub async fn settle(&mut self) {
-        for _ in 0..TURNS {
+        self.wait(TURNS).await;
+    }
+
+    /// The same for what takes so many turns.
+    pub async fn wait(&mut self, turns: usize) {
+        for _ in 0..turns {
             self.turn().await;
         }
     }
