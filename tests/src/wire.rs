@@ -168,6 +168,12 @@ impl RawClient {
         Ok(Self { stream: Box::new(socket.try_clone()?), socket })
     }
 
+    /// Waits this long for each message, where a server has a lot to do first.
+    pub fn patient(&mut self, limit: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(limit))?;
+        self.stream.set_write_timeout(Some(limit)).context("setting a limit")
+    }
+
     /// Says that nothing more will be sent; the answers still come.
     pub fn end_sending(&mut self) -> Result<()> {
         self.socket.shutdown(Shutdown::Write).context("closing one's side")

@@ -27,7 +27,14 @@ pub fn modes(choice: u8) -> Modes {
         2 => Encoding::SingleByteAsciiSafe,
         _ => Encoding::Other,
     };
-    Modes { standard_conforming_strings: choice & 1 == 0, client_encoding, ..Modes::default() }
+    with(Modes::default(), choice & 1 == 0, client_encoding)
+}
+
+/// `modes` with these two settings.
+pub fn with(mut modes: Modes, standard_conforming_strings: bool, client_encoding: Encoding) -> Modes {
+    modes.standard_conforming_strings = standard_conforming_strings;
+    modes.client_encoding = client_encoding;
+    modes
 }
 
 /// Reads a text without a memory of others.

@@ -25,20 +25,28 @@ impl Relay<'_> {
     pub(super) fn on_server(&mut self) -> Result<(), SessionError> {
         // Messages are passed on in one piece: `at` is the end of what has been looked at.
         let mut at = 0;
+        let outcome = self.look(&mut at);
+        // What came before a lie as well: else guard's last word would stand in the middle of a row.
+        self.pipe.answers.pass(at);
+        outcome
+    }
+
+    fn look(&mut self, looked: &mut usize) -> Result<(), SessionError> {
         loop {
+            let at = *looked;
             let here = self.pipe.answers.unread().len() - at;
             if self.server_passing > 0 {
                 let passed = self.server_passing.min(here);
                 self.server_passing -= passed;
-                at += passed;
+                *looked += passed;
                 if self.server_passing > 0 {
-                    break;
+                    return Ok(());
                 }
                 continue;
             }
             let rest = &self.pipe.answers.unread()[at..];
             let Some(header) = Header::read(rest, MAX_MESSAGE_BYTES).map_err(SessionError::Server)? else {
-                break;
+                return Ok(());
             };
             let kind = Backend::from_tag(header.tag).map_err(SessionError::Server)?;
             if !is_read(kind) {
@@ -48,7 +56,7 @@ impl Relay<'_> {
             }
             if kind == Backend::ErrorResponse && header.body > MAX_ERROR {
                 let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES + MAX_ERROR) else {
-                    break;
+                    return Ok(());
                 };
                 // The server's answer to what guard put in a statement's place is never as long.
                 let code = Short::from_bytes(ErrorFields::start(body).code);
@@ -63,7 +71,7 @@ impl Relay<'_> {
                 }));
             }
             if rest.len() < header.total() {
-                break;
+                return Ok(());
             }
             let end = at + header.total();
             if kind == Backend::ErrorResponse {
@@ -72,16 +80,14 @@ impl Relay<'_> {
                     self.pipe.answers.pass(at);
                     self.pipe.answers.skip(end - at);
                     self.pipe.answers.insert(&response);
-                    at = 0;
+                    *looked = 0;
                     continue;
                 }
             } else {
                 self.on_control(kind, at + HEADER_BYTES, end)?;
             }
-            at = end;
+            *looked = end;
         }
-        self.pipe.answers.pass(at);
-        Ok(())
     }
 
     /// Answers whose kind says all.

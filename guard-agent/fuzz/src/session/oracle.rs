@@ -4,6 +4,7 @@ use guard_agent::sql::{Classifier, Encoding, Limits, Modes, Statement};
 use guard_policy::vocabulary::{Action, ObjectKind};
 
 use super::Seen;
+use crate::guards;
 
 /// What guard's stand-in for a refused statement begins with.
 const STAND_IN: &[u8] = b"guard_refused_";
@@ -99,7 +100,7 @@ fn assert_permitted(message: &[u8]) {
     let mut modes = Vec::new();
     for standard_conforming_strings in [true, false] {
         for client_encoding in [Encoding::Utf8, Encoding::SingleByteAsciiSafe, Encoding::Other] {
-            modes.push(Modes { standard_conforming_strings, client_encoding, ..Modes::default() });
+            modes.push(guards::with(Modes::default(), standard_conforming_strings, client_encoding));
         }
     }
     let readings = modes.iter().map(|modes| Classifier::new(Limits::default()).classify(text, modes));

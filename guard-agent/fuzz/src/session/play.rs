@@ -102,7 +102,12 @@ pub struct Peers<'a> {
 impl Peers<'_> {
     /// Gives guard the time for everything that it can do now.
     pub async fn settle(&mut self) {
-        for _ in 0..TURNS {
+        self.wait(TURNS).await;
+    }
+
+    /// The same for what takes so many turns.
+    pub async fn wait(&mut self, turns: usize) {
+        for _ in 0..turns {
             self.turn().await;
         }
     }
@@ -263,9 +268,8 @@ fn converse(world: &World, guard: &Guard, honest: bool, mut act: impl AsyncFnMut
             peers.leave().await;
             logged_in
         };
-        let mut records = guard.records.borrow_mut();
         let journal = async {
-            while let Some(entry) = records.recv().await {
+            while let Some(entry) = poll_fn(|cx| guard.records.borrow_mut().poll_recv(cx)).await {
                 // Nobody waits for some of them.
                 let _ = entry.durable.map(|durable| durable.send(Ok(())));
             }

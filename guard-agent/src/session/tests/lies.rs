@@ -174,3 +174,22 @@ fn what_a_server_says_of_a_refusal_it_cannot_know_is_passed_on_as_it_is() {
         assert_eq!(read_tags(&mut session.client, 3).await, "ZEZ");
     });
 }
+
+#[test]
+fn guards_last_word_stands_behind_the_row_before_the_lie() {
+    local(async {
+        let mut session = Session::begin(Mode::Enforce).await;
+        session.send(&[query("SELECT 1")]).await;
+        assert_eq!(read_tags(&mut session.server, 1).await, "Q");
+        let row = message(b'D', &[7; 90]);
+        session.answer(&[row[..40].to_vec()]).await;
+        tokio::task::yield_now().await;
+        let mut begun = [0; 40];
+        session.client.read_exact(&mut begun).await.unwrap();
+        session.answer(&[row[40..].to_vec(), message(b'1', b"")]).await;
+        let mut rest = vec![0; row.len() - 40];
+        session.client.read_exact(&mut rest).await.unwrap();
+        assert_eq!([&begun[..], &rest].concat(), row);
+        assert_eq!(code(&read_message(&mut session.client).await.unwrap().1), "08P01");
+    });
+}
