@@ -170,8 +170,8 @@ impl RawClient {
 
     /// Waits this long for each message, where a server has a lot to do first.
     pub fn patient(&mut self, limit: Duration) -> Result<()> {
-        self.stream.set_read_timeout(Some(limit))?;
-        self.stream.set_write_timeout(Some(limit)).context("setting a limit")
+        self.socket.set_read_timeout(Some(limit))?;
+        self.socket.set_write_timeout(Some(limit)).context("setting a limit")
     }
 
     /// Says that nothing more will be sent; the answers still come.

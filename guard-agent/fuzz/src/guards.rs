@@ -22,9 +22,12 @@ fn tight() -> Limits {
 
 /// What the session's settings are, by the first byte of an input.
 pub fn modes(choice: u8) -> Modes {
-    let client_encoding = match choice >> 1 & 3 {
-        0 | 1 => Encoding::Utf8,
-        2 => Encoding::SingleByteAsciiSafe,
+    let client_encoding = match choice >> 1 & 7 {
+        0..=2 => Encoding::Utf8,
+        3 => Encoding::Latin1,
+        4 => Encoding::AsciiSafe,
+        5 => Encoding::named("GBK"),
+        6 => Encoding::named("SJIS"),
         _ => Encoding::Other,
     };
     with(Modes::default(), choice & 1 == 0, client_encoding)
@@ -51,7 +54,7 @@ pub fn run(data: &[u8]) {
     check(&statement);
     let foreign = match modes.client_encoding {
         Encoding::Utf8 => std::str::from_utf8(text).is_err(),
-        Encoding::SingleByteAsciiSafe => false,
+        Encoding::Latin1 | Encoding::AsciiSafe | Encoding::Table(_) => false,
         Encoding::Other => !text.is_ascii(),
     };
     if foreign || text.contains(&0) || text.len() > tight().max_statement_bytes {

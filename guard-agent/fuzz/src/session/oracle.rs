@@ -99,7 +99,7 @@ fn assert_permitted(message: &[u8]) {
     };
     let mut modes = Vec::new();
     for standard_conforming_strings in [true, false] {
-        for client_encoding in [Encoding::Utf8, Encoding::SingleByteAsciiSafe, Encoding::Other] {
+        for client_encoding in [Encoding::Utf8, Encoding::Latin1, Encoding::AsciiSafe, Encoding::Other] {
             modes.push(guards::with(Modes::default(), standard_conforming_strings, client_encoding));
         }
     }

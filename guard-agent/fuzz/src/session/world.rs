@@ -4,11 +4,12 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use guard_agent::{
     audit::{AuditLog, Entry},
-    config::{Config, Mode, ProxyConfig},
+    config::{Config, Mode, ProxyConfig, UpstreamTlsMode},
     connections::Connections,
     decide::Decider,
+    listen::Logins,
     servers::{Engine, Server},
-    session::{Proxy, ServerSlot, Worker},
+    session::{Proxy, ServerSlot, Ways, Worker},
 };
 use guard_policy::PolicySet;
 use tokio::{net::UnixListener, runtime::Runtime, sync::mpsc, sync::watch};
@@ -72,7 +73,9 @@ impl World {
             let worker = Rc::new(Worker::new(&limits, Arc::clone(&decider)));
             let proxy = Proxy {
                 server: ServerSlot::new(server),
-                prefer_unix: true,
+                tls: Arc::default(),
+                ways: Ways::new(true, UpstreamTlsMode::Off, None),
+                logins: Logins::default(),
                 limits,
                 connections: Connections::new(audit.clone(), Arc::clone(&decider)),
                 decider,
