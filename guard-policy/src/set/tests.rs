@@ -216,7 +216,7 @@ fn hidden_files_and_examples_are_not_in_force() {
 fn a_policy_can_ask_for_a_certificate() {
     let policies = set(r#"
         @id("all") permit (principal, action, resource);
-        @id("billing-by-certificate")
+        @id("billing-by-certificate") @reason("billing shows its certificate")
         forbid (principal, action == Guard::Action::"connect", resource == Guard::Server::"main")
         unless { principal has certificate && principal.certificate.spiffe_id == "spiffe://example.org/billing" };
         "#)
