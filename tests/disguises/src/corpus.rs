@@ -118,11 +118,7 @@ impl Case {
 
     fn adjust(&self, mut modes: Modes) -> Modes {
         modes.standard_conforming_strings = !self.backslashes;
-        modes.client_encoding = match self.encoding.as_deref() {
-            None | Some("UTF8") => Encoding::Utf8,
-            Some("LATIN1" | "WIN1252" | "KOI8R" | "SQL_ASCII") => Encoding::SingleByteAsciiSafe,
-            Some(_) => Encoding::Other,
-        };
+        modes.client_encoding = self.encoding.as_deref().map_or(Encoding::Utf8, Encoding::named);
         modes
     }
 

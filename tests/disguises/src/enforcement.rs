@@ -41,13 +41,14 @@ pub fn corpus(cases: &[Case], door: Door<'_>, scratch: &mut Scratch, report: &mu
     let version = scratch.version()?;
     let who = door.who;
     let (mut refused, mut missed, mut drifted) = (0, 0, 0);
+    let mut session = None;
     let cases: Vec<_> =
         cases.iter().filter(|case| case.is_for(version) && case.oracle != Oracle::Reject).collect();
     for (number, case) in cases.iter().enumerate() {
         let mut problems = Vec::new();
         let several = case.messages().len() > 1 || !case.preamble().is_empty();
         for way in if several { &[Way::Simple][..] } else { &[Way::Simple, Way::Unnamed, Way::Named][..] } {
-            match attempt(case, *way, door.proxy)? {
+            match attempt(case, *way, door.proxy, &mut session)? {
                 None => refused += 1,
                 Some(problem) => problems.push(problem),
             }
@@ -84,9 +85,13 @@ enum Way {
     Named,
 }
 
-/// Sends a case. `None`: it was refused and the session goes on.
-fn attempt(case: &Case, way: Way, proxy: SocketAddr) -> Result<Option<String>> {
-    let mut client = Client::log_in(proxy, OWNER, DATABASE)?;
+/// Sends a case. `None`: it was refused and the session goes on, as `session` where nothing was set in it.
+fn attempt(case: &Case, way: Way, proxy: SocketAddr, session: &mut Option<Client>) -> Result<Option<String>> {
+    let alone = case.messages().len() == 1 && case.preamble().is_empty();
+    let mut client = match session.take().filter(|_| alone) {
+        Some(client) => client,
+        None => Client::log_in(proxy, OWNER, DATABASE)?,
+    };
     for text in case.preamble() {
         client.expect(&text)?;
     }
@@ -106,7 +111,11 @@ fn attempt(case: &Case, way: Way, proxy: SocketAddr) -> Result<Option<String>> {
     if !refused {
         return Ok(Some(format!("{way:?}: not refused: {:?}", last.error)));
     }
-    goes_on(&mut client).map(|good| (!good).then(|| format!("{way:?}: the session cannot be used any more")))
+    if !goes_on(&mut client)? {
+        return Ok(Some(format!("{way:?}: the session cannot be used any more")));
+    }
+    *session = alone.then_some(client);
+    Ok(None)
 }
 
 /// Whether the session can still be used after a refusal.

@@ -40,10 +40,10 @@ struct Arguments {
     #[arg(long, default_value_t = 20_000)]
     generated: usize,
     /// How many of them also run on the server
-    #[arg(long, default_value_t = 1_500)]
+    #[arg(long, default_value_t = 600)]
     on_server: usize,
     /// How many of them also go through the proxy
-    #[arg(long, default_value_t = 3_000)]
+    #[arg(long, default_value_t = 2_000)]
     through_proxy: usize,
     /// Where PostgreSQL's sources are, for the SQL of its regression suite
     #[arg(long, env = "GUARD_POSTGRESQL_SOURCE")]
@@ -109,8 +109,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         let source = arguments.postgresql_source.as_deref();
         let source = source.context("where PostgreSQL's sources are: --postgresql-source")?;
         let scripts = harmless::load(&home.join("harmless"), source)?;
-        let open = enforcement::agent(&scratch.postgres, Some(&home.join("policies/open")))?;
-        harmless::refusals(&scripts, open.proxy(), &mut scratch, &mut report)?;
+        let folder = home.join("policies/open");
+        let open = enforcement::agent(&scratch.postgres, Some(&folder))?;
+        harmless::refusals(&scripts, (&folder, open.proxy()), &mut scratch, &mut report)?;
         lap("harmless");
         harmless::read_only(&scripts, &scratch, &mut report)?;
         lap("read-only");

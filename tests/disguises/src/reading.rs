@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use guard_agent::{
-    config::{Config, Mode},
-    decide::{Decider, Session},
-    sql::{Classifier, Encoding, Limits, Modes, Statement},
+    config::Config,
+    decide::{AppliedMode, Decider, Session},
+    sql::{Classifier, Encoding, Limits, Modes, SearchPath, Statement},
 };
 use guard_common::audit::v1::{Workload, decision::Verdict};
-use guard_policy::{PolicySet, Principal, Target, cases::CaseWorkload, vocabulary::Parse};
+use guard_policy::{PolicySet, Principal, Rates, Target, cases::CaseWorkload, vocabulary::Parse};
 
 use crate::corpus::Case;
 
@@ -47,7 +47,7 @@ impl Reader {
             if text.contains("sjis") {
                 modes.client_encoding = Encoding::Other;
             } else if text.contains("latin1") {
-                modes.client_encoding = Encoding::SingleByteAsciiSafe;
+                modes.client_encoding = Encoding::Latin1;
             }
             statement
         });
@@ -60,6 +60,9 @@ impl Reader {
         format!("{} full, {} tokens, {} none", of(Parse::Full), of(Parse::Tokens), of(Parse::None))
     }
 }
+
+/// The server's name in policies.
+const SERVER: &str = "shop-db";
 
 /// Decides by one set of policies, for one kind of client.
 #[derive(Debug)]
@@ -82,20 +85,26 @@ impl Judge {
             ai_agent: ai_agent.to_owned(),
             ..CaseWorkload::default()
         });
+        let decider = Decider::new(policies, &Config::default());
+        let principal = Principal::new(&workload);
+        let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
         let session = Session {
-            principal: Principal::new(&workload),
-            target: Target::new("production", "shop-db", "postgresql", "shop"),
-            mode: Mode::Enforce,
+            meter: decider.meter(&principal, SERVER),
+            principal,
+            target: Target::new("production", SERVER, "postgresql", "shop"),
+            mode,
+            mode_from,
             transport: "tcp",
             db_user: "postgres".to_owned(),
             application_name: String::new(),
+            search_path: SearchPath::default(),
         };
-        Ok(Self { decider: Decider::new(policies, &Config::default()), session })
+        Ok(Self { decider, session })
     }
 
     /// The policy that refuses the statement.
     pub fn refuses(&self, statement: &Statement) -> Option<String> {
-        let decision = self.decider.statement(&self.session, statement);
+        let decision = self.decider.statement(&self.session, statement, Rates::default());
         (decision.verdict() == Verdict::Refused).then_some(decision.policy)
     }
 }

@@ -62,6 +62,10 @@ impl<'a> Reader<'a> {
         let scoped = !matches!(cursor.peek(1).map(|token| token.kind), Some(Kind::Op | Kind::Dot))
             && cursor.word_at(1) != "to"
             && cursor.accept_any(&["session", "local"]);
+        if scoped && matches!(cursor.word_at(1), "authorization" | "characteristics") {
+            // `SET LOCAL SESSION AUTHORIZATION`: the first word is only the scope.
+            cursor.accept("session");
+        }
         match cursor.word() {
             "transaction" | "constraints" => self.findings.add_any(Action::Transaction, ObjectKind::Session),
             "characteristics" if scoped => self.findings.add_any(Action::Transaction, ObjectKind::Session),

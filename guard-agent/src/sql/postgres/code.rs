@@ -28,9 +28,11 @@ impl<'a> Reader<'a> {
 
     /// Adds what a text of code shows, literals within it included: it may run them.
     fn code(&mut self, text: &str) {
-        const MAX_NESTING: usize = 4;
+        const MAX_NESTING: usize = 8;
+        // Each level read in two ways doubles the work.
+        const MAX_AMBIGUOUS: usize = 4;
         if self.depth > MAX_NESTING {
-            return;
+            return self.unreadable();
         }
         let mut lexed = Lexed::default();
         for standard_strings in [true, false] {
@@ -39,6 +41,9 @@ impl<'a> Reader<'a> {
             }
             if !lexed.ambiguous {
                 break;
+            }
+            if self.depth > MAX_AMBIGUOUS {
+                return self.unreadable();
             }
         }
     }

@@ -81,6 +81,7 @@ impl<'a> Reader<'a> {
             "drop" => self.drop(cursor),
             "do" => self.do_block(cursor),
             "call" => self.call(cursor),
+            "return" => self.function_return(cursor),
             _ => self.administer(cursor),
         }
     }
@@ -241,6 +242,17 @@ impl<'a> Reader<'a> {
         cursor.take();
         let name = cursor.name()?;
         self.findings.add(Action::Call, name.object(ObjectKind::Function));
+        self.scan_calls(cursor.rest());
+        Some(())
+    }
+
+    /// `RETURN expression` behind a semicolon in a body of `BEGIN ATOMIC`; the server takes it nowhere else.
+    fn function_return(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
+        cursor.take();
+        if cursor.is_done() || cursor.contains("select") {
+            return None;
+        }
+        self.findings.add_any(Action::Select, ObjectKind::Session);
         self.scan_calls(cursor.rest());
         Some(())
     }
