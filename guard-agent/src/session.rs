@@ -47,7 +47,6 @@ use tokio::{
 pub use self::{error::SessionError, stream::Stream, way::Ways, worker::Worker};
 use self::{
     pipe::Pipe,
-    relay::Relay,
     startup::{Opening as StartupOpening, Secured},
     upstream::{Dial, Transport as UpstreamTransport},
     way::{Asked, Binding},
@@ -171,7 +170,8 @@ impl Peer {
 pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
     let deadline = Instant::now() + Duration::from_secs(proxy.limits.login_timeout_seconds.max(1));
     let Client { mut stream, peer, surplus } = client;
-    let (arrival, arrived) = arrive(&proxy, &mut stream, peer, deadline).await;
+    // In boxes, here and below: what a phase needed is given back when it is over, and a session waits for most of its life.
+    let (arrival, arrived) = Box::pin(arrive(&proxy, &mut stream, peer, deadline)).await;
     let Arrival { peer, workload, secured, login } = arrival;
     let server = proxy.server.get();
     let decision = proxy.decider.connect(&ConnectRequest {
@@ -203,7 +203,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
         Err(error) => {
             tracing::info!(connection = %connection.id(), server = %server.name, "session ended: {error}");
             if let Some(response) = error.for_client() {
-                say_goodbye(&mut stream, &response).await;
+                Box::pin(say_goodbye(&mut stream, &response)).await;
             }
             error.to_string()
         }
@@ -360,6 +360,20 @@ async fn run(
     attested: Attested<'_>,
     entry: Entry,
 ) -> Result<Served, SessionError> {
+    match Box::pin(enter_session(proxy, worker, stream, &attested, entry)).await? {
+        login::End::Ready(relay) => Box::pin(relay.run()).await,
+        login::End::Over(served) => Ok(served),
+    }
+}
+
+/// From the startup packet to a session that is ready for its first statement.
+async fn enter_session<'a>(
+    proxy: &'a Proxy,
+    worker: &'a Worker,
+    stream: &mut Stream,
+    attested: &'a Attested<'a>,
+    entry: Entry,
+) -> Result<login::End<'a>, SessionError> {
     let Entry { opening, secured, login: logging_in, deadline } = entry;
     // A request to cancel is let in all the same: it may be what makes room.
     if attested.surplus && !matches!(opening.packet, StartupPacket::Cancel(_)) {
@@ -367,15 +381,16 @@ async fn run(
     }
     let limit = Duration::from_secs(proxy.limits.connect_timeout_seconds.max(1));
     let dial = Dial { server: attested.server, connection: attested.connection, limit };
+    let without = |reason| Ok(login::End::Over(Served::without_session(reason)));
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,
         StartupPacket::Cancel(_) => {
             // The server knows the session by the key that it gave out itself, whatever way the session took.
             let upstream = proxy.ways.to_cancel(dial).await?;
             upstream::send_cancel(upstream, &opening.bytes, limit).await;
-            return Ok(Served::without_session("cancel request"));
+            return without("cancel request");
         }
-        StartupPacket::Ssl | StartupPacket::Gss => return Ok(Served::without_session("no startup packet")),
+        StartupPacket::Ssl | StartupPacket::Gss => return without("no startup packet"),
     };
     let in_clear = secured.is_none() && matches!(attested.peer, Peer::Tcp { .. });
     if in_clear && proxy.tls.mode() == TlsMode::Require {
@@ -390,21 +405,18 @@ async fn run(
         binding: Binding::NoTls,
         client_tls: secured.as_ref().map_or("", |secured| secured.version),
     };
-    let mut login = login::Login { proxy, worker, attested: &attested, startup, via };
+    let mut login = login::Login { proxy, worker, attested, startup, via };
     login.admit()?;
     let asked =
         Asked { peer: &attested.peer, secured: secured.as_ref(), startup: &login.startup, packet: &packet };
     let way = timeout_at(deadline, proxy.ways.open(dial, asked)).await;
     let way = way.map_err(|_| SessionError::LoginTimeout)??;
     (login.via.transport, login.via.binding) = (way.upstream.transport, way.binding);
-    let client = std::mem::replace(stream, Stream::closed()?);
+    let client = std::mem::replace(stream, Stream::Taken);
     let pipe = Pipe::new(client, way.upstream.stream, way.upstream.said);
     let result = timeout_at(deadline, login.relay(pipe)).await;
     drop(logging_in);
-    match result.map_err(|_| SessionError::LoginTimeout)?? {
-        login::End::Ready(relay) => Box::pin(Relay::run(*relay)).await,
-        login::End::Over(served) => Ok(served),
-    }
+    result.map_err(|_| SessionError::LoginTimeout)?
 }
 
 async fn say_goodbye(stream: &mut Stream, response: &ErrorResponse) {

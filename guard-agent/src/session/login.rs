@@ -23,8 +23,8 @@ use crate::{
     sql::SearchPath,
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
-        Startup, TransactionStatus, WireError, parameter_status, ready_for_query, sasl_mechanisms,
-        without_channel_binding,
+        Startup, TransactionStatus, WireError, backend_process_id, parameter_status, ready_for_query,
+        sasl_mechanisms, without_channel_binding,
     },
 };
 
@@ -293,7 +293,7 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
             told.parameters.push((name, value));
         }
         Backend::BackendKeyData => {
-            told.backend_pid = body.first_chunk().map(|pid| u32::from_be_bytes(*pid)).unwrap_or_default();
+            told.backend_pid = backend_process_id(body).map_err(SessionError::Server)?;
         }
         Backend::ErrorResponse => {
             let fields = ErrorFields::read(body).map_err(SessionError::Server)?;

@@ -132,8 +132,8 @@ pub(super) struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    /// Relays until one side ends.
-    pub(super) async fn run(mut self) -> Result<Served, SessionError> {
+    /// Relays until one side ends. In a box: a future holds what is moved into it twice.
+    pub(super) async fn run(mut self: Box<Self>) -> Result<Served, SessionError> {
         let result = self.relay().await;
         for awaited in self.pending.drain().collect::<Vec<_>>() {
             match awaited {

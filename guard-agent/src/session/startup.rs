@@ -124,7 +124,7 @@ async fn in_session(client: &mut Stream, first: u8) -> Result<Option<Opening>, S
 
 /// Puts `client` under TLS. `first` is what has been read of its handshake.
 async fn handshake(client: &mut Stream, offer: &Offer, first: &[u8]) -> Result<Secured, SessionError> {
-    let plain = std::mem::replace(client, Stream::closed()?);
+    let plain = std::mem::replace(client, Stream::Taken);
     let begun = |session: &mut ServerConnection| {
         // Reading nothing would tell the session that the connection has ended.
         if !first.is_empty() {

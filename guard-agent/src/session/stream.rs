@@ -22,17 +22,14 @@ pub enum Stream {
     Unix(UnixStream),
     /// Under TLS. What has been encrypted and not yet sent goes out with the next flush or read.
     Tls(Box<TlsStream<Stream>>),
+    /// In the place of one that was taken: at its end, and taking nothing.
+    Taken,
     /// In memory, for tests of whole sessions.
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }
 
 impl Stream {
-    /// A socket that is already closed at the other end: what stands in the place of one that was taken.
-    pub(super) fn closed() -> io::Result<Self> {
-        UnixStream::pair().map(|(one, _)| Self::Unix(one))
-    }
-
     /// Takes a byte that is there already; `None` where nothing waits. Does not wait itself.
     pub(super) async fn waiting_byte(&mut self) -> io::Result<Option<u8>> {
         let mut byte = [0];
@@ -47,11 +44,12 @@ impl Stream {
 }
 
 macro_rules! each {
-    ($self:expr, $stream:ident => $body:expr) => {
+    ($self:expr, $stream:ident => $body:expr, $taken:expr) => {
         match $self.get_mut() {
             Stream::Tcp($stream) => $body,
             Stream::Unix($stream) => $body,
             Stream::Tls($stream) => $body,
+            Stream::Taken => Poll::Ready($taken),
             #[cfg(test)]
             Stream::Memory($stream) => $body,
         }
@@ -71,20 +69,20 @@ impl AsyncRead for Stream {
         {
             return Poll::Ready(Err(error));
         }
-        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf), Ok(()))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf), Err(io::ErrorKind::BrokenPipe.into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(cx))
+        each!(self, stream => Pin::new(stream).poll_flush(cx), Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx), Ok(()))
     }
 }

@@ -75,6 +75,39 @@ fn code(error: &[u8]) -> String {
     String::from_utf8_lossy(ErrorFields::read(error).unwrap().code).into_owned()
 }
 
+/// What a session shares with others, before a server that nobody reaches; it stops with the sender.
+fn proxy(mode: Mode, audit: AuditLog) -> (Proxy, watch::Sender<bool>) {
+    let config = Config { mode, ..Config::default() };
+    let decider = Arc::new(Decider::new(PolicySet::built_in().unwrap(), &config));
+    let (stop, stopping) = watch::channel(false);
+    let server = Server {
+        name: "main".to_owned(),
+        engine: Engine::Postgresql,
+        environment: "production".to_owned(),
+        addresses: Vec::new(),
+        unix_sockets: Vec::new(),
+        pid: None,
+    };
+    let proxy = Proxy {
+        server: ServerSlot::new(server),
+        tls: Arc::default(),
+        ways: Ways::default(),
+        logins: Logins::default(),
+        limits: ProxyConfig {
+            max_statement_bytes: 4_096,
+            max_prepared_statements: 8,
+            ..ProxyConfig::default()
+        },
+        connections: Connections::new(audit.clone(), Arc::clone(&decider)),
+        decider,
+        audit,
+        sensor: None,
+        counters: Arc::default(),
+        stopping,
+    };
+    (proxy, stop)
+}
+
 impl Session {
     async fn begin(mode: Mode) -> Self {
         Self::with_journal(mode, Ok(())).await
@@ -91,34 +124,7 @@ impl Session {
                 kept.borrow_mut().extend(entry.record.body);
             }
         });
-        let config = Config { mode, ..Config::default() };
-        let decider = Arc::new(Decider::new(PolicySet::built_in().unwrap(), &config));
-        let (stop, stopping) = watch::channel(false);
-        let server = Server {
-            name: "main".to_owned(),
-            engine: Engine::Postgresql,
-            environment: "production".to_owned(),
-            addresses: Vec::new(),
-            unix_sockets: Vec::new(),
-            pid: None,
-        };
-        let proxy = Proxy {
-            server: ServerSlot::new(server),
-            tls: Arc::default(),
-            ways: Ways::default(),
-            logins: Logins::default(),
-            limits: ProxyConfig {
-                max_statement_bytes: 4_096,
-                max_prepared_statements: 8,
-                ..ProxyConfig::default()
-            },
-            connections: Connections::new(audit.clone(), Arc::clone(&decider)),
-            decider,
-            audit,
-            sensor: None,
-            counters: Arc::default(),
-            stopping,
-        };
+        let (proxy, stop) = proxy(mode, audit);
         let (client, client_end) = tokio::io::duplex(1 << 20);
         let (server, server_end) = tokio::io::duplex(1 << 20);
         let task = tokio::task::spawn_local(drive(proxy, client_end, server_end));
@@ -180,7 +186,7 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
     pipe.requests.insert(&packet[..14]);
     let relayed = login.relay(pipe).await?;
     let served = match relayed {
-        login::End::Ready(relay) => relay.run().await?,
+        login::End::Ready(relay) => Box::pin(relay.run()).await?,
         login::End::Over(served) => served,
     };
     Ok(served.reason)
@@ -592,5 +598,22 @@ fn a_client_that_closed_its_side_still_reads_why_it_cannot_log_in() {
         session.server.shutdown().await.unwrap();
         assert_eq!(code(&read_message(&mut session.client).await.unwrap().1), "28000");
         assert_eq!(read_message(&mut session.client).await, None);
+    });
+}
+
+/// What waits for the next statement, without its buffers: thousands of sessions do nothing for most of their time.
+#[test]
+fn a_session_that_waits_is_small() {
+    local(async {
+        let (audit, _entries) = AuditLog::to_queue(10);
+        let (proxy, _stop) = proxy(Mode::Enforce, audit);
+        let worker = Rc::new(Worker::new(&proxy.limits, Arc::clone(&proxy.decider)));
+        let (one, _other) = tokio::io::duplex(64);
+        let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
+        let client = Client { stream: Stream::Memory(one), peer, surplus: false };
+        let task = size_of_val(&serve(Arc::new(proxy), worker, client));
+        assert!(task <= 1_792, "{task} bytes: a phase that ends should have a box of its own");
+        let relay = size_of::<relay::Relay<'_>>();
+        assert!(relay <= 1_536, "{relay} bytes");
     });
 }

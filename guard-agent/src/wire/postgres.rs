@@ -18,4 +18,4 @@ pub use frame::{HEADER_BYTES, Header, MAX_MESSAGE_BYTES, WireError, cstring};
 pub use frontend::{
     BindHead, CloseKind, Frontend, ParseHead, close_or_describe, function_oid, parse_message, query,
 };
-pub use startup::{CancelKey, MAX_STARTUP_BYTES, Startup, StartupPacket};
+pub use startup::{CancelKey, MAX_STARTUP_BYTES, Startup, StartupPacket, backend_process_id};

@@ -7,6 +7,13 @@ use super::frame::{WireError, cstring};
 /// Longest startup packet, as the server has it (`MAX_STARTUP_PACKET_LENGTH`).
 pub const MAX_STARTUP_BYTES: usize = 10_000;
 
+/// Longest name of a user or database in bytes (`NAMEDATALEN` less one): the server cuts what is longer, wherever that
+/// falls (`ProcessStartupPacket`). Versions 17.0 to 17.2 do not, and find no such user or database.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Bytes of a key to cancel: 4 in protocol 3.0, as many as these in 3.2.
+const KEY_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
+
 /// Protocol number of a CancelRequest.
 const CANCEL: u32 = 1234 << 16 | 5678;
 /// Protocol number of an SSLRequest.
@@ -47,7 +54,7 @@ impl fmt::Debug for CancelKey {
 pub struct Startup {
     /// Minor protocol version asked for.
     pub minor: u16,
-    /// Names and values, in order.
+    /// Names and values, in order; names of user and database as the server cuts them.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -67,9 +74,10 @@ impl Startup {
         self.parameter("database").filter(|name| !name.is_empty()).unwrap_or_else(|| self.user())
     }
 
-    /// True for a replication connection, physical or logical (`replication=true|database|..`).
+    /// True for a replication connection, physical or logical (`replication=true|database|..`). What the server takes for
+    /// false is everything that it reads as that (`parse_bool`): words may be cut short.
     pub fn replication(&self) -> bool {
-        let off = ["false", "off", "no", "0", "f", "n"];
+        let off = ["f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"];
         self.parameter("replication").is_some_and(|value| !off.contains(&value.to_ascii_lowercase().as_str()))
     }
 }
@@ -96,7 +104,7 @@ impl StartupPacket {
             (SSL, _) => Ok(Self::Ssl),
             (GSS, _) => Ok(Self::Gss),
             (CANCEL, _) => match body.split_first_chunk() {
-                Some((process_id, key)) if (4..=256).contains(&key.len()) => {
+                Some((process_id, key)) if KEY_BYTES.contains(&key.len()) => {
                     let process_id = u32::from_be_bytes(*process_id);
                     Ok(Self::Cancel(CancelKey { process_id, key: key.to_vec() }))
                 }
@@ -114,6 +122,14 @@ impl StartupPacket {
     }
 }
 
+/// The process id in a BackendKeyData, whose key a client can send back.
+pub fn backend_process_id(body: &[u8]) -> Result<u32, WireError> {
+    match body.split_first_chunk() {
+        Some((process_id, key)) if KEY_BYTES.contains(&key.len()) => Ok(u32::from_be_bytes(*process_id)),
+        _ => Err(WireError::Malformed('K')),
+    }
+}
+
 fn parameters(mut body: &[u8]) -> Result<Vec<(String, String)>, WireError> {
     let malformed = WireError::Startup("expected parameters as NUL-terminated names and values");
     let mut parameters = Vec::new();
@@ -124,7 +140,12 @@ fn parameters(mut body: &[u8]) -> Result<Vec<(String, String)>, WireError> {
         }
         let (value, rest) = cstring(rest).ok_or(malformed.clone())?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        parameters.push((text(name), text(value)));
+        let kept = match name {
+            // The server does not know the encoding yet: a letter may be cut in two.
+            b"user" | b"database" => &value[..value.len().min(MAX_NAME_BYTES)],
+            _ => value,
+        };
+        parameters.push((text(name), text(kept)));
         body = rest;
     }
 }
@@ -159,6 +180,47 @@ mod tests {
         };
         assert_eq!(startup.database(), "ana");
         assert!(!startup.replication());
+    }
+
+    fn start(body: &[u8]) -> Startup {
+        match StartupPacket::read(&packet(3 << 16, body)) {
+            Ok(StartupPacket::Start(startup)) => startup,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_the_server_sees() {
+        let long = "x".repeat(70);
+        let startup = start(format!("user\0{long}\0options\0{long}\0\0").as_bytes());
+        assert_eq!((startup.user(), startup.database()), (&long[..63], &long[..63]));
+        assert_eq!(startup.parameter("options"), Some(&long[..]), "nothing else is cut");
+        // In the middle of a letter: the server finds no such database, and nothing here takes it for another.
+        let startup = start(format!("user\0a\0database\0{}ü\0\0", &long[..62]).as_bytes());
+        assert_eq!(startup.database(), format!("{}\u{fffd}", &long[..62]));
+        let startup = start(format!("user\0a\0database\0{}ü\0\0", &long[..61]).as_bytes());
+        assert_eq!(startup.database(), format!("{}ü", &long[..61]));
+    }
+
+    #[test]
+    fn replication_is_what_the_server_takes_for_it() {
+        for (value, replicates) in
+            [("true", true), ("database", true), ("1", true), ("on", true), ("x", true), ("", true)]
+                .into_iter()
+                .chain([("false", false), ("FALS", false), ("of", false), ("No", false), ("0", false)])
+        {
+            let startup = start(format!("user\0a\0replication\0{value}\0\0").as_bytes());
+            assert_eq!(startup.replication(), replicates, "{value}");
+        }
+    }
+
+    #[test]
+    fn keys_to_cancel_have_4_to_256_bytes() {
+        for (length, fine) in [(3, false), (4, true), (32, true), (256, true), (257, false)] {
+            let body = [&[0, 0, 0, 7][..], &vec![1; length]].concat();
+            assert_eq!(StartupPacket::read(&packet(CANCEL, &body)).is_ok(), fine, "{length}");
+            assert_eq!(backend_process_id(&body).ok(), fine.then_some(7), "{length}");
+        }
     }
 
     #[test]
