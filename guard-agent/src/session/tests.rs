@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod lies;
+mod opening;
 
 /// A session between a client and a server that both are the test.
 struct Session {

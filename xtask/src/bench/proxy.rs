@@ -22,7 +22,7 @@ use crate::{
 ///
 /// Parts: `throughput` (pgbench -S: transactions per second and 99th percentile of latency by protocol and number of
 /// clients), `large` (1 GB of rows to one client), `idle` (memory of sessions that do nothing), `logins` (200 new
-/// connections per second). The ways take turns in every round, in changing order; ratios are medians over the rounds.
+/// connections per second with SCRAM, under TLS and in clear). The ways take turns in every round, in changing order; ratios are medians over the rounds.
 /// All of them and the clients share this machine's cores. guard runs with its built-in policies, with parsing,
 /// decisions and the journal on, and with eBPF where that can be loaded. PgBouncer is measured twice: reaching the
 /// server by TCP, and by its unix socket as guard does.

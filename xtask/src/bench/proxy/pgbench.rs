@@ -36,6 +36,31 @@ impl Load {
     }
 }
 
+/// What became of connections that were made one after the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Connected {
+    /// Per second, connecting counted in.
+    pub rate: f64,
+    /// All that were made, the failed ones included.
+    pub connections: u32,
+    /// Those that came to nothing.
+    pub failed: u32,
+}
+
+impl Connected {
+    /// From what pgbench 14 and later print with `-C`. It makes a connection for each transaction, and one to look at its
+    /// tables first; a client whose connection fails gives up.
+    fn read(output: &str, errors: &str) -> Option<Self> {
+        let after = |prefix: &str| output.lines().find_map(|line| line.strip_prefix(prefix));
+        let transactions: u32 =
+            after("number of transactions actually processed: ")?.split('/').next()?.trim().parse().ok()?;
+        let rate = after("tps = ")?.split(' ').next()?.parse().ok()?;
+        let failed = errors.lines().filter(|line| line.contains(" aborted")).count();
+        let failed = u32::try_from(failed).ok()?;
+        Some(Self { rate, connections: transactions + failed + 1, failed })
+    }
+}
+
 /// pgbench against one database.
 #[derive(Debug)]
 pub struct PgBench {
@@ -76,19 +101,18 @@ impl PgBench {
         Ok(Measured { tps, p99_us: percentile(latencies(folder.path())?, 99) })
     }
 
-    /// New connections per second, each for one transaction, of a goal of `rate` per second. `client` says who connects.
-    pub fn connections(&self, client: &Psql, rate: u32, seconds: u32) -> Result<f64> {
+    /// New connections, each for one transaction, with a goal of `rate` per second. `client` says who connects.
+    pub fn connections(&self, client: &Psql, rate: u32, seconds: u32) -> Result<Connected> {
         let mut command = Command::new(&self.program);
         client.environment(&mut command);
         command.args(client.connection_arguments());
         command.args(["-S", "-n", "-C", "-j", "2", "-c", "16", "-R", &rate.to_string()]);
         command.args(["-T", &seconds.to_string()]).env("PGDATABASE", self.database);
         let limit = Duration::from_secs(u64::from(seconds) + 60);
-        let finished = run::run(command, "", limit)?.expect_ok("pgbench -C")?;
-        // With -C it counts the connecting in, and says so.
-        let tps = finished.stdout.lines().find_map(|line| line.strip_prefix("tps = "));
-        tps.and_then(|figure| figure.split(' ').next()?.parse().ok())
-            .with_context(|| format!("no figure in what pgbench says:\n{}", finished.stdout))
+        let finished = run::run(command, "", limit)?;
+        Connected::read(&finished.stdout, &finished.stderr).with_context(|| {
+            format!("no figure in what pgbench says:\n{}{}", finished.stdout, finished.stderr)
+        })
     }
 
     fn command(&self, address: SocketAddr) -> Command {
@@ -133,6 +157,17 @@ mod tests {
         let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
         assert!((percentile(values, 99) - 199.0).abs() < f64::EPSILON);
         assert!(percentile(Vec::new(), 99).is_nan());
+    }
+
+    #[test]
+    fn failed_connections_are_counted() {
+        let output = "number of transactions actually processed: 599\nnumber of failed transactions: 0 (0.000%)\n\
+                      tps = 199.5 (including reconnection times)\n";
+        let fine = Connected::read(output, "").unwrap();
+        assert_eq!(fine, Connected { rate: 199.5, connections: 600, failed: 0 });
+        let errors = "pgbench: error: connection to server at \"127.0.0.1\", port 1 failed: FATAL:  no\n\
+                      pgbench: error: client 3 aborted while establishing connection\n";
+        assert_eq!(Connected::read(output, errors).map(|connected| connected.failed), Some(1));
     }
 
     #[test]
