@@ -44,7 +44,12 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-pub use self::{error::SessionError, stream::Stream, way::Ways, worker::Worker};
+pub use self::{
+    error::SessionError,
+    stream::Stream,
+    way::Ways,
+    worker::{Worker, caps},
+};
 use self::{
     pipe::Pipe,
     startup::{Opening as StartupOpening, Secured},

@@ -6,6 +6,7 @@
 mod cache;
 mod effects;
 mod encoding;
+mod large;
 mod postgres;
 mod recent;
 mod reconcile;
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use cache::Cache;
 pub use encoding::Encoding;
+pub use large::LargeTexts;
 use postgres::{Reading, Scratch};
 use recent::Recent;
 pub use search_path::{Change, SearchPath};

@@ -11,6 +11,7 @@ use crate::{
     config::ProxyConfig,
     decide::Decider,
     session::{self, Client, Peer, Proxy, Stream, Worker},
+    sql::LargeTexts,
 };
 
 /// Stack of a session thread: what the deepest statement within the classifier's limits takes, with room.
@@ -50,10 +51,12 @@ impl SessionThreads {
             0 => (thread::available_parallelism()?.get() / 2).max(1),
             count => count.min(1_024),
         };
+        let large = LargeTexts::start(session::caps(limits))?;
         let queues: io::Result<Vec<_>> = (0..count)
             .map(|number| {
                 let (queue, arrivals) = mpsc::channel(QUEUE);
                 let (limits, decider) = (limits.clone(), Arc::clone(decider));
+                let large = large.clone();
                 // The runtime stays on the thread that makes it: the thread tells whether it could.
                 let (made, is_made) = std::sync::mpsc::channel();
                 let run = move || match Builder::new_current_thread()
@@ -62,7 +65,8 @@ impl SessionThreads {
                 {
                     Ok(runtime) => {
                         let _ = made.send(Ok(()));
-                        runtime.block_on(serve(arrivals, &limits, decider));
+                        let worker = Worker::new(&limits, decider).with(large);
+                        runtime.block_on(serve(arrivals, worker));
                     }
                     Err(error) => drop(made.send(Err(error))),
                 };
@@ -92,8 +96,8 @@ impl SessionThreads {
     }
 }
 
-async fn serve(mut arrivals: mpsc::Receiver<Arrival>, limits: &ProxyConfig, decider: Arc<Decider>) {
-    let worker = Rc::new(Worker::new(limits, decider));
+async fn serve(mut arrivals: mpsc::Receiver<Arrival>, worker: Worker) {
+    let worker = Rc::new(worker);
     while let Some(Arrival { proxy, socket, peer, place, surplus }) = arrivals.recv().await {
         let stream = match socket {
             Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),

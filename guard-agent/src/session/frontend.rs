@@ -134,7 +134,7 @@ impl Relay<'_> {
         match kind {
             Frontend::Parse => {
                 let ParseHead { name, text } = ParseHead::read(body)?;
-                let (name, statement) = (Box::from(name), self.worker.classify(text, self.modes));
+                let (name, statement) = (Box::from(name), self.worker.read(text, self.modes).await);
                 self.on_parse(name, statement, header).await;
             }
             _ => {
@@ -142,7 +142,7 @@ impl Relay<'_> {
                 let statement = if self.replication && is_replication_command(text) {
                     self.worker.replication_command()
                 } else {
-                    self.worker.classify(text, self.modes)
+                    self.worker.read(text, self.modes).await
                 };
                 self.on_query(statement, header).await;
             }

@@ -11,7 +11,7 @@ use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 use crate::{
     config::ProxyConfig,
     decide::{Decider, DecisionCache, Ruling, Scope, Session},
-    sql::{Classifier, Limits, Modes, Statement},
+    sql::{Classifier, LargeTexts, Limits, Modes, Statement},
 };
 
 /// Large-object functions, which libpq calls by number (`pg_proc.dat`).
@@ -37,6 +37,8 @@ const FUNCTIONS: [(u32, &str); 15] = [
 #[derive(Debug)]
 pub struct Worker {
     inner: RefCell<Inner>,
+    /// `None`: this thread reads long texts too.
+    large: Option<LargeTexts>,
     unknown: Arc<Statement>,
     replication: Arc<Statement>,
     oversized: Arc<Statement>,
@@ -51,8 +53,9 @@ struct Inner {
 impl Worker {
     /// A worker with empty caches.
     pub fn new(limits: &ProxyConfig, decider: Arc<Decider>) -> Self {
-        let limits = Limits { max_statement_bytes: limits.max_statement_bytes, ..Limits::default() };
+        let limits = caps(limits);
         Self {
+            large: None,
             inner: RefCell::new(Inner {
                 classifier: Classifier::new(limits),
                 decisions: DecisionCache::new(decider),
@@ -75,6 +78,12 @@ impl Worker {
         }
     }
 
+    /// Leaves long texts to `large`.
+    #[must_use]
+    pub fn with(self, large: LargeTexts) -> Self {
+        Self { large: Some(large), ..self }
+    }
+
     /// INVARIANT: never held across an await, and nothing inside calls back: it is never borrowed twice.
     fn inner(&self) -> RefMut<'_, Inner> {
         self.inner.borrow_mut()
@@ -83,6 +92,14 @@ impl Worker {
     /// Reads a statement.
     pub(super) fn classify(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
         self.inner().classifier.classify(text, &modes)
+    }
+
+    /// Reads a statement of a client, which may be long.
+    pub(super) async fn read(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
+        match &self.large {
+            Some(large) if text.len() >= LargeTexts::FROM_BYTES => large.classify(text, modes).await,
+            _ => self.classify(text, modes),
+        }
     }
 
     /// Reads a call of the function with this object id.
@@ -114,6 +131,11 @@ impl Worker {
     }
 }
 
+/// Caps on the reading of statements, as configured.
+pub fn caps(limits: &ProxyConfig) -> Limits {
+    Limits { max_statement_bytes: limits.max_statement_bytes, ..Limits::default() }
+}
+
 /// Stands for a statement whose text is not known.
 fn stand_in(action: Action, object: Object, text: &str) -> Statement {
     Statement {
@@ -124,5 +146,27 @@ fn stand_in(action: Action, object: Object, text: &str) -> Statement {
         effects: vec![Effect::new(action, object)],
         prepared: Vec::new(),
         changes: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_policy::PolicySet;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn long_texts_are_left_to_other_threads_and_short_ones_are_not() {
+        let limits = ProxyConfig::default();
+        let decider = Decider::new(PolicySet::built_in().unwrap(), &Config::default());
+        // Threads that read nothing show which texts come to them.
+        let blind = LargeTexts::start(Limits { max_statement_bytes: 0, ..caps(&limits) }).unwrap();
+        let worker = Worker::new(&limits, Arc::new(decider)).with(blind);
+        let short = worker.read(b"DROP TABLE t", Modes::default()).await;
+        assert_eq!(short.effects[0].action, Action::Drop);
+        let long = format!("SELECT '{}'", "x".repeat(LargeTexts::FROM_BYTES));
+        let long = worker.read(long.as_bytes(), Modes::default()).await;
+        assert_eq!(long.effects[0].action, Action::Unreadable);
     }
 }

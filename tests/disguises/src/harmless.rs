@@ -115,12 +115,12 @@ pub fn refusals(
                 continue;
             }
             accepted += 1;
-            let complaint = match (guard, shipped.refuses(&statement)) {
-                (true, _) => Some("refused although everything is permitted".to_owned()),
-                (_, Some(policy)) if script.application || only_reads(&statement) => {
-                    Some(format!("refused by the shipped policy {policy}"))
-                }
-                _ => None,
+            let must_pass = script.application || only_reads(&statement);
+            let complaint = if guard {
+                Some("refused although everything is permitted".to_owned())
+            } else {
+                let policy = must_pass.then(|| shipped.refuses(&statement)).flatten();
+                policy.map(|policy| format!("refused by the shipped policy {policy}"))
             };
             reads += usize::from(only_reads(&statement));
             match complaint {
