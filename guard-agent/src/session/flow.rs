@@ -17,7 +17,7 @@ use super::stream::Stream;
 /// Most bytes asked of a socket at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Bytes asked of a socket that has been quiet: what an idle session keeps for each side.
+/// Bytes asked of a socket that has been quiet.
 const IDLE_BYTES: usize = 1024;
 
 /// Capacity above which an empty buffer is given back.
@@ -87,7 +87,7 @@ impl Flow {
     pub(super) fn rest(&mut self) {
         self.wanted = IDLE_BYTES;
         for buffer in [&mut self.inserted, &mut self.buffer] {
-            if buffer.is_empty() && buffer.capacity() > IDLE_BYTES {
+            if buffer.is_empty() {
                 *buffer = BytesMut::new();
             }
         }
@@ -96,6 +96,10 @@ impl Flow {
     /// Reads what `from` has; 0 at its end.
     pub(super) fn poll_read(&mut self, from: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         shrink(&mut self.buffer);
+        if self.buffer.capacity() == 0 {
+            // A quiet session holds no buffer while it waits.
+            ready!(from.poll_readable(cx))?;
+        }
         self.buffer.reserve(self.wanted);
         let read = ready!(std::pin::pin!(from.read_buf(&mut self.buffer)).poll(cx))?;
         if read >= self.wanted {

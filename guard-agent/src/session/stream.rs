@@ -30,6 +30,15 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Ready when reading may give something: bytes, the end or an error. Ready at once where that cannot be asked.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Takes a byte that is there already; `None` where nothing waits. Does not wait itself.
     pub(super) async fn waiting_byte(&mut self) -> io::Result<Option<u8>> {
         let mut byte = [0];
