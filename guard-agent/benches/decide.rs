@@ -138,6 +138,7 @@ fn session(decider: &Decider) -> Session {
         db_user: "app".to_owned(),
         application_name: "pgbench".to_owned(),
         search_path: guard_agent::sql::SearchPath::default(),
+        roles: guard_agent::sql::Roles::of("app"),
     }
 }
 

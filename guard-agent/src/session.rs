@@ -7,6 +7,7 @@
 mod backend;
 mod error;
 mod flow;
+mod followed;
 mod frontend;
 mod login;
 mod naming;

@@ -10,6 +10,7 @@ mod large;
 mod postgres;
 mod recent;
 mod reconcile;
+mod roles;
 mod search_path;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use encoding::Encoding;
 pub use large::LargeTexts;
 use postgres::{Reading, Scratch};
 use recent::Recent;
+pub use roles::Roles;
 pub use search_path::{Change, SearchPath};
 
 /// What a statement string does: all of its parts together.

@@ -32,8 +32,10 @@ pub struct Facts<'a> {
     pub proxied: bool,
     /// `tcp` or `unix`.
     pub transport: &'a str,
-    /// Database user.
+    /// Database user: who logged in.
     pub db_user: &'a str,
+    /// The roles in whose name it may run; `*` stands for any.
+    pub roles: &'a [&'a str],
     /// What the client calls itself.
     pub application_name: &'a str,
 }
@@ -75,6 +77,7 @@ impl Ground {
             ("proxied", Value::new_bool(facts.proxied)),
             ("transport", text(facts.transport)),
             ("db_user", text(facts.db_user)),
+            ("roles", Value::new_set(facts.roles.iter().map(|role| text(role)))),
             ("application_name", text(facts.application_name)),
             ("database", text(target.database())),
         ];

@@ -15,6 +15,7 @@ mod policy_modes;
 mod policy_rates;
 mod policy_reload;
 mod policy_replay;
+mod policy_roles;
 mod records;
 mod refused_statements;
 mod tls;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{AppliedMode, Decider, Meter, ModeFrom};
 use crate::{
     config::Mode,
-    sql::{SearchPath, Statement},
+    sql::{Change, Roles, SearchPath, Statement},
 };
 
 /// What holds for every statement of a session: all that policies read beside the statement itself.
@@ -36,6 +36,8 @@ pub struct Session {
     pub application_name: String,
     /// Where the server looks for names without a schema.
     pub search_path: SearchPath,
+    /// The roles in whose name its statements may run.
+    pub roles: Roles,
 }
 
 /// Names a [`Session`] by everything that policies read of it: a part of the decision cache's key.
@@ -56,10 +58,11 @@ impl Session {
             db_user,
             application_name,
             search_path,
+            roles,
         } = self;
         let mut hasher = Sha256::new();
         hasher.update(principal.fingerprint());
-        let path = search_path.as_key();
+        let (path, roles) = (search_path.as_key(), roles.as_key());
         let parts = [
             target.id(),
             mode.as_str(),
@@ -68,6 +71,7 @@ impl Session {
             db_user.as_str(),
             application_name,
             &path,
+            &roles,
         ];
         for part in parts {
             hasher.update((part.len() as u64).to_be_bytes());
@@ -80,13 +84,29 @@ impl Session {
 
     /// What this session brings to each of its decisions.
     pub(crate) fn ground(&self) -> Ground {
+        let roles = self.roles.names();
         let facts = Facts {
             proxied: true,
             transport: self.transport,
             db_user: &self.db_user,
+            roles: &roles,
             application_name: &self.application_name,
         };
         Ground::new(&self.principal, &self.target, &facts)
+    }
+
+    /// The session as it may be while `statement` runs: a text that takes a role may go on in its name. `None`: as it is.
+    pub(crate) fn during(&self, statement: &Statement) -> Option<Self> {
+        if statement.changes.is_empty() {
+            return None;
+        }
+        let mut roles = self.roles.clone();
+        for change in &statement.changes {
+            if let Change::Role { to: Some(to), .. } | Change::Authorization { to: Some(to), .. } = change {
+                roles = roles.or(&Roles::of(to));
+            }
+        }
+        (roles != self.roles).then(|| Self { roles, ..self.clone() })
     }
 
     pub(super) fn applied_mode(&self) -> AppliedMode {
@@ -161,6 +181,8 @@ impl<'a> Asked<'a> {
 impl Decider {
     /// Decides on `statement` without a cache.
     pub fn statement(&self, session: &Session, statement: &Statement, rates: Rates) -> Decision {
+        let during = session.during(statement);
+        let session = during.as_ref().unwrap_or(session);
         let effects = session.search_path.resolve(statement);
         let asked = Asked::of(statement, &effects);
         evaluate(&self.policies(), &mut session.ground(), session.applied_mode(), asked, rates)

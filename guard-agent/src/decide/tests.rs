@@ -4,7 +4,7 @@ use guard_policy::{
 };
 
 use super::*;
-use crate::sql::{SearchPath, Statement};
+use crate::sql::{Classifier, Limits, Modes, Roles, SearchPath, Statement};
 
 fn statement(effects: Vec<Effect>) -> Arc<Statement> {
     Arc::new(Statement {
@@ -37,6 +37,7 @@ fn session(mode: Mode, workload: &Workload) -> Session {
         db_user: "app".to_owned(),
         application_name: "psql".to_owned(),
         search_path: SearchPath::default(),
+        roles: Roles::of("app"),
     }
 }
 
@@ -168,4 +169,27 @@ fn cached_decisions_follow_the_rates_that_policies_read() {
     // With policies that read no rates nothing is counted and nothing depends on them.
     decider.replace(PolicySet::built_in().unwrap());
     assert_eq!(ask().1, Verdict::Allowed);
+}
+
+#[test]
+fn a_role_that_may_be_in_force_counts_also_within_the_text_that_takes_it() {
+    let text = r#"
+        @id("all") permit (principal, action, resource);
+        @id("not-as-dba") @reason("people only") forbid (principal, action == Guard::Action::"delete", resource)
+        when { context.roles.containsAny(["dba", "*"]) };
+        "#;
+    let files = std::collections::BTreeMap::from([("a/policy.cedar".to_owned(), text.to_owned())]);
+    let policies = PolicySet::from_files(files, guard_policy::Origin::BuiltIn).unwrap();
+    let decider = Arc::new(Decider::new(policies, &Config::default()));
+    let refused = |roles: Roles, text: &str| {
+        let session = Session { roles, ..session(Mode::Enforce, &Workload::default()) };
+        let statement = Classifier::new(Limits::default()).classify(text.as_bytes(), &Modes::default());
+        decider.statement(&session, &statement, Rates::default()).verdict() == Verdict::Refused
+    };
+    let delete = "DELETE FROM t WHERE a = 1";
+    assert!(!refused(Roles::of("app"), delete));
+    assert!(refused(Roles::of("app").or(&Roles::of("dba")), delete));
+    assert!(refused(Roles::Any, delete));
+    assert!(refused(Roles::of("app"), &format!("SET ROLE dba; {delete}")));
+    assert!(!refused(Roles::of("app"), &format!("SET ROLE other; {delete}")));
 }

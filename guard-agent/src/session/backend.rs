@@ -216,8 +216,9 @@ impl Relay<'_> {
     /// What the session's settings have become decides how its next statements are read.
     pub(super) fn take_up_settings(&mut self) {
         self.modes = self.settings.modes();
-        if self.session.search_path != *self.settings.search_path() {
-            self.session.search_path = self.settings.search_path().clone();
+        let (path, roles) = (self.settings.search_path(), self.settings.roles());
+        if self.session.search_path != *path || self.session.roles != *roles {
+            (self.session.search_path, self.session.roles) = (path.clone(), roles.clone());
             self.scope = self.session.scope();
         }
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     audit::SessionStamp,
     decide::{AppliedMode, Ruling, Session},
-    sql::SearchPath,
+    sql::{Roles, SearchPath},
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
         Startup, TransactionStatus, WireError, backend_process_id, parameter_status, ready_for_query,
@@ -145,6 +145,7 @@ impl<'a> Login<'a> {
             db_user: self.startup.user().to_owned(),
             application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
             search_path: SearchPath::default(),
+            roles: Roles::of(self.startup.user()),
         }
     }
 
@@ -191,8 +192,9 @@ impl<'a> Login<'a> {
                  check the `local` lines of pg_hba.conf, or take `unix_socket` out of the configuration"
             );
         }
+        let startup = &self.startup;
         let settings =
-            Settings::new(self.startup.parameter("options"), self.startup.parameter("search_path"));
+            Settings::new(startup.user(), startup.parameter("options"), startup.parameter("search_path"));
         let mut relay = Relay {
             proxy: self.proxy,
             worker: self.worker,

@@ -1,13 +1,14 @@
-//! What a session's settings say about how its statements are read: reports of the server and statements that it was
-//! sent enter, modes and search path leave.
+//! What a session's settings say about how its statements are read and judged: reports of the server and statements that
+//! it was sent enter, modes, search path and roles leave.
 //!
 //! What is under way may or may not have taken effect: until the server has answered, old and new both count. The server
 //! reports encodings and the kind of literals in every version, the search path from version 18 on.
 
 use guard_policy::vocabulary::{Action, ObjectKind};
 
+use super::followed::Followed;
 use crate::{
-    sql::{Change, Encoding, Modes, SearchPath, Statement},
+    sql::{Change, Encoding, Modes, Roles, SearchPath, Statement},
     wire::postgres::TransactionStatus,
 };
 
@@ -22,18 +23,14 @@ pub(super) struct Settings {
     modes: Modes,
     /// As the server reported it last.
     client_encoding: Encoding,
-    /// What the session began with, as far as it is known.
+    /// The path that the session began with, as far as it is known.
     initial: SearchPath,
-    /// What may be in force.
-    path: SearchPath,
-    /// What is in force if all that is under way succeeds.
-    next: SearchPath,
-    /// What holds again when the transaction is undone.
-    committed: SearchPath,
-    /// Everything that was in force since the transaction began.
-    seen: SearchPath,
-    /// The transaction's end takes `next` along.
-    local: bool,
+    path: Followed<SearchPath>,
+    /// Who logged in.
+    login: Roles,
+    /// Whom `SET ROLE NONE` leads back to: who logged in, or who took their place since.
+    own: Roles,
+    roles: Followed<Roles>,
     /// Something failed or was rolled back since the transaction began.
     undone: bool,
     /// A change is under way.
@@ -41,20 +38,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The settings of a session that begins with these parameters of the startup packet.
-    pub(super) fn new(options: Option<&str>, search_path: Option<&str>) -> Self {
+    /// The settings of a session of `login` that begins with these parameters of the startup packet.
+    pub(super) fn new(login: &str, options: Option<&str>, search_path: Option<&str>) -> Self {
         // The server takes up the options first.
         let initial = search_path.map_or_else(|| initial_path(options), SearchPath::parse);
+        let login = Roles::of(login);
         Self {
             // Until the server has said what it is.
             modes: Modes { grammar_known: false, ..Modes::default() },
             client_encoding: Encoding::Utf8,
-            path: initial.clone(),
-            next: initial.clone(),
-            committed: initial.clone(),
-            seen: initial.clone(),
+            path: Followed::new(initial.clone()),
             initial,
-            local: false,
+            own: login.clone(),
+            // Where the options speak of a role, nobody knows which.
+            roles: Followed::new(if names_a_role(options) { Roles::Any } else { login.clone() }),
+            login,
             undone: false,
             moving: false,
         }
@@ -67,7 +65,12 @@ impl Settings {
 
     /// Where its names are looked for.
     pub(super) fn search_path(&self) -> &SearchPath {
-        &self.path
+        self.path.now()
+    }
+
+    /// In whose name it may run.
+    pub(super) fn roles(&self) -> &Roles {
+        self.roles.now()
     }
 
     /// The server reports a setting.
@@ -80,12 +83,7 @@ impl Settings {
             }
             b"server_encoding" => self.modes.server_utf8 = Encoding::named(value) == Encoding::Utf8,
             b"server_version" => self.modes.grammar_known = is_known_version(value),
-            b"search_path" => {
-                let path = SearchPath::parse(value);
-                // More may be under way behind what is reported.
-                self.path = if self.moving { path.clone().or(&self.path) } else { path.clone() };
-                self.next = path;
-            }
+            b"search_path" => self.path.reported(SearchPath::parse(value), self.moving),
             _ => {}
         }
     }
@@ -98,18 +96,32 @@ impl Settings {
             match change {
                 Change::Rollback => {
                     self.undone = true;
-                    self.path = self.path.clone().or(&self.seen);
+                    self.path.rolls_back();
+                    self.roles.rolls_back();
                 }
                 Change::Path { to, local } => {
                     let to = if *to == SearchPath::Initial { self.initial.clone() } else { to.clone() };
-                    self.local = *local;
-                    self.moves(to);
+                    self.path.moves(to, *local);
+                    self.moving = true;
+                }
+                Change::Role { to, local } => {
+                    let to = to.as_deref().map_or_else(|| self.own.clone(), Roles::of);
+                    self.roles.moves(to, *local);
+                    self.moving = true;
+                }
+                Change::Authorization { to, local } => {
+                    let to = to.as_deref().map_or_else(|| self.login.clone(), Roles::of);
+                    self.own = self.own.clone().or(&to);
+                    self.roles.moves(to, *local);
+                    self.moving = true;
                 }
             }
         }
-        if statement.effects.iter().all(|effect| effect.action != Action::Set) {
-            return changed;
-        }
+        self.sent_otherwise(statement) || changed
+    }
+
+    /// What functions and code set, without saying to what.
+    fn sent_otherwise(&mut self, statement: &Statement) -> bool {
         let sets = |setting: &str| {
             statement.effects.iter().any(|effect| {
                 let object = &effect.object;
@@ -118,58 +130,62 @@ impl Settings {
                     && (object.name == setting || object.name == "*")
             })
         };
-        let named = statement.changes.iter().any(|change| matches!(change, Change::Path { .. }));
-        if sets("search_path") && !named {
-            // By a function, or in code: to what is not said.
-            self.local = false;
-            self.moves(SearchPath::Unknown);
+        let names = |of: fn(&Change) -> bool| statement.changes.iter().any(of);
+        let mut changed = false;
+        if sets("search_path") && !names(|change| matches!(change, Change::Path { .. })) {
+            self.path.moves(SearchPath::Unknown, false);
             changed = true;
         }
         if sets("client_encoding") {
             self.modes.client_encoding = Encoding::Other;
-            self.moving = true;
             changed = true;
         }
+        let assumes = statement.effects.iter().any(|effect| effect.action == Action::Assume);
+        if assumes && !names(|change| matches!(change, Change::Role { .. } | Change::Authorization { .. })) {
+            self.own = Roles::Any;
+            self.roles.moves(Roles::Any, false);
+            changed = true;
+        }
+        self.moving |= changed;
         changed
-    }
-
-    fn moves(&mut self, to: SearchPath) {
-        self.path = self.path.clone().or(&to);
-        self.seen = self.seen.clone().or(&to);
-        self.next = to;
-        self.moving = true;
     }
 
     /// The server refused something.
     pub(super) fn failed(&mut self) {
-        if self.moving || self.seen != self.committed {
+        if self.moving || self.touched() {
             self.undone = true;
         }
     }
 
+    fn touched(&self) -> bool {
+        self.path.touched() || self.roles.touched()
+    }
+
     /// The server waits for the next statement; true where that settles how it is read. `quiet`: nothing is under way.
     pub(super) fn ready(&mut self, transaction: TransactionStatus, quiet: bool) -> bool {
-        let touched = self.moving || self.undone || self.seen != self.committed;
-        if !quiet || !touched {
+        if !quiet || !(self.moving || self.undone || self.touched()) {
             return false;
         }
         self.moving = false;
         self.modes.client_encoding = self.client_encoding;
-        if transaction != TransactionStatus::Idle {
-            self.path = if self.undone { self.seen.clone().or(&self.next) } else { self.next.clone() };
-            return true;
+        self.path.settle(transaction, self.undone);
+        self.roles.settle(transaction, self.undone);
+        if transaction == TransactionStatus::Idle {
+            self.undone = false;
         }
-        self.path = match (self.undone, self.local) {
-            (true, _) => self.seen.clone().or(&self.committed),
-            (false, true) => self.committed.clone(),
-            (false, false) => self.next.clone(),
-        };
-        self.committed = self.path.clone();
-        self.next = self.path.clone();
-        self.seen = self.path.clone();
-        (self.local, self.undone) = (false, false);
         true
     }
+}
+
+/// Whether a startup packet's options take a role: `-c role=a`.
+fn names_a_role(options: Option<&str>) -> bool {
+    let words = split(options.unwrap_or_default());
+    words.iter().any(|word| {
+        let setting = word.trim_start_matches("-c").trim_start_matches("--").trim_start();
+        setting.split_once('=').is_some_and(|(name, _)| {
+            ["role", "session_authorization"].contains(&name.replace('-', "_").to_ascii_lowercase().as_str())
+        })
+    })
 }
 
 /// The path that a startup packet's options name: `-c search_path=a,b`, `--search_path=a`.
@@ -237,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_path_holds_once_it_is_confirmed_and_both_count_until_then() {
-        let mut settings = Settings::new(None, None);
+        let mut settings = Settings::new("app", None, None);
         let statement =
             Classifier::new(Limits::default()).classify(b"set search_path = hr", &Modes::default());
         assert!(settings.sent(&statement));
@@ -250,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_undone_may_hold_again() {
-        let mut settings = Settings::new(None, None);
+        let mut settings = Settings::new("app", None, None);
         run(&mut settings, "begin", IN);
         run(&mut settings, "set search_path = hr", IN);
         assert_eq!(*settings.search_path(), path("hr"));
@@ -268,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_local_path_ends_with_its_transaction() {
-        let mut settings = Settings::new(None, None);
+        let mut settings = Settings::new("app", None, None);
         run(&mut settings, "begin", IN);
         run(&mut settings, "set local search_path = hr", IN);
         assert_eq!(*settings.search_path(), path("hr"));
@@ -278,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_functions_set_is_not_known() {
-        let mut settings = Settings::new(None, None);
+        let mut settings = Settings::new("app", None, None);
         run(&mut settings, "select set_config('search_path', 'hr', false)", IDLE);
         assert_eq!(*settings.search_path(), SearchPath::Unknown);
         settings.reported(b"search_path", "hr");
@@ -287,17 +303,64 @@ mod tests {
 
     #[test]
     fn options_of_the_startup_packet_count() {
-        let begun = |options| Settings::new(Some(options), None).path;
+        let begun = |options| Settings::new("app", Some(options), None).path.now().clone();
         assert_eq!(begun("-c search_path=hr,b"), path("hr, b"));
         assert_eq!(begun("-csearch_path=hr"), path("hr"));
         assert_eq!(begun("-c work_mem=1 --search-path=hr,\\ b"), path("hr, b"));
         assert_eq!(begun("-c geqo=off"), SearchPath::Initial);
-        assert_eq!(Settings::new(Some("-c search_path=a"), Some("hr")).path, path("hr"));
+        assert_eq!(*Settings::new("app", Some("-c search_path=a"), Some("hr")).search_path(), path("hr"));
+    }
+
+    #[test]
+    fn roles_are_followed_through_transactions() {
+        let mut settings = Settings::new("app", None, None);
+        let names = |settings: &Settings| settings.roles().names().join(" ");
+        assert_eq!(names(&settings), "app");
+        let statement = Classifier::new(Limits::default()).classify(b"set role dba", &Modes::default());
+        settings.sent(&statement);
+        assert_eq!(names(&settings), "app dba", "until the server has answered");
+        settings.ready(IDLE, true);
+        assert_eq!(names(&settings), "dba");
+        run(&mut settings, "reset role", IDLE);
+        assert_eq!(names(&settings), "app");
+        run(&mut settings, "begin", IN);
+        run(&mut settings, "set local role 'dba'", IN);
+        assert_eq!(names(&settings), "dba");
+        run(&mut settings, "commit", IDLE);
+        assert_eq!(names(&settings), "app");
+        run(&mut settings, "set session authorization bob", IDLE);
+        run(&mut settings, "set role x", IDLE);
+        assert_eq!(names(&settings), "x");
+        run(&mut settings, "set role none", IDLE);
+        assert_eq!(
+            names(&settings),
+            "app bob",
+            "who the session belongs to now is not followed through rollbacks"
+        );
+        run(&mut settings, "discard all", IDLE);
+        assert_eq!(names(&settings), "app");
+        run(&mut settings, "select set_config('role', 'dba', false)", IDLE);
+        assert_eq!(names(&settings), "*");
+    }
+
+    #[test]
+    fn a_role_in_the_options_is_any() {
+        assert_eq!(*Settings::new("app", Some("-c role=dba"), None).roles(), Roles::Any);
+    }
+
+    #[test]
+    fn a_lasting_change_outlives_a_local_one() {
+        let mut settings = Settings::new("app", None, None);
+        run(&mut settings, "begin", IN);
+        run(&mut settings, "set role a", IN);
+        run(&mut settings, "set local role b", IN);
+        run(&mut settings, "commit", IDLE);
+        assert_eq!(settings.roles().names(), ["a"]);
     }
 
     #[test]
     fn an_encoding_under_way_is_not_guessed() {
-        let mut settings = Settings::new(None, None);
+        let mut settings = Settings::new("app", None, None);
         settings.reported(b"client_encoding", "SJIS");
         let set =
             Classifier::new(Limits::default()).classify(b"set client_encoding = 'GBK'", &Modes::default());

@@ -112,7 +112,10 @@ impl Worker {
 
     /// Decides on a statement.
     pub(super) fn rule(&self, session: &Session, scope: Scope, statement: &Arc<Statement>) -> Ruling {
-        self.inner().decisions.rule(session, scope, statement)
+        match session.during(statement) {
+            Some(during) => self.inner().decisions.rule(&during, during.scope(), statement),
+            None => self.inner().decisions.rule(session, scope, statement),
+        }
     }
 
     /// A prepared statement or portal of which nobody knows the text.

@@ -19,6 +19,20 @@ pub enum Change {
         /// Until the transaction ends.
         local: bool,
     },
+    /// `SET ROLE`; `None`: NONE, or RESET.
+    Role {
+        /// The role from now on; `*` where it is not known.
+        to: Option<String>,
+        /// Until the transaction ends.
+        local: bool,
+    },
+    /// `SET SESSION AUTHORIZATION`; `None`: DEFAULT, or RESET, or DISCARD ALL.
+    Authorization {
+        /// The role from now on; `*` where it is not known.
+        to: Option<String>,
+        /// Until the transaction ends.
+        local: bool,
+    },
     /// ROLLBACK, to a savepoint or of everything: what was set since may be as before.
     Rollback,
 }

@@ -17,7 +17,8 @@ fn set(text: &str) -> Result<PolicySet, PolicyError> {
 
 fn ground(workload: &Workload) -> Ground {
     let target = Target::new("production", "main", "postgresql", "app");
-    let facts = Facts { proxied: true, transport: "tcp", db_user: "app", application_name: "psql" };
+    let facts =
+        Facts { proxied: true, transport: "tcp", db_user: "app", roles: &["app"], application_name: "psql" };
     Ground::new(&Principal::new(workload), &target, &facts)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use guard_agent::{
     config::Config,
     decide::{AppliedMode, Decider, Session},
-    sql::{Classifier, Encoding, Limits, Modes, SearchPath, Statement},
+    sql::{Classifier, Encoding, Limits, Modes, Roles, SearchPath, Statement},
 };
 use guard_common::audit::v1::{Workload, decision::Verdict};
 use guard_policy::{PolicySet, Principal, Rates, Target, cases::CaseWorkload, vocabulary::Parse};
@@ -98,6 +98,7 @@ impl Judge {
             db_user: "postgres".to_owned(),
             application_name: String::new(),
             search_path: SearchPath::default(),
+            roles: Roles::of("postgres"),
         };
         Ok(Self { decider, session })
     }

@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Mode},
     decide::{AppliedMode, ConnectRequest, Decider, Session},
     servers::{Engine, Server},
-    sql::{Classifier, Limits, Modes, SearchPath},
+    sql::{Classifier, Limits, Modes, Roles, SearchPath},
 };
 
 /// Runs the cases in `folder`, or those built in, against `policies`.
@@ -118,6 +118,7 @@ impl Bench {
             db_user: case.db_user.clone(),
             application_name: String::new(),
             search_path: SearchPath::default(),
+            roles: Roles::of(&case.db_user),
         };
         let text = case.sql.as_deref().unwrap_or_default();
         let statement = self.classifier.classify(text.as_bytes(), &Modes::default());

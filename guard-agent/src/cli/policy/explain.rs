@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     decide::{AppliedMode, Decider, Session, subject},
     servers::Engine,
-    sql::{Classifier, Limits, Modes, SearchPath, Statement},
+    sql::{Classifier, Limits, Modes, Roles, SearchPath, Statement},
 };
 
 const AFTER_HELP: &str = "\
@@ -119,6 +119,7 @@ impl ExplainArgs {
             db_user: self.db_user.clone(),
             application_name: self.application_name.clone(),
             search_path: SearchPath::default(),
+            roles: Roles::of(&self.db_user),
         }
     }
 }

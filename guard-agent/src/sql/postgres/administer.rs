@@ -8,6 +8,24 @@ use super::lexer::Kind;
 use super::statement::{Reader, starts_query};
 use crate::sql::{Change, Prepared, SearchPath};
 
+/// What of a session another role takes.
+#[derive(Clone, Copy, Debug)]
+enum Assumed {
+    /// The rights: `SET ROLE`.
+    Role,
+    /// The whole session: `SET SESSION AUTHORIZATION`.
+    Authorization,
+}
+
+impl Assumed {
+    fn change(self, to: Option<String>, local: bool) -> Change {
+        match self {
+            Self::Role => Change::Role { to, local },
+            Self::Authorization => Change::Authorization { to, local },
+        }
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Everything that is neither a query nor a definition; `None` where the first word is none of PostgreSQL's.
     pub fn administer(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
@@ -32,6 +50,7 @@ impl<'a> Reader<'a> {
                     // Resets the role and all settings too.
                     self.findings.add_any(Action::Set, ObjectKind::Setting);
                     self.findings.changes.push(Change::path_reset());
+                    self.findings.changes.push(Change::Authorization { to: None, local: false });
                     self.findings.prepared.push(Prepared::DeallocateAll);
                 }
             }
@@ -71,14 +90,14 @@ impl<'a> Reader<'a> {
             "characteristics" if scoped => self.findings.add_any(Action::Transaction, ObjectKind::Session),
             "authorization" if scoped => {
                 cursor.take();
-                self.assume(cursor);
+                self.assume(cursor, Assumed::Authorization, local);
             }
             "role" => {
                 cursor.take();
                 if !cursor.accept("to") {
                     cursor.accept_op("=");
                 }
-                self.assume(cursor);
+                self.assume(cursor, Assumed::Role, scoped && local);
             }
             "time" if cursor.word_at(1) == "zone" => self.setting("timezone"),
             "xml" => self.setting("xmloption"),
@@ -99,7 +118,8 @@ impl<'a> Reader<'a> {
                     return None;
                 }
                 match setting.to_ascii_lowercase().as_str() {
-                    "role" | "session_authorization" => self.assume(cursor),
+                    "role" => self.assume(cursor, Assumed::Role, scoped && local),
+                    "session_authorization" => self.assume(cursor, Assumed::Authorization, scoped && local),
                     "search_path" => {
                         calls::set(&mut self.findings, Some(&setting));
                         self.path(cursor, scoped && local);
@@ -130,9 +150,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The role that follows, as a name or a literal; `NONE` and `DEFAULT` are the session's own again.
-    fn assume(&mut self, cursor: &mut Cursor<'a>) {
-        let role = cursor.literal().or_else(|| cursor.role()).unwrap_or("*");
+    fn assume(&mut self, cursor: &mut Cursor<'a>, what: Assumed, local: bool) {
+        let own = matches!((what, cursor.word()), (_, "default") | (Assumed::Role, "none"));
+        let literal = cursor.literal();
+        let own = own || (matches!(what, Assumed::Role) && literal == Some("none"));
+        let role = literal.or_else(|| cursor.role()).unwrap_or("*");
         self.findings.add(Action::Assume, Object::named(ObjectKind::Role, None, role));
+        let to = if own { None } else { Some(role.to_owned()) };
+        self.findings.changes.push(what.change(to, local));
     }
 
     fn reset(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
@@ -141,8 +166,8 @@ impl<'a> Reader<'a> {
                 self.findings.add_any(Action::Set, ObjectKind::Setting);
                 self.findings.changes.push(Change::path_reset());
             }
-            "role" => self.assume_default(),
-            "session" if cursor.word_at(1) == "authorization" => self.assume_default(),
+            "role" => self.assume_default(Assumed::Role),
+            "session" if cursor.word_at(1) == "authorization" => self.assume_default(Assumed::Authorization),
             "time" => self.setting("timezone"),
             "transaction" => self.findings.add_any(Action::Transaction, ObjectKind::Session),
             _ => {
@@ -159,8 +184,9 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn assume_default(&mut self) {
+    fn assume_default(&mut self, what: Assumed) {
         self.findings.add(Action::Assume, Object::named(ObjectKind::Role, None, "default"));
+        self.findings.changes.push(what.change(None, false));
     }
 
     fn show(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {

@@ -75,7 +75,7 @@ impl Scene {
             return;
         }
         let meter = self.meters.of_at(&principal, &server.name, second);
-        let facts = Facts { proxied, transport, db_user: "", application_name: "" };
+        let facts = Facts { proxied, transport, db_user: "", roles: &[], application_name: "" };
         let connected = Connected {
             ground: Ground::new(&principal, &target, &facts),
             server: (server.environment, server.name, server.engine),
@@ -96,6 +96,7 @@ impl Scene {
             proxied: connected.proxied,
             transport: connected.transport,
             db_user: &started.db_user,
+            roles: &[&started.db_user],
             application_name: &started.application_name,
         };
         connected.ground = Ground::new(&connected.principal, &connected.target, &facts);
