@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Value};
@@ -35,25 +35,56 @@ pub(crate) fn text(value: &str) -> Value {
     Value::new_string(value.to_owned())
 }
 
-/// Who asks. Built once per connection; cheap to clone.
+/// Who asks. Sessions of workloads that no policy can tell apart share what is large in it.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    entity: Arc<Result<Entity, String>>,
-    uid: EntityUid,
-    name: Arc<str>,
+    shared: Arc<Shared>,
     fingerprint: [u8; 16],
     counted_as: [u8; 16],
+}
+
+/// What follows from a fingerprint.
+#[derive(Debug)]
+struct Shared {
+    entity: Result<Entity, String>,
+    uid: EntityUid,
+    name: Arc<str>,
+}
+
+/// What the principals that live now share, by fingerprint.
+static LIVING: LazyLock<Mutex<HashMap<[u8; 16], Weak<Shared>>>> = LazyLock::new(Mutex::default);
+
+/// Entries of `LIVING` at which those of the dead are thrown out.
+const MANY: usize = 1024;
+
+impl Shared {
+    fn of(workload: &Workload, fingerprint: [u8; 16]) -> Arc<Self> {
+        // INVARIANT: nothing panics while it is locked but for want of memory.
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = living.get(&fingerprint).and_then(Weak::upgrade) {
+            return shared;
+        }
+        if living.len() >= MANY && living.len() == living.capacity() {
+            living.retain(|_, shared| shared.strong_count() > 0);
+        }
+        let shared = Arc::new(Self::new(workload));
+        living.insert(fingerprint, Arc::downgrade(&shared));
+        shared
+    }
+
+    fn new(workload: &Workload) -> Self {
+        let name: Arc<str> = workload.label().into();
+        let uid = uid(&TYPES.workload, &name);
+        let entity = Entity::new(uid.clone(), attributes(workload, &name), HashSet::new());
+        Self { entity: entity.map_err(|error| error.to_string()), uid, name }
+    }
 }
 
 impl Principal {
     /// The principal that `workload` is.
     pub fn new(workload: &Workload) -> Self {
-        let name: Arc<str> = workload.label().into();
-        let uid = uid(&TYPES.workload, &name);
-        let entity = Entity::new(uid.clone(), attributes(workload, &name), HashSet::new());
-        let entity = Arc::new(entity.map_err(|error| error.to_string()));
         let (fingerprint, counted_as) = (fingerprint(workload), counted_as(workload));
-        Self { entity, uid, name, fingerprint, counted_as }
+        Self { shared: Shared::of(workload, fingerprint), fingerprint, counted_as }
     }
 
     /// The same for workloads that no policy can tell apart: a part of the key of decision caches.
@@ -67,16 +98,16 @@ impl Principal {
     }
 
     pub(crate) fn uid(&self) -> &EntityUid {
-        &self.uid
+        &self.shared.uid
     }
 
     pub(crate) fn entity(&self) -> Result<Entity, String> {
-        self.entity.as_ref().clone()
+        self.shared.entity.clone()
     }
 
     /// Shortest useful name: pod, container, unit, AI agent, executable or address.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.shared.name
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use guard_common::audit::v1::{ClientCertificate, Workload};
 
@@ -235,4 +235,15 @@ fn a_policy_can_ask_for_a_certificate() {
     };
     assert!(allowed(&holder("spiffe://example.org/billing")));
     assert!(!allowed(&holder("spiffe://example.org/orders")) && !allowed(&Workload::default()));
+}
+
+#[test]
+fn principals_that_no_policy_tells_apart_are_one_in_memory() {
+    let workload =
+        |pid, executable: &str| Workload { pid, executable: executable.to_owned(), ..Workload::default() };
+    let one = Principal::new(&workload(1, "/usr/bin/one-of-a-kind"));
+    let other = Principal::new(&workload(2, "/usr/bin/one-of-a-kind"));
+    let third = Principal::new(&workload(2, "/usr/bin/another-of-a-kind"));
+    assert!(Arc::ptr_eq(one.name(), other.name()));
+    assert_ne!(one.name(), third.name());
 }
