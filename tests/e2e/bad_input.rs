@@ -105,6 +105,22 @@ fn broken_messages_end_their_session_only() -> Result<()> {
 }
 
 #[test]
+fn an_unknown_message_is_refused_and_on_record() -> Result<()> {
+    if skip::without(&[Need::Postgres]) {
+        return Ok(());
+    }
+    let site = Site::start()?;
+    let mut client = RawClient::log_in(site.agent.proxy(), site::USER, site::DATABASE)?;
+    client.send(&wire::message(b'~', b"what"))?;
+    assert_eq!(wire::first_error(&client.until_ready()?).as_deref(), Some("08P01"));
+    run::eventually("the reason on record", EVENT_LIMIT, || {
+        let records = site.agent.records()?;
+        let closed = records::bodies(&records, "connection_closed");
+        Ok(closed.iter().any(|closed| records::text(closed, "reason").contains('~')))
+    })
+}
+
+#[test]
 fn clients_that_vanish_leave_nothing_behind() -> Result<()> {
     if skip::without(&[Need::Postgres]) {
         return Ok(());
