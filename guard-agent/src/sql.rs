@@ -154,6 +154,9 @@ impl Classifier {
         let Some(text) = modes.client_encoding.decode(text) else {
             return unreadable("not valid in the client's encoding", length);
         };
+        // Where letters are not certain, what the grammar refuses here may be valid there.
+        let known = modes.grammar_known && (text.is_ascii() || modes.client_encoding.names_are_certain());
+        let modes = &Modes { grammar_known: known, ..*modes };
         let lexed = scratch.lex(&text, modes, limits);
         if scratch.is_ambiguous() {
             return Arc::new(both_ways(&text, modes, limits));
