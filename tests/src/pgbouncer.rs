@@ -39,7 +39,7 @@ impl PgBouncer {
         // `auth_type = any` logs everybody in as the user that the database line names.
         let config = format!(
             "[databases]\n* = host={host} port={port} user={OWNER}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
-             unix_socket_dir =\nauth_type = any\npool_mode = session\nmax_client_conn = 200\n\
+             unix_socket_dir =\nauth_type = any\npool_mode = session\nmax_client_conn = 300\n\
              default_pool_size = 100\nlog_connections = 0\nlog_disconnections = 0\n\
              ignore_startup_parameters = extra_float_digits\n",
             address.port()

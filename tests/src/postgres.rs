@@ -29,7 +29,8 @@ pub const SCRAM_PASSWORD: &str = "not-a-secret";
 const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("shared_buffers", "64MB"),
-    ("max_connections", "100"),
+    // A pooler keeps as many again as it was asked for.
+    ("max_connections", "300"),
     ("log_min_messages", "warning"),
     ("max_prepared_transactions", "4"),
 ];
