@@ -231,7 +231,7 @@ pub struct ProxyConfig {
     pub max_statement_bytes: usize,
     /// Prepared statements per session.
     pub max_prepared_statements: usize,
-    /// Threads that serve sessions; 0 means half as many as there are cores.
+    /// Threads that serve sessions; 0 means as many as there are cores.
     pub threads: usize,
     /// Where discovered servers get a proxy: on this address, at the server's port plus 1000. Empty: none.
     pub discovered_listen: String,

@@ -99,7 +99,6 @@ impl Listener {
     pub async fn run(self, proxy: Arc<Proxy>, threads: SessionThreads, places: Arc<Semaphore>) {
         let mut stopping = proxy.stopping.clone();
         let surplus = Arc::new(Semaphore::new(MAX_SURPLUS));
-        let mut turn: usize = 0;
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -123,8 +122,7 @@ impl Listener {
                 tracing::warn!(server = %proxy.server.get().name, "too many connections: one was closed without a word");
                 continue;
             };
-            turn = turn.wrapping_add(1);
-            if !threads.hand_over(Arrival { proxy, socket, peer, place, surplus: is_surplus }, turn) {
+            if !threads.hand_over(Arrival { proxy, socket, peer, place, surplus: is_surplus }) {
                 tracing::warn!("all session threads are busy: a connection was closed");
             }
         }

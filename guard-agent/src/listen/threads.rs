@@ -1,6 +1,14 @@
 //! The threads that serve sessions.
 
-use std::{io, rc::Rc, sync::Arc, thread};
+use std::{
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -19,6 +27,10 @@ pub const STACK_BYTES: usize = 32 * 1024 * 1024;
 
 /// Clients that may wait for one thread.
 const QUEUE: usize = 1_024;
+
+/// Sessions that share a thread before the next one is used: together they find more of each other's work ready at once,
+/// and wake fewer cores.
+const TOGETHER: usize = 16;
 
 /// A client on its way to a thread: sockets travel without a runtime.
 pub(super) struct Arrival {
@@ -40,19 +52,48 @@ pub(super) enum Socket {
 /// Handles on the session threads. They end with the last handle and the last session.
 #[derive(Clone, Debug)]
 pub struct SessionThreads {
-    queues: Arc<[mpsc::Sender<Arrival>]>,
+    threads: Arc<[SessionThread]>,
+}
+
+#[derive(Debug)]
+struct SessionThread {
+    queue: mpsc::Sender<(Arrival, Load)>,
+    sessions: Arc<AtomicUsize>,
+}
+
+/// One session of a thread's count, for as long as it lives.
+#[derive(Debug)]
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn of(sessions: &Arc<AtomicUsize>) -> Self {
+        sessions.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(sessions))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Which thread the next session goes to: the first that has few, else the one that has fewest.
+fn next_thread(sessions: &[usize]) -> usize {
+    let few = sessions.iter().position(|count| *count < TOGETHER);
+    let fewest = || sessions.iter().enumerate().min_by_key(|(_, count)| **count).map(|(number, _)| number);
+    few.or_else(fewest).unwrap_or(0)
 }
 
 impl SessionThreads {
     /// Starts as many threads as `limits` says.
     pub fn start(limits: &ProxyConfig, decider: &Arc<Decider>) -> io::Result<Self> {
         let count = match limits.threads {
-            // The other half is the database's.
-            0 => (thread::available_parallelism()?.get() / 2).max(1),
+            0 => thread::available_parallelism()?.get(),
             count => count.min(1_024),
         };
         let large = LargeTexts::start(session::caps(limits))?;
-        let queues: io::Result<Vec<_>> = (0..count)
+        let threads: io::Result<Vec<_>> = (0..count)
             .map(|number| {
                 let (queue, arrivals) = mpsc::channel(QUEUE);
                 let (limits, decider) = (limits.clone(), Arc::clone(decider));
@@ -75,30 +116,34 @@ impl SessionThreads {
                     .stack_size(STACK_BYTES)
                     .spawn(run)?;
                 is_made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
-                Ok(queue)
+                Ok(SessionThread { queue, sessions: Arc::default() })
             })
             .collect();
-        Ok(Self { queues: queues?.into() })
+        Ok(Self { threads: threads?.into() })
     }
 
-    /// Hands a client to the thread with the shortest queue, from the one whose turn it is. False: all are full.
-    pub(super) fn hand_over(&self, mut arrival: Arrival, turn: usize) -> bool {
-        for offset in 0..self.queues.len() {
-            let queue = &self.queues[(turn + offset) % self.queues.len()];
-            match queue.try_send(arrival) {
+    /// Hands a client to a thread that has room for it. False: all are full.
+    pub(super) fn hand_over(&self, mut arrival: Arrival) -> bool {
+        let counts: Vec<_> =
+            self.threads.iter().map(|thread| thread.sessions.load(Ordering::Relaxed)).collect();
+        let first = next_thread(&counts);
+        for offset in 0..self.threads.len() {
+            let SessionThread { queue, sessions } = &self.threads[(first + offset) % self.threads.len()];
+            match queue.try_send((arrival, Load::of(sessions))) {
                 Ok(()) => return true,
-                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => {
-                    arrival = back
-                }
+                Err(
+                    mpsc::error::TrySendError::Full((back, _)) | mpsc::error::TrySendError::Closed((back, _)),
+                ) => arrival = back,
             }
         }
         false
     }
 }
 
-async fn serve(mut arrivals: mpsc::Receiver<Arrival>, worker: Worker) {
+async fn serve(mut arrivals: mpsc::Receiver<(Arrival, Load)>, worker: Worker) {
     let worker = Rc::new(worker);
-    while let Some(Arrival { proxy, socket, peer, place, surplus }) = arrivals.recv().await {
+    while let Some((arrival, load)) = arrivals.recv().await {
+        let Arrival { proxy, socket, peer, place, surplus } = arrival;
         let stream = match socket {
             Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
             Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
@@ -109,10 +154,33 @@ async fn serve(mut arrivals: mpsc::Receiver<Arrival>, worker: Worker) {
                 tokio::task::spawn_local(async move {
                     let client = Client { stream, peer, surplus };
                     session::serve(proxy, worker, client).await;
-                    drop(place);
+                    drop((place, load));
                 });
             }
             Err(error) => tracing::warn!("an accepted client was lost: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_stay_together_while_they_are_few_and_spread_when_they_are_many() {
+        assert_eq!(next_thread(&[0, 0]), 0);
+        assert_eq!(next_thread(&[TOGETHER - 1, 0]), 0);
+        assert_eq!(next_thread(&[TOGETHER, 0]), 1);
+        assert_eq!(next_thread(&[40, 39, 41]), 1);
+        assert_eq!(next_thread(&[40, TOGETHER - 1, 41]), 1);
+    }
+
+    #[test]
+    fn a_session_counts_as_long_as_it_lives() {
+        let sessions = Arc::default();
+        let load = Load::of(&sessions);
+        assert_eq!(sessions.load(Ordering::Relaxed), 1);
+        drop(load);
+        assert_eq!(sessions.load(Ordering::Relaxed), 0);
     }
 }
