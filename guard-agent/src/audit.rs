@@ -113,8 +113,7 @@ impl AuditLog {
 
     /// Records `body` without waiting. A full queue counts the loss, and a gap record follows.
     pub fn record(&self, body: Body) {
-        let bytes = RECORD_BYTES + text_bytes(&body);
-        self.push(Content::Body(Box::new(body)), bytes);
+        self.push(Content::Body(Box::new(body)), RECORD_BYTES);
     }
 
     /// Records a statement without waiting.
@@ -146,8 +145,7 @@ impl AuditLog {
 
     /// Records `body` and returns when it is durable. The caller may stop waiting; the record is written all the same.
     pub async fn commit(&self, body: Body) -> Result<(), AuditError> {
-        let bytes = RECORD_BYTES + text_bytes(&body);
-        self.commit_content(Content::Body(Box::new(body)), bytes).await
+        self.commit_content(Content::Body(Box::new(body)), RECORD_BYTES).await
     }
 
     /// Records a statement and returns when the record is durable.
@@ -287,14 +285,6 @@ fn limits(config: &JournalConfig) -> Limits {
     const MIB: u64 = 1024 * 1024;
     let segment = config.segment_mib.clamp(1, 256) * MIB;
     Limits { segment, total: config.max_mib.saturating_mul(MIB).max(2 * segment) }
-}
-
-/// What a record holds beside its fixed size, as far as a client decides on it.
-fn text_bytes(body: &Body) -> usize {
-    match body {
-        Body::Statement(statement) => statement.text.len(),
-        _ => 0,
-    }
 }
 
 /// The agent's id, made anew where a new chain begins.

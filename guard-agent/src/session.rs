@@ -411,7 +411,7 @@ async fn enter_session<'a>(
         binding: Binding::NoTls,
         client_tls: secured.as_ref().map_or("", |secured| secured.version),
     };
-    let mut login = login::Login { proxy, worker, attested, startup, via };
+    let mut login = login::Login::new(proxy, worker, attested, startup, via);
     login.admit()?;
     let asked =
         Asked { peer: &attested.peer, secured: secured.as_ref(), startup: &login.startup, packet: &packet };

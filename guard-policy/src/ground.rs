@@ -11,7 +11,7 @@ use cedar_policy::{Context, Entities, Entity, EntityUid, RestrictedExpression as
 
 use crate::{
     rates::Rates,
-    request::{Conditions, Principal, Target, entity, in_schema, text, uid},
+    request::{Conditions, Principal, Target, entity, text, uid},
     schema::{ACTIONS, TYPES},
     vocabulary::{Action, Object, ObjectKind, Parse},
 };
@@ -207,7 +207,7 @@ fn object_entities(target: &Target, object: &Object) -> Result<(EntityUid, Vec<E
     let known = object.name != "*";
     let schema = match &object.schema {
         Some(schema) => schema.as_str(),
-        None if known && in_schema(object.kind) => DEFAULT_SCHEMA,
+        None if known && object.kind.in_schema() => DEFAULT_SCHEMA,
         None if object.kind == ObjectKind::Schema => &object.name,
         None => "",
     };

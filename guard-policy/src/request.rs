@@ -12,11 +12,7 @@ use guard_common::audit::v1::{ClientCertificate, Workload, workload::Evidence};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    rates::Rates,
-    schema::TYPES,
-    vocabulary::{ObjectKind, Parse},
-};
+use crate::{rates::Rates, schema::TYPES, vocabulary::Parse};
 
 pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
@@ -275,31 +271,4 @@ pub struct Conditions {
     pub parts: u32,
     /// The principal's last minute.
     pub rates: Rates,
-}
-
-/// True for what stands in a schema.
-pub(crate) fn in_schema(kind: ObjectKind) -> bool {
-    use ObjectKind as K;
-    match kind {
-        K::Table
-        | K::View
-        | K::MaterializedView
-        | K::Index
-        | K::Sequence
-        | K::Column
-        | K::Function
-        | K::Type
-        | K::Trigger => true,
-        K::Schema
-        | K::Database
-        | K::Role
-        | K::Extension
-        | K::Setting
-        | K::Tablespace
-        | K::File
-        | K::Server
-        | K::Session
-        | K::Other
-        | K::Unknown => false,
-    }
 }

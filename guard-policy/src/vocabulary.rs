@@ -156,6 +156,35 @@ words! {
     }
 }
 
+impl ObjectKind {
+    /// True for what stands in a schema: names of it without one are looked for along the search path.
+    pub fn in_schema(self) -> bool {
+        use ObjectKind as K;
+        match self {
+            K::Table
+            | K::View
+            | K::MaterializedView
+            | K::Index
+            | K::Sequence
+            | K::Column
+            | K::Function
+            | K::Type
+            | K::Trigger => true,
+            K::Schema
+            | K::Database
+            | K::Role
+            | K::Extension
+            | K::Setting
+            | K::Tablespace
+            | K::File
+            | K::Server
+            | K::Session
+            | K::Other
+            | K::Unknown => false,
+        }
+    }
+}
+
 /// What an effect is on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Object {

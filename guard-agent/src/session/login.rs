@@ -44,6 +44,7 @@ pub(super) struct Login<'a> {
     pub(super) attested: &'a Attested<'a>,
     pub(super) startup: Startup,
     pub(super) via: Via,
+    session: Session,
 }
 
 /// The way that the session takes.
@@ -77,16 +78,28 @@ struct Told {
 }
 
 impl<'a> Login<'a> {
+    /// The login of whom `attested` names, with this startup packet.
+    pub(super) fn new(
+        proxy: &'a Proxy,
+        worker: &'a Worker,
+        attested: &'a Attested<'a>,
+        startup: Startup,
+        via: Via,
+    ) -> Self {
+        let session = session(proxy, attested, &startup);
+        Self { proxy, worker, attested, startup, via, session }
+    }
+
     /// Whether policy lets the session begin; asked before the server hears of it. Replication is an action of its own.
     pub(super) fn admit(&self) -> Result<(), SessionError> {
-        let session = self.session();
+        let session = &self.session;
         if self.startup.replication()
             && let Ruling::Refused(decision) =
-                self.worker.rule(&session, session.scope(), &self.worker.replication_command())
+                self.worker.rule(session, session.scope(), &self.worker.replication_command())
         {
             let response = ErrorResponse { severity: Severity::Fatal, ..refusal::by_policy(&decision) };
             let failure = response.code.to_owned();
-            self.recorder(&session).started(SessionStarted { failure, ..self.started(&Told::default()) });
+            self.recorder().started(SessionStarted { failure, ..self.started(&Told::default()) });
             return Err(SessionError::Refused(decision.policy.clone(), response));
         }
         Ok(())
@@ -94,7 +107,6 @@ impl<'a> Login<'a> {
 
     /// Relays between client and server, from the server's first answer on.
     pub(super) async fn relay(self, mut pipe: Pipe) -> Result<End<'a>, SessionError> {
-        let session = self.session();
         let mut told = Told { keeps_plus: self.via.binding == Binding::EndToEnd, ..Told::default() };
         let mut rounds = 0;
         // What it said while the way to it was chosen.
@@ -122,39 +134,15 @@ impl<'a> Login<'a> {
                 Event::ClientGone | Event::ServerEnded => return Ok(self.over(pipe, &told).await),
             }
         }
-        Ok(End::Ready(Box::new(self.begin(pipe, session, told))))
+        Ok(End::Ready(Box::new(self.begin(pipe, told))))
     }
 
-    fn session(&self) -> Session {
-        let Proxy { decider, .. } = self.proxy;
-        let server = self.attested.server;
-        let principal = Principal::new(&self.attested.workload);
-        let AppliedMode { mode, from: mode_from } = decider.mode(&server.name, self.startup.database());
-        Session {
-            meter: decider.meter(&principal, &server.name),
-            principal,
-            target: Target::new(
-                &server.environment,
-                &server.name,
-                server.engine.as_str(),
-                self.startup.database(),
-            ),
-            mode,
-            mode_from,
-            transport: self.attested.peer.transport(),
-            db_user: self.startup.user().to_owned(),
-            application_name: self.startup.parameter("application_name").unwrap_or_default().to_owned(),
-            search_path: SearchPath::default(),
-            roles: Roles::of(self.startup.user()),
-        }
-    }
-
-    fn recorder(&self, session: &Session) -> Recorder {
+    fn recorder(&self) -> Recorder {
         let stamp = SessionStamp::new(
             &self.attested.connection.id().to_string(),
-            &session.db_user,
+            &self.session.db_user,
             self.startup.database(),
-            session.principal.name(),
+            self.session.principal.name(),
         );
         Recorder::new(self.proxy.audit.clone(), stamp)
     }
@@ -181,8 +169,8 @@ impl<'a> Login<'a> {
         }
     }
 
-    fn begin(self, pipe: Pipe, session: Session, told: Told) -> Relay<'a> {
-        let recorder = self.recorder(&session);
+    fn begin(self, pipe: Pipe, told: Told) -> Relay<'a> {
+        let recorder = self.recorder();
         recorder.started(self.started(&told));
         if !told.asked && self.proxy.ways.prefer_unix && matches!(self.attested.peer, Peer::Tcp { .. }) {
             tracing::warn!(
@@ -203,8 +191,8 @@ impl<'a> Login<'a> {
             names: Names::default(),
             refusals: Refusals::new(),
             recorder,
-            scope: session.scope(),
-            session,
+            scope: self.session.scope(),
+            session: self.session,
             modes: settings.modes(),
             settings,
             replication: self.startup.replication(),
@@ -227,10 +215,28 @@ impl<'a> Login<'a> {
     async fn over(self, mut pipe: Pipe, told: &Told) -> End<'a> {
         let failure = if told.failure.is_empty() { "08006".to_owned() } else { told.failure.clone() };
         let reason = format!("login failed: {failure}");
-        let session = self.session();
-        self.recorder(&session).started(SessionStarted { failure, ..self.started(told) });
+        self.recorder().started(SessionStarted { failure, ..self.started(told) });
         pipe.finish(super::LAST_WORDS).await;
         End::Over(Served { reason, ..served(&pipe, 0) })
+    }
+}
+
+/// What decisions of the session will read.
+fn session(proxy: &Proxy, attested: &Attested<'_>, startup: &Startup) -> Session {
+    let (decider, server) = (&proxy.decider, attested.server);
+    let principal = Principal::new(&attested.workload);
+    let AppliedMode { mode, from: mode_from } = decider.mode(&server.name, startup.database());
+    Session {
+        meter: decider.meter(&principal, &server.name),
+        principal,
+        target: Target::new(&server.environment, &server.name, server.engine.as_str(), startup.database()),
+        mode,
+        mode_from,
+        transport: attested.peer.transport(),
+        db_user: startup.user().to_owned(),
+        application_name: startup.parameter("application_name").unwrap_or_default().to_owned(),
+        search_path: SearchPath::default(),
+        roles: Roles::of(startup.user()),
     }
 }
 

@@ -122,6 +122,10 @@ impl Settings {
 
     /// What functions and code set, without saying to what.
     fn sent_otherwise(&mut self, statement: &Statement) -> bool {
+        let settles = |action| matches!(action, Action::Set | Action::Assume);
+        if !statement.effects.iter().any(|effect| settles(effect.action)) {
+            return false;
+        }
         let sets = |setting: &str| {
             statement.effects.iter().any(|effect| {
                 let object = &effect.object;

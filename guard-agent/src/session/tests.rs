@@ -181,7 +181,7 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
         panic!("a startup message");
     };
     let via = login::Via { transport: UpstreamTransport::Tcp, binding: Binding::NoTls, client_tls: "" };
-    let login = login::Login { proxy: &proxy, worker: &worker, attested: &attested, startup, via };
+    let login = login::Login::new(&proxy, &worker, &attested, startup, via);
     login.admit()?;
     let mut pipe = Pipe::new(Stream::Memory(client), Stream::Memory(server), bytes::BytesMut::new());
     pipe.requests.insert(&packet[..14]);

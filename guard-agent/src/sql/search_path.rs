@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use guard_policy::vocabulary::{Effect, Object, ObjectKind};
+use guard_policy::vocabulary::{Effect, Object};
 
 use super::Statement;
 
@@ -160,7 +160,8 @@ impl SearchPath {
         }
         let mut resolved = Vec::with_capacity(statement.effects.len());
         for effect in &statement.effects {
-            if effect.object.schema.is_some() || effect.object.name == "*" || !in_schema(effect.object.kind) {
+            if effect.object.schema.is_some() || effect.object.name == "*" || !effect.object.kind.in_schema()
+            {
                 resolved.push(effect.clone());
                 continue;
             }
@@ -179,23 +180,6 @@ impl SearchPath {
         }
         Cow::Owned(resolved)
     }
-}
-
-/// True for what stands in a schema and is found by the path.
-fn in_schema(kind: ObjectKind) -> bool {
-    use ObjectKind as K;
-    matches!(
-        kind,
-        K::Table
-            | K::View
-            | K::MaterializedView
-            | K::Index
-            | K::Sequence
-            | K::Column
-            | K::Function
-            | K::Type
-            | K::Trigger
-    )
 }
 
 #[cfg(test)]

@@ -115,10 +115,16 @@ impl<'a> Reader<'a> {
 
     /// Code of a procedural language: every word that begins a statement that changes something counts.
     pub fn scan_code(&mut self, tokens: &'a [Token]) {
+        /// Times that a token of code may be read as part of a statement, on average.
+        const MAX_OVERLAP: usize = 8;
+        /// Tokens that are read of code that is short.
+        const MIN_BUDGET: usize = 4096;
         const VERBS: [&str; 13] = [
             "drop", "alter", "create", "truncate", "grant", "revoke", "copy", "call", "vacuum", "reindex",
             "refresh", "reassign", "load",
         ];
+        // Words that begin statements, without a semicolon between them: each would be read to the end of all.
+        let mut budget = MAX_OVERLAP * tokens.len() + MIN_BUDGET;
         for index in 0..tokens.len() {
             let rest = tokens.get(index..).unwrap_or(&[]);
             let word = Cursor::new(self.lexed, rest).word();
@@ -134,6 +140,11 @@ impl<'a> Reader<'a> {
                 matches!(word, "set" | "reset" | "lock" | "comment" | "discard" | "security" | "cluster");
             if VERBS.contains(&word) || (rarer && begins()) {
                 let end = rest.iter().position(|token| token.kind == Kind::Semicolon).unwrap_or(rest.len());
+                let Some(left) = budget.checked_sub(end) else {
+                    self.unreadable();
+                    break;
+                };
+                budget = left;
                 self.statement(rest.get(..end).unwrap_or(&[]));
             } else {
                 self.scan_at(tokens, index);
