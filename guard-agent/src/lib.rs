@@ -11,6 +11,7 @@ pub mod connections;
 pub mod decide;
 pub mod identity;
 pub mod listen;
+pub mod mask;
 pub mod sensor;
 pub mod servers;
 pub mod session;

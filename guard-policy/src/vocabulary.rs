@@ -257,3 +257,98 @@ impl Parse {
         }
     }
 }
+
+words! {
+    /// What kind of sensitive data a value is.
+    DataKind {
+        /// Mail address.
+        Email = "email",
+        /// Telephone number.
+        Phone = "phone",
+        /// Name of a person, or a part of it.
+        PersonName = "person_name",
+        /// Where somebody lives: street, house, postal code, town of a person.
+        Address = "address",
+        /// Where somebody is: coordinates.
+        Location = "location",
+        /// Date of birth, age.
+        BirthDate = "birth_date",
+        /// National, social security, tax or insurance number of a person.
+        NationalId = "national_id",
+        /// Passport, identity card, driving licence, number plate.
+        Document = "document",
+        /// Number of a payment card, its security code, its expiry.
+        PaymentCard = "payment_card",
+        /// IBAN.
+        Iban = "iban",
+        /// Bank account that is no IBAN, routing number.
+        BankAccount = "bank_account",
+        /// What somebody earns or owns.
+        Income = "income",
+        /// Diagnosis, medication, blood group, health insurance.
+        Health = "health",
+        /// Origin, religion, politics, orientation, biometrics, sex: what the law protects most.
+        Special = "special",
+        /// IP address.
+        IpAddress = "ip_address",
+        /// MAC address, IMEI, advertising id: what names a device.
+        Device = "device",
+        /// JSON web token.
+        Jwt = "jwt",
+        /// Key of a cloud provider.
+        CloudKey = "cloud_key",
+        /// Private key.
+        PrivateKey = "private_key",
+        /// Password in clear, answer to a security question, PIN.
+        Password = "password",
+        /// Hash of a password.
+        PasswordHash = "password_hash",
+        /// Token or key that opens something: API keys, sessions, refresh tokens.
+        AccessToken = "access_token",
+        /// What a tag calls sensitive without saying of which kind.
+        Tagged = "tagged",
+    }
+}
+
+impl DataKind {
+    /// The tags that policies know it by, beside its own name: `pii`, `contact`, `financial`, `secret`, `health`,
+    /// `special`.
+    pub const fn tags(self) -> &'static [&'static str] {
+        match self {
+            Self::Email | Self::Phone | Self::Address => &["pii", "contact"],
+            Self::PersonName
+            | Self::Location
+            | Self::BirthDate
+            | Self::NationalId
+            | Self::Document
+            | Self::IpAddress
+            | Self::Device => &["pii"],
+            Self::PaymentCard | Self::Iban | Self::BankAccount | Self::Income => &["pii", "financial"],
+            Self::Health => &["pii", "health", "special"],
+            Self::Special => &["pii", "special"],
+            Self::Jwt
+            | Self::CloudKey
+            | Self::PrivateKey
+            | Self::Password
+            | Self::PasswordHash
+            | Self::AccessToken => &["secret"],
+            Self::Tagged => &[],
+        }
+    }
+}
+
+words! {
+    /// How a sensitive value is rewritten: always to a value of the same type.
+    MaskRule {
+        /// Nothing of it is left.
+        Full = "full",
+        /// Its shape is: `j***@example.com`, the last four digits.
+        Partial = "partial",
+        /// A keyed hash: the same for the same value, so that it joins.
+        Hash = "hash",
+        /// NULL.
+        Null = "null",
+        /// A text that the policy names.
+        Fixed = "fixed",
+    }
+}
