@@ -7,6 +7,7 @@ mod cache;
 mod effects;
 mod encoding;
 mod large;
+pub mod lineage;
 mod postgres;
 mod recent;
 mod reconcile;
