@@ -287,6 +287,7 @@ mod tests {
             effects: Vec::new(),
             prepared: Vec::new(),
             changes: Vec::new(),
+            origin: Default::default(),
         })
     }
 

@@ -4,10 +4,29 @@
 //! Read from the server's own grammar. What is not understood reveals: an expression of an unknown kind shows everything
 //! in it, a result that cannot be followed shows every sensitive column of the relations that the text names.
 
-use super::{SearchPath, Statement};
-use crate::catalog::Catalog;
+mod change;
+mod condition;
+mod expression;
+mod from;
+mod functions;
+mod naming;
+mod query;
+mod resolver;
+mod scope;
+mod statement;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
 use guard_policy::vocabulary::DataKind;
-use std::sync::Arc;
+
+use super::postgres::reference;
+use super::{SearchPath, Statement};
+use crate::catalog::{Catalog, CatalogMark};
+pub use resolver::Keep;
 
 /// What names mean: to be had from the session.
 #[derive(Clone, Copy, Debug)]
@@ -23,16 +42,18 @@ pub struct World<'a> {
 /// What a text does with sensitive columns, statement by statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// One for each statement of the text, in order. Only those whose `outputs` are not [`Outputs::None`] answer with
-    /// rows.
+    /// One for each statement of the text, in order; of a text of very many statements that cannot be followed there are
+    /// fewer, and the last stands for the rest. Only those whose `outputs` are not [`Outputs::None`] answer with rows.
     pub parts: Vec<Part>,
 }
 
 /// What one statement does with sensitive columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// What its results show.
+    /// What its results show. Where the server's answer has another number of columns, each may show each of `named`.
     pub outputs: Outputs,
+    /// Every sensitive column of every relation that it names.
+    pub named: Vec<Column>,
     /// Sensitive columns that its conditions, orders and groups use.
     pub uses: Vec<ColumnUse>,
     /// What it writes of sensitive columns into which columns.
@@ -149,9 +170,145 @@ pub struct Target {
     pub sources: Vec<Column>,
 }
 
+impl Column {
+    /// Any column of the database: it cannot be told which.
+    pub fn any() -> Self {
+        let star: Arc<str> = Arc::from("*");
+        Self {
+            id: None,
+            schema: Arc::clone(&star),
+            table: Arc::clone(&star),
+            column: star,
+            kind: DataKind::Tagged,
+        }
+    }
+
+    /// Whether it stands for any column.
+    pub fn is_any(&self) -> bool {
+        self.id.is_none() && &*self.table == "*"
+    }
+}
+
+impl Part {
+    /// Of a statement that cannot be followed.
+    fn unknown() -> Self {
+        let any = vec![Column::any()];
+        Self { outputs: Outputs::Unknown(any.clone()), named: any, ..Self::default() }
+    }
+
+    /// Every sensitive column that any of its results shows.
+    fn everything_shown(&self) -> Vec<Column> {
+        let mut all = match &self.outputs {
+            Outputs::Columns(outputs) => {
+                outputs.iter().flat_map(|output| output.sources.iter().cloned()).collect()
+            }
+            Outputs::Unknown(columns) => columns.clone(),
+            Outputs::None => Vec::new(),
+            Outputs::Prepared(_) | Outputs::Cursor(_) => vec![Column::any()],
+        };
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// The text of a statement for reading it a second time, and what came of it.
+#[derive(Default)]
+pub struct Origin {
+    text: Option<(Box<str>, bool)>,
+    known: Mutex<Option<(Key, Arc<Lineage>)>>,
+}
+
+/// What a lineage depends on beside the text.
+struct Key {
+    catalog: CatalogMark,
+    path: SearchPath,
+    user: Box<str>,
+}
+
+/// Longer texts are not read a second time.
+const MAX_TEXT: usize = 64 * 1024;
+
+impl Origin {
+    /// Of a text that reads the same on every server whose `standard_conforming_strings` is as given.
+    pub fn new(text: &str, standard_strings: bool) -> Self {
+        let text = (text.len() <= MAX_TEXT).then(|| (text.into(), standard_strings));
+        Self { text, known: Mutex::default() }
+    }
+
+    /// Bytes that it takes.
+    pub fn weight(&self) -> usize {
+        self.text.as_ref().map_or(0, |(text, _)| text.len())
+    }
+}
+
+impl std::fmt::Debug for Origin {
+    /// Without the text: it may hold literals.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin").field("bytes", &self.weight()).finish_non_exhaustive()
+    }
+}
+
 /// What `statement` does with sensitive columns. Kept with the statement for as long as the world is the same; tens of
 /// microseconds where it is not.
-pub fn of(statement: &Statement, _world: &World<'_>) -> Arc<Lineage> {
-    let part = Part { outputs: Outputs::Unknown(Vec::new()), ..Part::default() };
-    Arc::new(Lineage { parts: vec![part; statement.parts as usize] })
+pub fn of(statement: &Statement, world: &World<'_>) -> Arc<Lineage> {
+    let mut known = statement.origin.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((key, lineage)) = &*known
+        && key.catalog.is_of(world.catalog)
+        && key.path == *world.path
+        && *key.user == *world.user
+    {
+        return Arc::clone(lineage);
+    }
+    let tree = statement.origin.text.as_ref().and_then(|(text, standard)| reference::tree(text, *standard));
+    let lineage = Arc::new(match tree {
+        Some(tree) => statement::read(&tree, world, Keep::Sensitive),
+        None => unknown(statement),
+    });
+    let key = Key { catalog: world.catalog.mark(), path: world.path.clone(), user: world.user.into() };
+    *known = Some((key, Arc::clone(&lineage)));
+    lineage
+}
+
+/// Of a text that cannot be read.
+fn unknown(statement: &Statement) -> Lineage {
+    let parts = (statement.parts.max(1) as usize).min(statement::MAX_PARTS);
+    Lineage { parts: vec![Part::unknown(); parts] }
+}
+
+/// What a text does that is run within another one.
+fn within(text: &str, world: &World<'_>) -> Lineage {
+    if text.len() > MAX_TEXT || !super::postgres::is_shallow(text) {
+        return Lineage { parts: vec![Part::unknown()] };
+    }
+    match reference::tree(text, true) {
+        Some(tree) => statement::read(&tree, world, Keep::Sensitive),
+        None => Lineage::default(),
+    }
+}
+
+/// What the result of a definition is made of: columns of the relations that it names, sensitive or not.
+#[derive(Debug, Default)]
+pub struct Definition {
+    /// By position.
+    pub columns: Vec<Vec<Column>>,
+    /// What any column may show that is not listed by its position.
+    pub any: Vec<Column>,
+}
+
+/// What a view's definition, or any query, is made of; of nothing where it cannot be read.
+pub fn of_definition(text: &str, world: &World<'_>) -> Definition {
+    if text.len() > MAX_TEXT || !super::postgres::is_shallow(text) {
+        return Definition::default();
+    }
+    let Some(tree) = reference::tree(text, true) else { return Definition::default() };
+    let lineage = statement::read(&tree, world, Keep::All);
+    match lineage.parts.into_iter().next().map(|part| part.outputs) {
+        Some(Outputs::Columns(outputs)) => {
+            let columns = outputs.into_iter().map(|output| output.sources).collect();
+            Definition { columns, any: Vec::new() }
+        }
+        Some(Outputs::Unknown(any)) => Definition { columns: Vec::new(), any },
+        _ => Definition::default(),
+    }
 }
