@@ -145,10 +145,15 @@ pub struct Sight {
 /// How a statement uses a column without showing it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Use {
-    /// Words such as `predicate`, `join`, `group`, `order`, `distinct`.
+    /// Some of [`Use::WORDS`].
     pub words: Vec<&'static str>,
     /// It is only compared for equality.
     pub equality: bool,
+}
+
+impl Use {
+    /// Where a statement can use a column.
+    pub const WORDS: [&'static str; 5] = ["where", "join", "group", "order", "distinct"];
 }
 
 #[cfg(test)]

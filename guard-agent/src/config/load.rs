@@ -319,9 +319,8 @@ mod tests {
 
     #[test]
     fn masking_that_cannot_work_is_refused() {
-        let column = |tags: &str| {
-            load(&format!("[[masking.columns]]\ntable = \"t\"\ncolumn = \"c\"\ntags = {tags}"))
-        };
+        let column =
+            |tags: &str| load(&format!("[[masking.columns]]\ntable = \"t\"\ncolumn = \"c\"\ntags = {tags}"));
         assert!(column("[\"email\", \"vip\"]").is_ok() && column("[\"none\"]").is_ok());
         assert!(column("[]").unwrap_err().contains("masking.columns"));
         assert!(column("[\"email\", \"phone\"]").unwrap_err().contains("one kind"));

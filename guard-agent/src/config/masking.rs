@@ -75,13 +75,15 @@ pub(super) fn check(masking: &MaskingConfig) -> Result<(), (&'static str, String
     }
     for TaggedColumn { table, column, tags, .. } in &masking.columns {
         if table.is_empty() || column.is_empty() || tags.is_empty() || tags.len() > MAX_TAGS {
-            let problem =
-                format!("name `table` (as in `public.customers`), `column`, and 1 to {MAX_TAGS} `tags` of each");
+            let problem = format!(
+                "name `table` (as in `public.customers`), `column`, and 1 to {MAX_TAGS} `tags` of each"
+            );
             return Err(("columns", problem));
         }
         let kinds = tags.iter().filter(|tag| DataKind::ALL.iter().any(|kind| kind.as_str() == *tag)).count();
         if kinds > 1 || (tags.len() > 1 && tags.iter().any(|tag| tag == "none")) {
-            let problem = format!("`{table}.{column}`: give one kind of data beside tags of your own, or `none` alone");
+            let problem =
+                format!("`{table}.{column}`: give one kind of data beside tags of your own, or `none` alone");
             return Err(("columns", problem));
         }
     }

@@ -15,6 +15,18 @@ use crate::{
 pub(crate) const NOT_REVEALED: &str = "not-revealed";
 
 impl PolicySet {
+    /// True where some policy could reveal something: without one nobody needs to ask for what.
+    pub fn reveals(&self) -> bool {
+        self.slices.of_column(ColumnAction::Reveal).is_some_and(|slice| {
+            slice.policies.policies().any(|policy| policy.effect() == cedar_policy::Effect::Permit)
+        })
+    }
+
+    /// True where a policy names `infer`: without one nobody needs to ask.
+    pub fn decides_inference(&self) -> bool {
+        self.slices.of_column(ColumnAction::Infer).is_some()
+    }
+
     /// How the principal of `ground` sees `column`; `default` is the rule where policies name none.
     pub fn reveal(&self, ground: &mut Ground, column: &Column, default: &Mask) -> Sight {
         let Some(slice) = self.slices.of_column(ColumnAction::Reveal) else {

@@ -37,7 +37,7 @@ fn requests_for_columns_fit_the_schema() {
         let ground = ground(&workload);
         for (action, used) in [
             (ColumnAction::Reveal, None),
-            (ColumnAction::Infer, Some(Use { words: vec!["predicate", "order"], equality: true })),
+            (ColumnAction::Infer, Some(Use { words: vec!["where", "order"], equality: true })),
         ] {
             let column = Column { table: "*".to_owned(), schema: String::new(), ..column(DataKind::Tagged) };
             let (request, entities) = ground.column_request(action, &column, used.as_ref()).unwrap();
@@ -122,8 +122,8 @@ fn inference_is_allowed_until_a_policy_forbids_it() {
         r#"@id("no-sorting") @reason("order tells") forbid (principal, action == Guard::Action::"infer", resource)
            when { context.uses.contains("order") || !context.equality };"#,
     );
-    assert!(infer(&set, &["predicate"], true));
-    assert!(!infer(&set, &["predicate"], false) && !infer(&set, &["predicate", "order"], true));
+    assert!(infer(&set, &["where"], true));
+    assert!(!infer(&set, &["where"], false) && !infer(&set, &["where", "order"], true));
 }
 
 #[test]
