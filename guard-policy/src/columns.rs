@@ -89,7 +89,7 @@ impl Mask {
     pub const FULL: Self = Self { rule: MaskRule::Full, text: String::new() };
 
     /// How much of a value is left: more is more.
-    pub(crate) fn shows(&self) -> u8 {
+    pub fn shows(&self) -> u8 {
         match self.rule {
             MaskRule::Null => 0,
             MaskRule::Full => 1,

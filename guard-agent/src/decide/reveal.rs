@@ -33,6 +33,11 @@ impl DecisionCache {
         self.policies.reveals()
     }
 
+    /// True where what is revealed may depend on more than the kind of data.
+    pub fn reveals_by_place(&self) -> bool {
+        self.policies.reveals_by_place()
+    }
+
     /// True where a policy names `infer`.
     pub fn decides_inference(&self) -> bool {
         self.policies.decides_inference()

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::mask::rewrite::RewriteError;
 use crate::wire::{
     postgres::{ErrorResponse, WireError},
     proxy_protocol::HeaderError,
@@ -57,6 +58,15 @@ pub enum SessionError {
     /// The connection to the client broke.
     #[error("connection to the client: {0}")]
     Io(#[from] io::Error),
+    /// A row came that guard does not know how to mask.
+    #[error("a row came of a result that the server has not described")]
+    NotDescribed,
+    /// A row is too long to be rewritten.
+    #[error("a row that has to be masked is longer than {0} bytes")]
+    LongRow(usize),
+    /// A row cannot be rewritten.
+    #[error("a row cannot be masked: {0}")]
+    Unmaskable(RewriteError),
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,

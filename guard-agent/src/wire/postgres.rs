@@ -4,6 +4,7 @@
 //! believed. Facts: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
 mod backend;
+mod description;
 mod error;
 mod frame;
 mod frontend;
@@ -13,6 +14,7 @@ pub use backend::{
     Backend, CommandTag, ErrorFields, TransactionStatus, parameter_status, ready_for_query, sasl_mechanisms,
     without_channel_binding,
 };
+pub use description::{CopyForm, FieldDescription, copy_response, describe_portal, row_description};
 pub use error::{ErrorResponse, Severity};
 pub use frame::{HEADER_BYTES, Header, MAX_MESSAGE_BYTES, WireError, cstring};
 pub use frontend::{

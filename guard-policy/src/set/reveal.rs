@@ -3,7 +3,7 @@
 //! A forbid counts before any permit; among several forbids the one that shows least names the rule, among several
 //! permits the one that shows most. Where nothing permits, or a policy errs, the column is masked by the default rule.
 
-use cedar_policy::{Decision, Entities, PolicyId, Request};
+use cedar_policy::{Decision, Entities, Policy, PolicyId, Request, ResourceConstraint};
 
 use super::{Outcome, PolicySet, Slice};
 use crate::{
@@ -20,6 +20,13 @@ impl PolicySet {
         self.slices.of_column(ColumnAction::Reveal).is_some_and(|slice| {
             slice.policies.policies().any(|policy| policy.effect() == cedar_policy::Effect::Permit)
         })
+    }
+
+    /// True where what a policy reveals may depend on where a column stands or what it is called, and not on the kind
+    /// of its data alone.
+    pub fn reveals_by_place(&self) -> bool {
+        let Some(slice) = self.slices.of_column(ColumnAction::Reveal) else { return false };
+        slice.policies.policies().any(reads_place)
     }
 
     /// True where a policy names `infer`: without one nobody needs to ask.
@@ -78,6 +85,23 @@ impl PolicySet {
         };
         Sight { mask, policy: id.to_string(), reason: told.reason.clone(), errors: Vec::new() }
     }
+}
+
+/// Whether `policy` reads where a column stands. A policy without a JSON form could read anything, and what has an
+/// attribute of the same name elsewhere is taken for it.
+fn reads_place(policy: &Policy) -> bool {
+    let Ok(json) = policy.to_json() else { return true };
+    let json = json.to_string();
+    policy.resource_constraint() != ResourceConstraint::Any
+        || ["name", "table", "schema"].iter().any(|attribute| json.contains(&format!("\"attr\":\"{attribute}\"")))
+        || json.contains("\"Slot\"")
+        || reads_resource_itself(&json)
+}
+
+/// Whether a condition compares the resource as a whole: `resource in ..`, `resource == ..`, `resource is ..`.
+fn reads_resource_itself(json: &str) -> bool {
+    let variable = "{\"Var\":\"resource\"}";
+    json.match_indices(variable).any(|(at, _)| !json[..at].ends_with("{\".\":{\"left\":"))
 }
 
 fn nothing_permits(default: &Mask) -> Sight {

@@ -136,3 +136,21 @@ fn a_mask_that_is_wrong_or_in_the_wrong_place_is_refused() {
     assert!(misplaced.contains("reveal"), "{misplaced}");
     assert_eq!("null".parse::<Mask>().unwrap().rule, MaskRule::Null);
 }
+
+#[test]
+fn what_is_revealed_by_place_is_told_from_what_is_revealed_by_kind() {
+    let by_place = |scope: &str, condition: &str| {
+        let policy = format!(
+            r#"@id("p") permit (principal, action == Guard::Action::"reveal", {scope}) when {{ {condition} }};"#
+        );
+        with(&policy).reveals_by_place()
+    };
+    assert!(!by_place("resource", r#"resource.tags.contains("pii") && principal.agent"#));
+    assert!(!by_place("resource", r#"resource.kind == "email" || resource.evidence == "content""#));
+    assert!(by_place("resource", r#"resource.table == "t""#));
+    assert!(by_place("resource", r#"resource["name"] == "t""#));
+    assert!(by_place(r#"resource in Guard::Database::"main/app""#, "true"));
+    assert!(by_place("resource", r#"resource in Guard::Environment::"scratch""#));
+    assert!(by_place("resource", r#"Guard::Column::"x" == resource"#));
+    assert!(by_place("resource", r#"[resource].contains(resource)"#));
+}
