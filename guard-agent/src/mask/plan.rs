@@ -15,6 +15,7 @@ use guard_policy::{
 };
 
 pub use self::report::{Report, Told};
+pub use self::types::value_type;
 use self::types::{Carries, carries};
 use super::{
     columns::{self, ColumnType},
@@ -50,6 +51,8 @@ pub struct Result<'a> {
     pub catalog: Option<&'a Catalog>,
     /// Sensitive columns that this session has written elsewhere since the catalog was read.
     pub spilled: &'a [lineage::Column],
+    /// The database has sensitive columns, as far as is known.
+    pub sensitive: bool,
 }
 
 /// How the reader of a result sees columns.
@@ -114,8 +117,9 @@ impl Planner<'_> {
         };
         let value_type = result
             .catalog
-            .and_then(|catalog| catalog.value_type(field.type_oid, field.modifier))
-            .unwrap_or_else(|| ValueType::built_in(field.type_oid, field.modifier));
+            .map_or_else(|| ValueType::built_in(field.type_oid, field.modifier), |catalog| {
+                value_type(catalog, field.type_oid, field.modifier)
+            });
         // The server knows no third format.
         let format = Format::from_code(field.format).unwrap_or(Format::Binary);
         rewrite::Column { treatment, value_type, format, computed }
@@ -138,6 +142,11 @@ impl Planner<'_> {
         }
         origin.sources.sort();
         origin.sources.dedup();
+        if !self.result.sensitive && origin.sources.iter().any(lineage::Column::is_any) {
+            // Any column of a database in which none is sensitive.
+            origin.sources.retain(|source| !source.is_any());
+            origin.followed = false;
+        }
         origin
     }
 
@@ -173,8 +182,17 @@ impl Planner<'_> {
     /// What the server itself says of where the column comes from.
     fn by_description(&mut self, field: &FieldDescription<'_>, origin: &mut Origin) {
         let Some(catalog) = self.result.catalog else { return };
-        if catalog.has(field.relation) {
-            origin.sources.extend(catalog.column(field.relation, field.attribute));
+        if let Some(relation) = catalog.relation(field.relation) {
+            let id = (field.relation, field.attribute);
+            let sensitive = catalog.sensitive(id.0, id.1);
+            let column = relation.by_number(field.attribute);
+            origin.sources.extend(sensitive.zip(column).map(|(sensitive, column)| lineage::Column {
+                id: Some(id),
+                schema: relation.schema.clone(),
+                table: relation.name.clone(),
+                column: column.name.clone(),
+                kind: sensitive.kind,
+            }));
             return;
         }
         self.report.takes_care("a relation that the catalog does not know");
@@ -214,7 +232,7 @@ impl Planner<'_> {
     fn by_values(&mut self, at: usize, origin: &Origin) -> Treatment {
         let field = &self.result.fields[at];
         let name = String::from_utf8_lossy(field.name).into_owned();
-        let stored = field.relation != 0 && self.result.catalog.is_some_and(|c| c.has(field.relation));
+        let stored = field.relation != 0 && self.result.catalog.is_some_and(|c| c.relation(field.relation).is_some());
         let trusted = origin.followed || stored;
         let named = match columns::by_name("", &name, ColumnType::from_oid(field.type_oid)) {
             // Of what is followed, only the values count: `SELECT 1 AS email`.
@@ -240,10 +258,13 @@ impl Planner<'_> {
             Carries::Number if counts || system => Treatment::Pass,
             Carries::Name if system => Treatment::Pass,
             Carries::Number | Carries::Name | Carries::Text => {
-                let place = self.result.catalog.and_then(|catalog| catalog.place(field.relation));
+                let relation = self.result.catalog.and_then(|catalog| catalog.relation(field.relation));
                 let mut column = unplaced(&name, DataKind::Tagged, "content");
-                if let Some((schema, table)) = place {
-                    (column.schema, column.table) = (schema.to_owned(), table.to_owned());
+                if let Some(relation) = relation {
+                    (column.schema, column.table) = (relation.schema.to_string(), relation.name.to_string());
+                    if let Some(own) = relation.by_number(field.attribute) {
+                        column.name = own.name.to_string();
+                    }
                 }
                 self.scanned.push(column);
                 Treatment::Scan(named)
@@ -257,7 +278,7 @@ impl Planner<'_> {
             self.result.catalog.and_then(|catalog| catalog.sensitive(relation, attribute))
         });
         Column {
-            schema: source.schema.to_string(),
+            schema: if source.is_any() { String::new() } else { source.schema.to_string() },
             table: source.table.to_string(),
             name: source.column.to_string(),
             kind: source.kind,

@@ -206,7 +206,7 @@ impl Relay<'_> {
             }
         }
         let protocol = if self.replication { Protocol::Replication } else { Protocol::Simple };
-        let source = self.source_of_query(header);
+        let source = self.source_of_query(&statement);
         if let Some(decision) = self.refused_inference(source.as_ref()) {
             self.record_refusal(&statement, &decision, protocol).await;
             return self.refuse_query(refusal::by_policy(&decision), header);
@@ -231,7 +231,6 @@ impl Relay<'_> {
         match self.worker.rule(&self.session, self.scope, &statement) {
             // It runs with Execute: recorded then.
             Ruling::Permitted(permit) => {
-                self.keep_text(&statement, header);
                 // A name without room stands for nothing that is known.
                 let awaited = if room {
                     let sequence = self.names.parsed(&name, statement);

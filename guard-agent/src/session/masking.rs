@@ -41,13 +41,10 @@ use crate::{
 /// Names of prepared statements and cursors that SQL made and that are followed.
 const MAX_NAMES: usize = 1_024;
 
-/// Texts that one name or one reading of a statement may stand for; more count as unknown.
-const MAX_TEXTS: usize = 8;
+/// Statements that one name may stand for; more count as unknown.
+const MAX_STATEMENTS: usize = 8;
 
-/// Bytes of texts that a session holds for its prepared statements.
-const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
-
-type Texts = SmallVec<[Rc<[u8]>; 1]>;
+type Statements = SmallVec<[Arc<Statement>; 1]>;
 
 /// A query that a cursor runs over.
 type Cursor = (Rc<Looked>, usize);
@@ -63,11 +60,8 @@ pub(super) struct Masking {
     pub(super) portals: Portals,
     /// What happens to the next row.
     pub(super) fate: Fate,
-    /// What the texts are that were prepared, by what they were read as.
-    prepared: HashMap<*const Statement, (Arc<Statement>, Texts), RandomState>,
-    prepared_bytes: usize,
     /// What SQL's PREPARE has named.
-    named: HashMap<Box<str>, Texts, RandomState>,
+    named: HashMap<Box<str>, Statements, RandomState>,
     /// What SQL's DECLARE has named.
     cursors: HashMap<Box<str>, SmallVec<[Cursor; 1]>, RandomState>,
     /// Too many names to follow: what is not known may be anything.
@@ -86,6 +80,8 @@ pub(super) struct Masking {
     pub(super) date_style: String,
     pub(super) encoding: String,
     pub(super) enforces: bool,
+    /// The catalog has sensitive columns of the database's own.
+    pub(super) sensitive: bool,
     pub(super) user: Box<str>,
     /// Rows that are rewritten are written here first.
     pub(super) scratch: Vec<u8>,
@@ -95,15 +91,13 @@ impl Masking {
     /// The part of a session of `user` on `database`.
     pub(super) fn new(masks: Arc<Masks>, database: Arc<Database>, user: &str, mode: Mode) -> Self {
         let catalog = database.catalog();
-        Self {
+        let mut masking = Self {
             masks,
             version: database.version(),
             catalog,
             database,
             portals: Portals::default(),
             fate: Fate::default(),
-            prepared: HashMap::default(),
-            prepared_bytes: 0,
             named: HashMap::default(),
             cursors: HashMap::default(),
             lost: false,
@@ -116,9 +110,12 @@ impl Masking {
             date_style: String::new(),
             encoding: String::new(),
             enforces: mode == Mode::Enforce,
+            sensitive: false,
             user: user.into(),
             scratch: Vec::new(),
-        }
+        };
+        masking.take_catalog();
+        masking
     }
 
     /// A message of the client is about to be dealt with.
@@ -150,34 +147,21 @@ impl Masking {
         let version = self.database.version();
         if version != self.version {
             self.version = version;
-            self.catalog = self.database.catalog();
-            self.spilled.clear();
+            self.take_catalog();
         }
+    }
+
+    fn take_catalog(&mut self) {
+        self.catalog = self.database.catalog();
+        let catalog = &self.catalog;
+        let own = catalog.relations().filter(|relation| !relation.is_system());
+        self.sensitive = own.into_iter().any(|relation| catalog.sensitive_columns(relation).next().is_some());
+        self.spilled.clear();
     }
 
     /// True once the catalog has been read.
     pub(super) fn knows_catalog(&self) -> bool {
         self.catalog.is_complete()
-    }
-
-    /// Keeps `text`, which is prepared, with what it was read as.
-    pub(super) fn keep_text(&mut self, statement: &Arc<Statement>, text: Rc<[u8]>) {
-        if self.prepared_bytes.saturating_add(text.len()) > MAX_TEXT_BYTES {
-            self.prepared.clear();
-            self.prepared_bytes = 0;
-        }
-        let entry = self.prepared.entry(Arc::as_ptr(statement));
-        let (_, texts) = entry.or_insert_with(|| (Arc::clone(statement), Texts::new()));
-        if texts.len() <= MAX_TEXTS && !texts.contains(&text) {
-            self.prepared_bytes += text.len();
-            texts.push(text);
-        }
-    }
-
-    /// The texts that `statement` may have been read from; `None` where nobody knows.
-    fn texts(&self, statement: &Arc<Statement>) -> Option<&Texts> {
-        let (_, texts) = self.prepared.get(&Arc::as_ptr(statement))?;
-        Some(texts).filter(|texts| texts.len() <= MAX_TEXTS)
     }
 
     /// `looked` is sent: what it names, writes and changes.
@@ -186,7 +170,7 @@ impl Masking {
         let Some(looked) = looked else { return };
         for (at, part) in looked.lineage.parts.iter().enumerate() {
             match &part.names {
-                Some(lineage::Named::Prepared(name, _)) => self.name_text(name, &looked.text),
+                Some(lineage::Named::Prepared(name, _)) => self.name_statement(name, &looked.statement),
                 Some(lineage::Named::Cursor(name, _)) => self.name_cursor(name, looked, at),
                 None => {}
             }
@@ -202,14 +186,15 @@ impl Masking {
         }
     }
 
-    fn name_text(&mut self, name: &str, text: &Rc<[u8]>) {
+    fn name_statement(&mut self, name: &str, statement: &Arc<Statement>) {
         if self.named.len() >= MAX_NAMES && !self.named.contains_key(name) {
             self.lost = true;
             return;
         }
-        let texts = self.named.entry(name.into()).or_default();
-        if texts.len() <= MAX_TEXTS && !texts.contains(text) {
-            texts.push(Rc::clone(text));
+        let statements = self.named.entry(name.into()).or_default();
+        let known = statements.iter().any(|known| Arc::ptr_eq(known, statement));
+        if statements.len() <= MAX_STATEMENTS && !known {
+            statements.push(Arc::clone(statement));
         }
     }
 
@@ -220,17 +205,15 @@ impl Masking {
         }
         let cursors = self.cursors.entry(name.into()).or_default();
         let known = cursors.iter().any(|(known, part)| Rc::ptr_eq(known, looked) && *part == at);
-        if cursors.len() <= MAX_TEXTS && !known {
+        if cursors.len() <= MAX_STATEMENTS && !known {
             cursors.push((Rc::clone(looked), at));
         }
     }
 
-    /// What SQL's PREPARE may have named so; `None` where nobody knows.
-    fn texts_named(&self, name: &str) -> Option<&Texts> {
-        if self.lost {
-            return None;
-        }
-        self.named.get(name).filter(|texts| texts.len() <= MAX_TEXTS)
+    /// What SQL's PREPARE may have named so; none where nobody knows.
+    fn statements_named(&self, name: &str) -> &[Arc<Statement>] {
+        let named = self.named.get(name).filter(|named| !self.lost && named.len() <= MAX_STATEMENTS);
+        named.map_or(&[], SmallVec::as_slice)
     }
 
     /// What SQL's DECLARE may have named so; `None` where nobody knows.
@@ -238,7 +221,7 @@ impl Masking {
         if self.lost {
             return None;
         }
-        self.cursors.get(name).map(SmallVec::as_slice).filter(|cursors| cursors.len() <= MAX_TEXTS)
+        self.cursors.get(name).map(SmallVec::as_slice).filter(|cursors| cursors.len() <= MAX_STATEMENTS)
     }
 
     /// Nothing is under way any more: what was sent has taken effect.

@@ -1,6 +1,11 @@
 //! Which types can carry something sensitive where nothing else says so. OIDs: PostgreSQL's `pg_type.dat`, where they
 //! never change.
 
+use crate::{
+    catalog::Catalog,
+    mask::rewrite::{Base, Field, ValueType},
+};
+
 /// What the values of a type can be searched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carries {
@@ -34,6 +39,47 @@ pub(super) fn carries(type_oid: u32) -> Carries {
         // Bits, void, LSNs, snapshots, lists of privileges, trees of the planner.
         1560..=1563 | 2278 | 2279 | 2970 | 3220 | 3221 | 5038 | 1033 | 1034 | 194 | 2276 => Carries::Nothing,
         _ => Carries::Text,
+    }
+}
+
+/// Types within types beyond this are not followed.
+const MAX_DEPTH: usize = 8;
+
+/// The form of values of a type: built in, or as the catalog says it is made.
+pub fn value_type(catalog: &Catalog, oid: u32, modifier: i32) -> ValueType {
+    made_of(catalog, oid, modifier, 0)
+}
+
+fn made_of(catalog: &Catalog, oid: u32, modifier: i32, depth: usize) -> ValueType {
+    let built_in = ValueType::built_in(oid, modifier);
+    if !matches!(built_in.base, Base::Unknown) || depth > MAX_DEPTH {
+        return built_in;
+    }
+    let Some(own) = catalog.type_of(oid) else { return built_in };
+    match own.kind {
+        'd' => made_of(catalog, own.base, modifier, depth + 1),
+        'e' => ValueType::new(Base::Enum),
+        'c' => {
+            let fields = catalog.relation(own.relation).map(|relation| {
+                let columns = relation.columns.iter().filter(|column| column.number > 0);
+                columns
+                    .map(|column| Field {
+                        value_type: made_of(catalog, column.type_oid, column.typmod, depth + 1),
+                        treatment: None,
+                    })
+                    .collect()
+            });
+            // A row of unknown fields cannot be taken apart.
+            fields.map_or(built_in, |fields| ValueType::new(Base::Composite(Some(fields))))
+        }
+        _ if own.element != 0 && own.category == 'A' => {
+            ValueType::array(made_of(catalog, own.element, modifier, depth + 1))
+        }
+        _ => match &*own.name {
+            "citext" => ValueType::new(Base::Text),
+            "hstore" => ValueType::new(Base::Hstore),
+            _ => built_in,
+        },
     }
 }
 

@@ -3,10 +3,9 @@
 use std::{rc::Rc, sync::Arc};
 
 use guard_common::audit::v1::{Decision, decision::Verdict};
-use guard_policy::{Column, Use};
-use smallvec::SmallVec;
+use guard_policy::Use;
 
-use super::{Looked, Masking, Results, Source};
+use super::{Results, Source};
 use super::super::{
     pending::{Awaited, Described, Running},
     prepared::Candidates,
@@ -17,34 +16,15 @@ use crate::{
         Statement,
         lineage::{self, ColumnUse, Named, Outputs, Part},
     },
-    wire::postgres::{HEADER_BYTES, Header, ParseHead, describe_portal, query},
+    wire::postgres::describe_portal,
 };
 
 impl Relay<'_> {
-    /// What the text of the Query or Parse message at hand shows; `None` where masking is off.
-    fn look_at_message(&mut self, header: Header) -> Option<Rc<Looked>> {
+    /// What the simple query that was read as `statement` may be.
+    pub(in super::super) fn source_of_query(&mut self, statement: &Arc<Statement>) -> Option<Source> {
         let masking = self.masking.as_deref_mut()?;
         masking.follow_catalog();
-        let body = self.pipe.requests.unread().get(HEADER_BYTES..header.total())?;
-        let text = match header.tag {
-            b'P' => ParseHead::read(body).ok()?.text,
-            _ => query(body).ok()?,
-        };
-        Some(self.worker.look(masking, (&self.session, self.scope), self.modes, text))
-    }
-
-    /// What the simple query at hand may be.
-    pub(in super::super) fn source_of_query(&mut self, header: Header) -> Option<Source> {
-        self.masking.as_ref()?;
-        Some(self.look_at_message(header).map_or(Source::Unknown, Source::One))
-    }
-
-    /// A Parse of `statement` is about to be sent: its text is needed when it runs.
-    pub(in super::super) fn keep_text(&mut self, statement: &Arc<Statement>, header: Header) {
-        let Some(looked) = self.look_at_message(header) else { return };
-        if let Some(masking) = self.masking.as_deref_mut() {
-            masking.keep_text(statement, Rc::clone(&looked.text));
-        }
+        Some(Source::One(self.worker.look(masking, (&self.session, self.scope), statement)))
     }
 
     /// What the portal may be that runs one of `statements`; those that SQL names are followed by its text.
@@ -64,14 +44,8 @@ impl Relay<'_> {
     fn source_of_prepared(&mut self, statements: &Candidates) -> Option<Source> {
         let masking = self.masking.as_deref_mut()?;
         masking.follow_catalog();
-        let mut all: SmallVec<[Rc<Looked>; 2]> = SmallVec::new();
-        for statement in statements {
-            let Some(texts) = masking.texts(statement).cloned() else { return Some(Source::Unknown) };
-            for text in texts {
-                all.push(self.worker.look(masking, (&self.session, self.scope), self.modes, &text));
-            }
-        }
-        Some(Source::of(all))
+        let look = |statement| self.worker.look(masking, (&self.session, self.scope), statement);
+        Some(Source::of(statements.iter().map(look).collect()))
     }
 
     /// The refusal of policy, where a statement uses a column that it must not. In monitor mode it is kept for the record
@@ -111,10 +85,10 @@ impl Relay<'_> {
     /// What SQL's EXECUTE of `name` may run, as it would be read now.
     pub(super) fn prepared_parts(&self, name: &str) -> Vec<Part> {
         let Some(masking) = self.masking.as_deref() else { return Vec::new() };
-        let look = |text: &[u8]| self.worker.look(masking, (&self.session, self.scope), self.modes, text);
+        let look = |statement| self.worker.look(masking, (&self.session, self.scope), statement);
         let mut parts = Vec::new();
-        for text in masking.texts_named(name).into_iter().flatten() {
-            for part in &look(text).lineage.parts {
+        for statement in masking.statements_named(name) {
+            for part in &look(statement).lineage.parts {
                 if let Some(Named::Prepared(named, inner)) = &part.names
                     && **named == *name
                 {
@@ -124,13 +98,10 @@ impl Relay<'_> {
         }
         // Those of the protocol have the same names.
         for statement in &self.names.statement(name.as_bytes()) {
-            for text in masking.texts(statement).into_iter().flatten() {
-                let looked = look(text);
-                if let [part] = looked.lineage.parts.as_slice()
-                    && part.names.is_none()
-                {
-                    parts.push(part.clone());
-                }
+            if let [part] = look(statement).lineage.parts.as_slice()
+                && part.names.is_none()
+            {
+                parts.push(part.clone());
             }
         }
         parts

@@ -1,9 +1,9 @@
-//! What statements show: their texts enter, with the session's world; lineage leaves, remembered by text.
+//! What statements show: statements enter, with the session's world; lineage leaves, remembered.
 //!
-//! One cache per session thread. INVARIANT: an entry holds for one text under one scope and one state of the catalog; the
-//! scope covers search path and user.
+//! One cache per session thread. INVARIANT: an entry holds for one statement under one scope and one state of the catalog;
+//! the scope covers search path and user.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
 use smallvec::SmallVec;
@@ -12,7 +12,7 @@ use super::Masking;
 use crate::{
     decide::{Scope, Session},
     sql::{
-        Modes,
+        Statement,
         lineage::{self, Lineage, Outputs, World},
     },
 };
@@ -20,38 +20,24 @@ use crate::{
 /// Entries that one thread keeps; then it starts afresh.
 const ENTRIES: usize = 8_192;
 
-/// Bytes of texts that it keeps.
-const BYTES: usize = 8 * 1024 * 1024;
-
-/// Longer texts are not followed: what they show may be anything.
-const MAX_TEXT: usize = 1024 * 1024;
-
-/// A text that was read.
+/// A statement that was followed.
 #[derive(Debug)]
 pub(in super::super) struct Looked {
-    scope: Scope,
-    version: (usize, u64),
-    modes: Modes,
-    pub(in super::super) text: Rc<[u8]>,
-    pub(in super::super) lineage: Lineage,
-    /// It could be followed at all.
-    pub(in super::super) followed: bool,
+    pub(in super::super) statement: Arc<Statement>,
+    pub(in super::super) lineage: Arc<Lineage>,
+    touches: bool,
+    stands_alone: bool,
 }
 
 impl Looked {
-    /// True where what it shows depends on nothing that other statements name.
-    pub(super) fn stands_alone(&self) -> bool {
-        self.followed
-            && !self
-                .lineage
-                .parts
-                .iter()
-                .any(|part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_)))
-    }
-
     /// True where it has to do with sensitive columns, or may have.
     pub(in super::super) fn touches(&self) -> bool {
-        !self.followed || self.lineage.parts.iter().any(part_touches)
+        self.touches
+    }
+
+    /// True where what it shows depends on nothing that other statements name.
+    pub(super) fn stands_alone(&self) -> bool {
+        self.stands_alone
     }
 }
 
@@ -111,67 +97,41 @@ impl Source {
     }
 }
 
-/// What one thread has read.
+/// By everything that lineage depends on: the state of the catalog, the scope, the statement.
+type Key = ((usize, u64), Scope, *const Statement);
+
+/// What one thread has followed.
 #[derive(Debug, Default)]
 pub(in super::super) struct Looks {
-    entries: HashMap<u64, SmallVec<[Rc<Looked>; 1]>, RandomState>,
-    hasher: RandomState,
-    count: usize,
-    bytes: usize,
+    entries: HashMap<Key, Rc<Looked>, RandomState>,
 }
 
 impl Looks {
-    /// What `text` shows in `session`.
+    /// What `statement` shows in `session`.
     pub(in super::super) fn look(
         &mut self,
         masking: &Masking,
         session: (&Session, Scope),
-        modes: Modes,
-        text: &[u8],
+        statement: &Arc<Statement>,
     ) -> Rc<Looked> {
         let (session, scope) = session;
-        let version = (std::sync::Arc::as_ptr(&masking.database).addr(), masking.version);
-        let hash = self.hasher.hash_one((text, scope, version.1));
-        let known = self.entries.get(&hash).and_then(|entries| {
-            entries.iter().find(|looked| {
-                *looked.text == *text
-                    && looked.scope == scope
-                    && looked.version == version
-                    && looked.modes == modes
-            })
-        });
-        if let Some(looked) = known {
+        let key = (masking.state(), scope, Arc::as_ptr(statement));
+        if let Some(looked) = self.entries.get(&key) {
             return Rc::clone(looked);
         }
-        let looked = Rc::new(read(masking, session, scope, modes, text, version));
-        if self.count >= ENTRIES || self.bytes.saturating_add(text.len()) > BYTES {
+        let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
+        let lineage = lineage::of(statement, &world);
+        let by_name = |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
+        let looked = Rc::new(Looked {
+            touches: lineage.parts.iter().any(part_touches),
+            stands_alone: !lineage.parts.iter().any(by_name),
+            statement: Arc::clone(statement),
+            lineage,
+        });
+        if self.entries.len() >= ENTRIES {
             self.entries.clear();
-            (self.count, self.bytes) = (0, 0);
         }
-        self.count += 1;
-        self.bytes += text.len();
-        self.entries.entry(hash).or_default().push(Rc::clone(&looked));
+        self.entries.insert(key, Rc::clone(&looked));
         looked
-    }
-}
-
-fn read(
-    masking: &Masking,
-    session: &Session,
-    scope: Scope,
-    modes: Modes,
-    text: &[u8],
-    version: (usize, u64),
-) -> Looked {
-    let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
-    let decoded = if text.len() <= MAX_TEXT { modes.client_encoding.decode(text) } else { None };
-    let lineage = decoded.as_deref().map(|text| lineage::of(text, modes.standard_conforming_strings, &world));
-    Looked {
-        scope,
-        version,
-        modes,
-        text: text.into(),
-        followed: lineage.is_some(),
-        lineage: lineage.unwrap_or_default(),
     }
 }

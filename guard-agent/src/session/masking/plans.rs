@@ -19,8 +19,8 @@ use crate::{
         plan::{self, Eyes, unplaced},
         rewrite::Rules,
     },
-    sql::{Modes, lineage::Outputs},
-    wire::postgres::{WireError, row_description},
+    sql::{Statement, lineage::Outputs},
+    wire::postgres::{FieldDescription, WireError, row_description},
 };
 
 /// Plans that one thread keeps; then it starts afresh.
@@ -114,15 +114,14 @@ impl Eyes for Sees<'_> {
 }
 
 impl Worker {
-    /// What `text` shows in this session.
+    /// What `statement` shows in this session.
     pub(super) fn look(
         &self,
         masking: &Masking,
         session: (&Session, Scope),
-        modes: Modes,
-        text: &[u8],
+        statement: &Arc<Statement>,
     ) -> Rc<Looked> {
-        self.inner().plans.looks.look(masking, session, modes, text)
+        self.inner().plans.looks.look(masking, session, statement)
     }
 
     /// The plan of the result that the body of a RowDescription describes. `statement` is what the text it belongs to may
@@ -150,21 +149,29 @@ impl Worker {
             return Ok(known.planned.clone());
         }
         let fields = row_description(body)?;
-        let result = plan::Result {
-            fields: &fields,
-            outputs,
-            catalog: masking.knows_catalog().then_some(&*masking.catalog),
-            spilled: &masking.spilled,
-        };
         let mut eyes =
             Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
-        let plan = plan::plan(&result, &mut eyes, &masking.masks.key);
-        let names = fields.iter().map(|field| String::from_utf8_lossy(field.name).into());
-        let planned = Planned { plan: Rc::new(plan), names: names.collect() };
+        let planned = planned(masking, &fields, outputs, &mut eyes);
         if lasts {
             plans.keep(hash, &key, &planned);
         }
         Ok(planned)
+    }
+
+    /// The plan of COPY data with these columns.
+    pub(super) fn plan_copy(
+        &self,
+        masking: &Masking,
+        session: (&Session, Scope),
+        outputs: &[&Outputs],
+        fields: &[FieldDescription<'_>],
+    ) -> Planned {
+        let inner = &mut *self.inner();
+        let (decisions, plans) = (&mut inner.decisions, &mut inner.plans);
+        plans.follow(decisions.policy_epoch());
+        let mut eyes =
+            Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
+        planned(masking, fields, outputs, &mut eyes)
     }
 
     /// What becomes of what is found in texts that belong to no column, and whether this session is shown in clear what
@@ -206,6 +213,24 @@ impl Worker {
         sight.mask.as_ref()?;
         Some(decisions.infer(session, scope, column, used))
     }
+}
+
+fn planned(
+    masking: &Masking,
+    fields: &[FieldDescription<'_>],
+    outputs: &[&Outputs],
+    eyes: &mut Sees<'_>,
+) -> Planned {
+    let result = plan::Result {
+        fields,
+        outputs,
+        catalog: masking.knows_catalog().then_some(&*masking.catalog),
+        spilled: &masking.spilled,
+        sensitive: masking.sensitive,
+    };
+    let plan = plan::plan(&result, eyes, &masking.masks.key);
+    let names = fields.iter().map(|field| String::from_utf8_lossy(field.name).into());
+    Planned { plan: Rc::new(plan), names: names.collect() }
 }
 
 impl Plans {

@@ -159,7 +159,7 @@ impl Relay<'_> {
         let mut all = Vec::new();
         let unknown = || self.anything();
         for looked in source.all() {
-            let part = looked.lineage.parts.get(part).filter(|_| looked.followed);
+            let part = looked.lineage.parts.get(part);
             match part.map(|part| &part.outputs) {
                 None => all.extend(unknown()),
                 Some(Outputs::Prepared(name)) => all.extend(self.named(self.prepared_parts(name))),
@@ -187,14 +187,7 @@ impl Relay<'_> {
     /// Any column of the database, where some are sensitive.
     fn anything(&self) -> Option<Outputs> {
         let masking = self.masking.as_deref()?;
-        let any = || lineage::Column {
-            id: None,
-            schema: Arc::from(""),
-            table: Arc::from("*"),
-            column: Arc::from("*"),
-            kind: guard_policy::vocabulary::DataKind::Tagged,
-        };
-        masking.knows_sensitive().then(|| Outputs::Unknown(vec![any()]))
+        masking.sensitive.then(|| Outputs::Unknown(vec![lineage::Column::any()]))
     }
 
     /// The first row after something else: whose it is says what happens to it.
@@ -291,18 +284,13 @@ impl Masking {
     pub(super) fn state(&self) -> (usize, u64) {
         (Arc::as_ptr(&self.database).addr(), self.version)
     }
-
-    /// True where the database has sensitive columns, as far as is known.
-    pub(super) fn knows_sensitive(&self) -> bool {
-        self.catalog.has_sensitive()
-    }
 }
 
 /// A column of lineage, as policies see it.
 pub(super) fn policy_column(catalog: &Catalog, source: &lineage::Column) -> Column {
     let known = source.id.and_then(|(relation, number)| catalog.sensitive(relation, number));
     Column {
-        schema: source.schema.to_string(),
+        schema: if source.is_any() { String::new() } else { source.schema.to_string() },
         table: source.table.to_string(),
         tags: known.map_or_else(Vec::new, |known| known.tags.iter().map(ToString::to_string).collect()),
         ..unplaced(&source.column, source.kind, known.map_or("column name", |known| known.evidence.as_str()))
