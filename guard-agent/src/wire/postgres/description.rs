@@ -1,4 +1,4 @@
-//! Forms of results: RowDescription, CopyOutResponse.
+//! The form of a result: RowDescription.
 
 use super::frame::{WireError, cstring};
 
@@ -48,26 +48,6 @@ pub fn row_description(body: &[u8]) -> Result<Vec<FieldDescription<'_>>, WireErr
     if rest.is_empty() { Ok(fields) } else { Err(malformed()) }
 }
 
-/// The form of COPY data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyForm {
-    /// Binary; else text or CSV.
-    pub binary: bool,
-    /// Number of columns.
-    pub columns: usize,
-}
-
-/// The body of a CopyOutResponse.
-pub fn copy_response(body: &[u8]) -> Result<CopyForm, WireError> {
-    let malformed = || WireError::Malformed('H');
-    let (&[format, high, low], rest) = body.split_first_chunk().ok_or_else(malformed)?;
-    let columns = usize::from(u16::from_be_bytes([high, low]));
-    if rest.len() != columns * 2 || format > 1 {
-        return Err(malformed());
-    }
-    Ok(CopyForm { binary: format == 1, columns })
-}
-
 /// A Describe message for the portal called `name`.
 pub fn describe_portal(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + 7);
@@ -107,15 +87,6 @@ mod tests {
         }
         assert!(row_description(&[0xff, 0xff]).is_err());
         assert!(row_description(&[0, 0]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn forms_of_copy() {
-        assert_eq!(copy_response(&[0, 0, 2, 0, 0, 0, 0]), Ok(CopyForm { binary: false, columns: 2 }));
-        assert_eq!(copy_response(&[1, 0, 1, 0, 1]), Ok(CopyForm { binary: true, columns: 1 }));
-        for wrong in [&[][..], &[0, 0, 1], &[2, 0, 0], &[0, 0, 1, 0]] {
-            assert!(copy_response(wrong).is_err());
-        }
     }
 
     #[test]
