@@ -124,7 +124,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (audit, journal) = AuditLog::open(&config.journal, &config.paths.state.join("journal"))?;
     let decider = Arc::new(Decider::new(policies, &config));
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
-    let masks = Arc::new(Masks::new(&config, catalogs(&config))?);
+    let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let threads = SessionThreads::start(&config.proxy, &decider)?;

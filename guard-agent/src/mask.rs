@@ -4,4 +4,9 @@
 //! clients see valid rows. Knows nothing of sockets. Never lets a value out that it could not read: what cannot be
 //! rewritten becomes NULL.
 
+pub mod columns;
+pub mod copy;
+pub mod detect;
+pub mod detector;
+pub mod plan;
 pub mod rewrite;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use guard_policy::{Mask, vocabulary::DataKind};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::{ColumnTag, Pattern};
+
 /// Most tags of one column.
 const MAX_TAGS: usize = 32;
 
@@ -58,6 +60,21 @@ pub struct TaggedColumn {
     pub tags: Vec<String>,
 }
 
+impl TaggedColumn {
+    /// As catalogs read it.
+    pub fn to_tag(&self) -> ColumnTag {
+        let is_kind = |tag: &&String| DataKind::ALL.iter().any(|kind| kind.as_str() == **tag);
+        let schema = if self.table.contains('.') { "" } else { "*." };
+        ColumnTag {
+            column: format!("{schema}{}.{}", self.table, self.column),
+            database: self.database.clone(),
+            kind: self.tags.iter().find(is_kind).cloned(),
+            tags: self.tags.iter().filter(|tag| !is_kind(tag)).cloned().collect(),
+            sensitive: self.tags != ["none"],
+        }
+    }
+}
+
 impl MaskingConfig {
     /// The rule where policies name none. It was checked when the configuration was read.
     pub fn default_mask(&self) -> Mask {
@@ -73,7 +90,8 @@ pub(super) fn check(masking: &MaskingConfig) -> Result<(), (&'static str, String
     if !(1..=1024).contains(&masking.max_row_mib) {
         return Err(("max_row_mib", "choose between 1 and 1024 MiB".to_owned()));
     }
-    for TaggedColumn { table, column, tags, .. } in &masking.columns {
+    for tagged in &masking.columns {
+        let TaggedColumn { table, column, tags, .. } = tagged;
         if table.is_empty() || column.is_empty() || tags.is_empty() || tags.len() > MAX_TAGS {
             let problem = format!(
                 "name `table` (as in `public.customers`), `column`, and 1 to {MAX_TAGS} `tags` of each"
@@ -86,6 +104,7 @@ pub(super) fn check(masking: &MaskingConfig) -> Result<(), (&'static str, String
                 format!("`{table}.{column}`: give one kind of data beside tags of your own, or `none` alone");
             return Err(("columns", problem));
         }
+        Pattern::try_from(&tagged.to_tag()).map_err(|error| ("columns", error.to_string()))?;
     }
     Ok(())
 }

@@ -9,8 +9,17 @@ use crate::{
         Statement,
         copy::{self, CopyOut, TextForm},
     },
-    wire::postgres::{CopyForm, FieldDescription},
+    wire::postgres::FieldDescription,
 };
+
+/// What the server says of the data.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyForm {
+    /// In the binary format.
+    pub binary: bool,
+    /// Number of columns.
+    pub columns: usize,
+}
 
 /// A COPY to the client.
 #[derive(Debug)]

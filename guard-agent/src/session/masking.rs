@@ -44,7 +44,13 @@ const MAX_NAMES: usize = 1_024;
 /// Statements that one name may stand for; more count as unknown.
 const MAX_STATEMENTS: usize = 8;
 
+/// Columns that count as written elsewhere.
+const MAX_SPILLED: usize = 256;
+
 type Statements = SmallVec<[Arc<Statement>; 1]>;
+
+/// Names a state of a session's knowledge: the database, the version of its catalog, columns written elsewhere.
+type State = (usize, u64, usize);
 
 /// A query that a cursor runs over.
 type Cursor = (Rc<Looked>, usize);
@@ -55,7 +61,7 @@ pub(super) struct Masking {
     pub(super) masks: Arc<Masks>,
     pub(super) database: Arc<Database>,
     /// As of the last statement.
-    pub(super) catalog: Arc<Catalog>,
+    pub(super) catalog: Catalog,
     pub(super) version: u64,
     pub(super) portals: Portals,
     /// What happens to the next row.
@@ -66,7 +72,7 @@ pub(super) struct Masking {
     cursors: HashMap<Box<str>, SmallVec<[Cursor; 1]>, RandomState>,
     /// Too many names to follow: what is not known may be anything.
     lost: bool,
-    /// Sensitive columns that were written elsewhere since the catalog was read.
+    /// Sensitive columns that were written elsewhere: where, the catalog may not know yet.
     pub(super) spilled: Vec<lineage::Column>,
     /// A statement was sent that may change the catalogue.
     changing: bool,
@@ -156,7 +162,6 @@ impl Masking {
         let catalog = &self.catalog;
         let own = catalog.relations().filter(|relation| !relation.is_system());
         self.sensitive = own.into_iter().any(|relation| catalog.sensitive_columns(relation).next().is_some());
-        self.spilled.clear();
     }
 
     /// True once the catalog has been read.
@@ -178,7 +183,7 @@ impl Masking {
                 self.database.learn(&part.targets);
                 let sources = part.targets.iter().flat_map(|target| &target.sources);
                 for source in sources {
-                    if !self.spilled.contains(source) {
+                    if self.spilled.len() < MAX_SPILLED && !self.spilled.contains(source) {
                         self.spilled.push(source.clone());
                     }
                 }

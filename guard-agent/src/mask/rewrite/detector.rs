@@ -2,12 +2,7 @@
 
 use guard_policy::vocabulary::DataKind;
 
-/// What is known of a column beside its values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hint {
-    /// What its name says.
-    pub kind: Option<DataKind>,
-}
+pub use super::super::{columns::Named, detect::Hint};
 
 /// Something sensitive in a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +17,6 @@ pub struct Hit {
 
 /// What was found in a cell: sorted, without overlaps.
 pub type Hits = Vec<Hit>;
-
-/// What the name of a value says about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// It is of this kind.
-    Sensitive(DataKind),
-    /// Not enough alone.
-    Hint(Hint),
-    /// Nothing.
-    Plain,
-}
 
 /// Finds what is sensitive in values.
 pub trait Detector {

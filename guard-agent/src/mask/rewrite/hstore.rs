@@ -82,8 +82,8 @@ impl<'a, D: Detector> Engine<'a, D> {
     pub(super) fn job_on_key(&self, job: Job<'a>) -> Job<'a> {
         match job {
             // A key is never NULL.
-            Job::Mask(kind, super::Rule::Null) => Job::Scan(super::Hint { kind: Some(kind) }),
-            Job::Mask(kind, _) if !self.state.computed => Job::Scan(super::Hint { kind: Some(kind) }),
+            Job::Mask(kind, super::Rule::Null) => Job::Scan(super::Hint::of(kind)),
+            Job::Mask(kind, _) if !self.state.computed => Job::Scan(super::Hint::of(kind)),
             other => other,
         }
     }

@@ -7,12 +7,12 @@ use super::{
 use super::super::{SessionError, pending::Awaited, relay::Relay};
 use crate::{
     mask::{
-        copy,
+        copy::{self, CopyForm},
         detector::Finder,
         rewrite::{CopyRewriter, Rewritten, Tally},
     },
     sql::lineage::Outputs,
-    wire::postgres::{Backend, HEADER_BYTES, Header, copy_response},
+    wire::postgres::{Backend, CopyOutResponse, HEADER_BYTES, Header},
 };
 
 /// A COPY that is being rewritten.
@@ -36,7 +36,8 @@ impl Relay<'_> {
             return Ok(Step::Waits);
         }
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..at + header.total()];
-        let form = copy_response(body).map_err(SessionError::Server)?;
+        let form = CopyOutResponse::read(body).map_err(SessionError::Server)?;
+        let form = CopyForm { binary: form.binary, columns: form.columns() };
         let (source, part) = match self.pending.front() {
             Some(Awaited::Query(running) | Awaited::Execute(Some(running))) => {
                 (running.results.source.clone().unwrap_or_default(), running.results.part)

@@ -8,7 +8,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 use ahash::RandomState;
 use smallvec::SmallVec;
 
-use super::Masking;
+use super::{Masking, State};
 use crate::{
     decide::{Scope, Session},
     sql::{
@@ -98,7 +98,7 @@ impl Source {
 }
 
 /// By everything that lineage depends on: the state of the catalog, the scope, the statement.
-type Key = ((usize, u64), Scope, *const Statement);
+type Key = (State, Scope, *const Statement);
 
 /// What one thread has followed.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use guard_policy::{Column, Sight, Use, vocabulary::DataKind};
 use smallvec::SmallVec;
 
 use super::{
-    Looked, Looks, Masking, Source,
+    Looked, Looks, Masking, Source, State,
     results::Planned,
 };
 use super::super::worker::Worker;
@@ -50,7 +50,7 @@ pub(in super::super) struct Plans {
 #[derive(Debug)]
 struct Known {
     scope: Scope,
-    version: (usize, u64),
+    version: State,
     body: Box<[u8]>,
     part: usize,
     /// Held so that the addresses of its texts stay their own.
@@ -75,7 +75,7 @@ fn same(a: &Source, b: &Source) -> bool {
 
 struct Key<'a> {
     scope: Scope,
-    version: (usize, u64),
+    version: State,
     part: usize,
     source: &'a Source,
     body: &'a [u8],
@@ -139,8 +139,8 @@ impl Worker {
         plans.follow(decisions.policy_epoch());
         let (source, part) = statement;
         let key = Key { scope: session.1, version: masking.state(), part, source, body };
-        // What names lead to, and what was written since, changes from statement to statement.
-        let lasts = masking.spilled.is_empty() && source.all().iter().all(|looked| looked.stands_alone());
+        // What names lead to changes from statement to statement.
+        let lasts = source.all().iter().all(|looked| looked.stands_alone());
         let hash = plans.hasher.hash_one((body, key.scope, key.version.1, part));
         if lasts
             && let Some(known) =
@@ -224,7 +224,7 @@ fn planned(
     let result = plan::Result {
         fields,
         outputs,
-        catalog: masking.knows_catalog().then_some(&*masking.catalog),
+        catalog: masking.knows_catalog().then_some(&masking.catalog),
         spilled: &masking.spilled,
         sensitive: masking.sensitive,
     };

@@ -1,12 +1,17 @@
 //! The results of one statement under way: what each is planned to be, what has come of it.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
+
+use smallvec::SmallVec;
 
 use super::{Portal, Source, copies::CopyNow};
-use crate::mask::{
-    detector::Finder,
-    plan::{Plan, Told},
-    rewrite::{RowRewriter, Settings, Tally},
+use crate::{
+    mask::{
+        detector::Finder,
+        plan::{Plan, Told},
+        rewrite::{RowRewriter, Settings, Tally},
+    },
+    sql::Statement,
 };
 
 /// What happens to the next row.
@@ -128,6 +133,12 @@ impl Results {
     /// Values in the text of an error or a notice were masked.
     pub(super) fn masked_in_message(&mut self, values: u64) {
         self.told.get_or_insert_default().in_message(values);
+    }
+
+    /// The statements that it may be.
+    pub(super) fn texts(&self) -> SmallVec<[Arc<Statement>; 2]> {
+        let source = self.source.as_ref().map(Source::all).unwrap_or_default();
+        source.iter().map(|looked| Arc::clone(&looked.statement)).collect()
     }
 
     /// True where the statement has to do with sensitive columns, or may have.

@@ -7,7 +7,7 @@ use std::{rc::Rc, sync::Arc};
 use guard_policy::Column;
 
 use super::{
-    Fate, Masking, Portal, Source,
+    Fate, Masking, Portal, Source, State,
     results::{Now, Results},
 };
 use super::super::{
@@ -281,8 +281,8 @@ impl Masking {
     }
 
     /// The state of the database's catalog: a part of the key of caches.
-    pub(super) fn state(&self) -> (usize, u64) {
-        (Arc::as_ptr(&self.database).addr(), self.version)
+    pub(super) fn state(&self) -> State {
+        (Arc::as_ptr(&self.database).addr(), self.version, self.spilled.len())
     }
 }
 

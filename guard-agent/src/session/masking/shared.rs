@@ -1,13 +1,23 @@
 //! What all sessions share for masking: configuration, the key of hashes, the catalogs of their databases.
 
 use std::{
+    collections::HashMap,
     fs, io,
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use crate::{catalog::Catalogs, config::Config, mask::rewrite::HashKey};
+use crate::{
+    catalog::{Catalogs, Limits, Pattern, Settings},
+    config::Config,
+    mask::{detector::ColumnNames, rewrite::HashKey},
+};
+
+/// Between two readings of a catalog where nothing is known to have changed.
+const CATALOG_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Bytes of a new key.
 const KEY_BYTES: usize = 32;
@@ -40,7 +50,7 @@ pub struct KeyError {
 
 impl Masks {
     /// As `config` says. Makes the key where there is none.
-    pub fn new(config: &Config, catalogs: Catalogs) -> Result<Self, KeyError> {
+    pub fn new(config: &Config) -> Result<Self, KeyError> {
         let masking = &config.masking;
         let path = masking.hash_key_file.clone().unwrap_or_else(|| config.paths.state.join("masking.key"));
         let key = if masking.enabled {
@@ -53,7 +63,7 @@ impl Masks {
             notice: masking.notice,
             max_row: masking.max_row_mib.saturating_mul(1024 * 1024),
             key,
-            catalogs,
+            catalogs: catalogs(config),
         })
     }
 
@@ -64,9 +74,23 @@ impl Masks {
             notice: false,
             max_row: 0,
             key: HashKey::new(&[]),
-            catalogs: Catalogs::default(),
+            catalogs: catalogs(&Config::default()),
         }
     }
+}
+
+/// The catalogs, and what is said of columns by hand.
+fn catalogs(config: &Config) -> Catalogs {
+    let settings =
+        Settings { interval: CATALOG_INTERVAL, limits: Limits::default(), names: Arc::new(ColumnNames) };
+    let mut patterns: HashMap<String, Vec<Pattern>> = HashMap::new();
+    for tagged in &config.masking.columns {
+        // It was checked when the configuration was read.
+        if let Ok(pattern) = Pattern::try_from(&tagged.to_tag()) {
+            patterns.entry(tagged.server.clone().unwrap_or_default()).or_default().push(pattern);
+        }
+    }
+    Catalogs::new(settings, patterns)
 }
 
 fn key(path: &Path) -> io::Result<HashKey> {
