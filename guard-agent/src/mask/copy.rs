@@ -92,19 +92,21 @@ impl Copy {
             .map(|at| match self.columns.get(at).filter(|_| known) {
                 Some(column) => FieldDescription {
                     name: column.name.as_bytes(),
-                    relation: column.relation,
-                    attribute: column.attribute,
+                    table: column.relation,
+                    column: column.attribute,
                     type_oid: column.type_oid,
-                    modifier: column.modifier,
+                    type_size: -1,
+                    type_modifier: column.modifier,
                     format,
                 },
                 None => FieldDescription {
                     name: b"?column?",
-                    relation: 0,
-                    attribute: 0,
+                    table: 0,
+                    column: 0,
                     // In binary data nothing can stand for it but NULL.
                     type_oid: if form.binary { 0 } else { TEXT },
-                    modifier: -1,
+                    type_size: -1,
+                    type_modifier: -1,
                     format,
                 },
             })

@@ -109,7 +109,7 @@ impl Planner<'_> {
         let result = self.result;
         let field = &result.fields[at];
         let origin = self.origin(at);
-        let computed = field.relation == 0;
+        let computed = field.table == 0;
         let treatment = if origin.sources.is_empty() {
             self.by_values(at, &origin)
         } else {
@@ -117,8 +117,8 @@ impl Planner<'_> {
         };
         let value_type = result
             .catalog
-            .map_or_else(|| ValueType::built_in(field.type_oid, field.modifier), |catalog| {
-                value_type(catalog, field.type_oid, field.modifier)
+            .map_or_else(|| ValueType::built_in(field.type_oid, field.type_modifier), |catalog| {
+                value_type(catalog, field.type_oid, field.type_modifier)
             });
         // The server knows no third format.
         let format = Format::from_code(field.format).unwrap_or(Format::Binary);
@@ -135,7 +135,7 @@ impl Planner<'_> {
         if result.outputs.is_empty() {
             self.report.takes_care("the statement could not be followed");
         }
-        if field.relation != 0 && field.attribute > 0 {
+        if field.table != 0 && field.column > 0 {
             self.by_description(field, &mut origin);
         } else {
             origin.same &= origin.followed;
@@ -163,14 +163,14 @@ impl Planner<'_> {
                 // Such as `*` of a table that has got another column since.
                 self.report.takes_care("the result has other columns than the statement was read to have");
                 origin.followed = false;
-                if fields[at].relation == 0 {
+                if fields[at].table == 0 {
                     origin.same = false;
                     origin.sources.extend(columns.iter().flat_map(|output| output.sources.iter().cloned()));
                 }
             }
             Outputs::Unknown(sources) => {
                 origin.followed = false;
-                if fields[at].relation == 0 && carries(fields[at].type_oid) != Carries::Nothing {
+                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
                     origin.same = false;
                     origin.sources.extend(sources.iter().cloned());
                 }
@@ -182,10 +182,10 @@ impl Planner<'_> {
     /// What the server itself says of where the column comes from.
     fn by_description(&mut self, field: &FieldDescription<'_>, origin: &mut Origin) {
         let Some(catalog) = self.result.catalog else { return };
-        if let Some(relation) = catalog.relation(field.relation) {
-            let id = (field.relation, field.attribute);
+        if let Some(relation) = catalog.relation(field.table) {
+            let id = (field.table, field.column);
             let sensitive = catalog.sensitive(id.0, id.1);
-            let column = relation.by_number(field.attribute);
+            let column = relation.by_number(field.column);
             origin.sources.extend(sensitive.zip(column).map(|(sensitive, column)| lineage::Column {
                 id: Some(id),
                 schema: relation.schema.clone(),
@@ -232,7 +232,7 @@ impl Planner<'_> {
     fn by_values(&mut self, at: usize, origin: &Origin) -> Treatment {
         let field = &self.result.fields[at];
         let name = String::from_utf8_lossy(field.name).into_owned();
-        let stored = field.relation != 0 && self.result.catalog.is_some_and(|c| c.relation(field.relation).is_some());
+        let stored = field.table != 0 && self.result.catalog.is_some_and(|c| c.relation(field.table).is_some());
         let trusted = origin.followed || stored;
         let named = match columns::by_name("", &name, ColumnType::from_oid(field.type_oid)) {
             // Of what is followed, only the values count: `SELECT 1 AS email`.
@@ -250,19 +250,19 @@ impl Planner<'_> {
             Named::Hint(hint) => hint,
             Named::Plain => Hint::default(),
         };
-        let counts = field.relation == 0 && origin.followed;
-        let system = field.relation != 0 && field.relation < FIRST_OWN_OID;
+        let counts = field.table == 0 && origin.followed;
+        let system = field.table != 0 && field.table < FIRST_OWN_OID;
         match carries(field.type_oid) {
             Carries::Nothing => Treatment::Pass,
             // Sums and counts are made of many values.
             Carries::Number if counts || system => Treatment::Pass,
             Carries::Name if system => Treatment::Pass,
             Carries::Number | Carries::Name | Carries::Text => {
-                let relation = self.result.catalog.and_then(|catalog| catalog.relation(field.relation));
+                let relation = self.result.catalog.and_then(|catalog| catalog.relation(field.table));
                 let mut column = unplaced(&name, DataKind::Tagged, "content");
                 if let Some(relation) = relation {
                     (column.schema, column.table) = (relation.schema.to_string(), relation.name.to_string());
-                    if let Some(own) = relation.by_number(field.attribute) {
+                    if let Some(own) = relation.by_number(field.column) {
                         column.name = own.name.to_string();
                     }
                 }

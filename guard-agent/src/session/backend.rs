@@ -58,6 +58,7 @@ impl Relay<'_> {
                     continue;
                 }
             }
+            let rest = &self.pipe.answers.unread()[at..];
             if !is_read(kind) {
                 self.on_answer(kind)?;
                 self.server_passing = header.total();

@@ -261,15 +261,15 @@ impl Relay<'_> {
             self.refuse_extended(refusal::too_many_names(limit), header);
             return Ok(Progress::Went);
         }
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.portals.bound(&portal);
+        }
         let awaited = if room {
             let sequence = self.names.bound(&portal, statements);
             Awaited::Bind { portal, sequence }
         } else {
             Awaited::UnfollowedBind
         };
-        if let Some(masking) = self.masking.as_deref_mut() {
-            masking.portals.bound(head.portal);
-        }
         self.pending.push(awaited);
         Ok(self.pass(header))
     }

@@ -227,7 +227,6 @@ impl<'a> Login<'a> {
         Some(Box::new(Masking::new(
             std::sync::Arc::clone(masks),
             database,
-            self.startup.user(),
             self.session.mode,
         )))
     }

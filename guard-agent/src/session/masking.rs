@@ -88,14 +88,13 @@ pub(super) struct Masking {
     pub(super) enforces: bool,
     /// The catalog has sensitive columns of the database's own.
     pub(super) sensitive: bool,
-    pub(super) user: Box<str>,
     /// Rows that are rewritten are written here first.
     pub(super) scratch: Vec<u8>,
 }
 
 impl Masking {
-    /// The part of a session of `user` on `database`.
-    pub(super) fn new(masks: Arc<Masks>, database: Arc<Database>, user: &str, mode: Mode) -> Self {
+    /// The part of a session on `database`.
+    pub(super) fn new(masks: Arc<Masks>, database: Arc<Database>, mode: Mode) -> Self {
         let catalog = database.catalog();
         let mut masking = Self {
             masks,
@@ -117,7 +116,6 @@ impl Masking {
             encoding: String::new(),
             enforces: mode == Mode::Enforce,
             sensitive: false,
-            user: user.into(),
             scratch: Vec::new(),
         };
         masking.take_catalog();

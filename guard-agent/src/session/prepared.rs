@@ -233,8 +233,9 @@ impl Names {
     }
 
     /// What `portal` may run. Empty: nobody knows.
-    pub(super) fn portal(&self, portal: &[u8]) -> Candidates {
-        let possible = self.portals.get(portal).map(|versions| versions.possible(self.segment));
+    pub(super) fn of_portal(&self, portal: &[u8]) -> Candidates {
+        let versions = if portal.is_empty() { Some(&self.unnamed_portal) } else { self.portals.get(portal) };
+        let possible = versions.map(|versions| versions.possible(self.segment));
         let mut all: SmallVec<[&Portal; 2]> = possible.into_iter().flatten().collect();
         if all.iter().any(|portal| portal.statements.is_empty()) {
             all.clear();

@@ -164,8 +164,9 @@ impl Relay<'_> {
     pub(in super::super) fn goes_on(&mut self, name: &[u8]) -> Option<Running> {
         let portal = self.masking.as_deref()?.portals.get(name);
         let (source, ordinal) = (portal.source.borrow().clone(), portal.ordinal.get());
-        let results = self.results_of_portal(name, Some(source), ordinal);
-        Some(Running { results: Results { again: true, ..results }, ..Running::new(ordinal) })
+        let mut results = self.results_of_portal(name, Some(source), ordinal);
+        results.again = true;
+        Some(Running { results, ..Running::new(ordinal) })
     }
 
     /// The client asks the server to describe the portal `name`.
@@ -173,7 +174,7 @@ impl Relay<'_> {
         let Some(masking) = self.masking.as_deref() else { return Described::Statement };
         let portal = masking.portals.get(name);
         portal.asked.set(true);
-        let statements = self.names.portal(name);
+        let statements = self.names.of_portal(name);
         if let Some(source) = self.source_of_prepared(&statements) {
             *portal.source.borrow_mut() = source;
         }

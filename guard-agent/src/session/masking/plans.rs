@@ -20,7 +20,7 @@ use crate::{
         rewrite::Rules,
     },
     sql::{Statement, lineage::Outputs},
-    wire::postgres::{FieldDescription, WireError, row_description},
+    wire::postgres::{FieldDescription, RowDescription, WireError},
 };
 
 /// Plans that one thread keeps; then it starts afresh.
@@ -148,7 +148,7 @@ impl Worker {
         {
             return Ok(known.planned.clone());
         }
-        let fields = row_description(body)?;
+        let fields: Vec<_> = RowDescription::read(body)?.columns().collect();
         let mut eyes =
             Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
         let planned = planned(masking, &fields, outputs, &mut eyes);

@@ -8,7 +8,7 @@ use guard_policy::Column;
 
 use super::{
     Fate, Masking, Portal, Source, State,
-    results::{Now, Results},
+    results::Now,
 };
 use super::super::{
     SessionError,
