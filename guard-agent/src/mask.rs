@@ -6,3 +6,4 @@
 
 pub mod columns;
 pub mod detect;
+pub mod rewrite;
