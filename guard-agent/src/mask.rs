@@ -7,9 +7,6 @@
 pub mod columns;
 pub mod copy;
 pub mod detect;
-<<<<<<< HEAD
 pub mod detector;
 pub mod plan;
-=======
->>>>>>> main
 pub mod rewrite;
