@@ -20,7 +20,7 @@ pub mod sample;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
@@ -70,6 +70,8 @@ struct Base {
     types: HashMap<Oid, Type, ahash::RandomState>,
     /// Relations that users' functions of a name have in their code.
     functions: HashMap<Arc<str>, Vec<Oid>, ahash::RandomState>,
+    /// Every name that a column has, and those of schemas.
+    columns: HashSet<Arc<str>, ahash::RandomState>,
     /// Nothing was left out, and there was a reading at all.
     complete: bool,
 }
@@ -318,6 +320,11 @@ impl Catalog {
     pub fn read_by_function(&self, name: &str) -> impl Iterator<Item = &Relation> {
         let relations = self.base.functions.get(name).into_iter().flatten();
         relations.filter_map(|oid| self.relation(*oid))
+    }
+
+    /// Whether any relation or composite type may have a column of this name.
+    pub fn has_column_named(&self, name: &str) -> bool {
+        self.base.columns.contains(name)
     }
 
     /// Relations, in no order.

@@ -152,6 +152,7 @@ pub(super) fn build(mut facts: Facts, known: &Known<'_>) -> Base {
     let mut base = Base {
         relations: std::mem::take(&mut facts.relations),
         types: std::mem::take(&mut facts.types).into_iter().collect(),
+        columns: std::mem::take(&mut facts.shared),
         complete: facts.complete,
         ..Base::default()
     };

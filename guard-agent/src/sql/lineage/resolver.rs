@@ -270,10 +270,7 @@ impl<'w> Resolver<'w> {
         const MOST: usize = 64;
         let catalog = self.world.catalog;
         // Of a value whose type no text tells it may be a field of a composite type.
-        let may_be_field = || {
-            catalog.relations().any(|one| matches!(one.kind, 'c' | 'r' | 'p') && one.by_name(name).is_some())
-        };
-        let call = catalog.is_complete() && (of_row || !may_be_field());
+        let call = catalog.is_complete() && (of_row || !catalog.has_column_named(name));
         if call && self.calls.len() < MOST && !self.calls.iter().any(|known| **known == *name) {
             self.calls.push(name.into());
         }
