@@ -9,6 +9,7 @@ mod error;
 mod flow;
 mod followed;
 mod frontend;
+mod held;
 mod login;
 mod naming;
 mod pending;
@@ -58,6 +59,7 @@ use self::{
     way::{Asked, Binding},
 };
 use crate::{
+    approval::{Approvals, cancel_digest},
     audit::AuditLog,
     config::ProxyConfig,
     config::TlsMode,
@@ -122,6 +124,8 @@ pub struct Proxy {
     pub connections: Connections,
     /// Knows who connects; absent in tests of sessions alone.
     pub sensor: Option<SensorHandle>,
+    /// Asks people.
+    pub approvals: Approvals,
     /// Counts.
     pub counters: Arc<Counters>,
     /// Turns true when the agent stops.
@@ -350,8 +354,9 @@ fn opening(server: &Arc<Server>, peer: &Peer, workload: &Arc<Workload>, decision
 
 fn admit(decision: &Decision) -> Result<(), SessionError> {
     match decision.verdict() {
-        Verdict::Allowed | Verdict::WouldRefuse => Ok(()),
-        Verdict::Refused | Verdict::Unspecified => {
+        Verdict::Allowed | Verdict::WouldRefuse | Verdict::WouldHold => Ok(()),
+        // A connection does not wait.
+        Verdict::Refused | Verdict::Held | Verdict::Unspecified => {
             let response = refusal::by_policy(decision);
             let response = ErrorResponse { severity: Severity::Fatal, ..response };
             Err(SessionError::Refused(decision.policy.clone(), response))
@@ -391,6 +396,11 @@ async fn enter_session<'a>(
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,
         StartupPacket::Cancel(_) => {
+            // Behind its length and its code. What waits for people is not at the server.
+            let key = opening.bytes.get(8..).unwrap_or_default();
+            if proxy.approvals.cancel(&cancel_digest(key)) {
+                return without("cancel request for a statement that waited");
+            }
             // The server knows the session by the key that it gave out itself, whatever way the session took.
             let upstream = proxy.ways.to_cancel(dial).await?;
             upstream::send_cancel(upstream, &opening.bytes, limit).await;

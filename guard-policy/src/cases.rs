@@ -46,6 +46,9 @@ pub struct Case {
     /// Its rows in the last minute.
     #[serde(default)]
     pub rows_per_minute: u64,
+    /// A reason is given.
+    #[serde(default)]
+    pub justified: bool,
     /// What must come of it.
     pub expect: Expect,
     /// The policy that must decide.
@@ -96,6 +99,12 @@ pub enum Expect {
     Refuse,
     /// It goes on, and the record says that a policy in `@mode("monitor")` would have refused it.
     WouldRefuse,
+    /// It waits for an approval.
+    Hold,
+    /// It would wait, but for a policy with `@break_glass` that lets it run with a reason.
+    BreakGlass,
+    /// It goes on, and the record says that a policy in `@mode("monitor")` would have held it.
+    WouldHold,
 }
 
 /// A workload, as far as a case cares.

@@ -228,6 +228,11 @@ impl Target {
         &self.server
     }
 
+    /// The database's name; empty for the server as a whole.
+    pub fn database_name(&self) -> &str {
+        &self.database
+    }
+
     pub(crate) fn database(&self) -> &str {
         &self.database
     }
@@ -271,4 +276,6 @@ pub struct Conditions {
     pub parts: u32,
     /// The principal's last minute.
     pub rates: Rates,
+    /// A reason is given, in the statement or by the client's name.
+    pub justified: bool,
 }

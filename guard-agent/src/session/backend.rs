@@ -28,6 +28,7 @@ impl Relay<'_> {
         let outcome = self.look(&mut at);
         // What came before a lie as well: else guard's last word would stand in the middle of a row.
         self.pipe.answers.pass(at);
+        self.say_due();
         outcome
     }
 

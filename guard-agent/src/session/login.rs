@@ -7,6 +7,7 @@ use guard_policy::{Principal, Target};
 
 use super::{
     Attested, Peer, Proxy, Served, SessionError, Worker,
+    held::Holding,
     pending::Pending,
     pipe::{Event, Pipe},
     prepared::Names,
@@ -18,6 +19,7 @@ use super::{
     way::Binding,
 };
 use crate::{
+    approval::cancel_digest,
     audit::SessionStamp,
     decide::{AppliedMode, Ruling, Session},
     sql::{Roles, SearchPath},
@@ -69,6 +71,8 @@ pub(super) enum End<'a> {
 struct Told {
     parameters: Vec<(Vec<u8>, String)>,
     backend_pid: u32,
+    /// Names the session to whoever cancels.
+    cancel: Option<[u8; 32]>,
     failure: String,
     /// The server wanted something before it let the client in.
     asked: bool,
@@ -203,6 +207,7 @@ impl<'a> Login<'a> {
             uncounted_rows: 0,
             skipping: false,
             finished: false,
+            holding: Holding::new(self.attested, told.cancel),
         };
         for (name, value) in &told.parameters {
             relay.on_parameter(name, value);
@@ -302,6 +307,7 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
         }
         Backend::BackendKeyData => {
             told.backend_pid = backend_process_id(body).map_err(SessionError::Server)?;
+            told.cancel = Some(cancel_digest(body));
         }
         Backend::ErrorResponse => {
             let fields = ErrorFields::read(body).map_err(SessionError::Server)?;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Proxy, Served, SessionError, Worker,
+    held::Holding,
     login::served,
     pending::{Awaited, MAX_PENDING, Pending},
     pipe::{Event, Pipe},
@@ -21,6 +22,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    approval::Word,
     decide::{Scope, Session},
     sql::Modes,
     wire::postgres::{ErrorResponse, TransactionStatus},
@@ -41,6 +43,8 @@ enum Alarm {
 enum Next {
     Bytes(Event),
     Alarm(Alarm),
+    /// About a statement that waits for people.
+    Word(Word),
 }
 
 /// The session's one timer and the sign that the agent stops. Both rarely come, and asking them costs as much as a
@@ -87,11 +91,19 @@ impl<S: Future<Output = bool>> Alarms<'_, S> {
 }
 
 /// The next thing that happens.
-async fn next<S: Future<Output = bool>>(pipe: &mut Pipe, reads: bool, alarms: &mut Alarms<'_, S>) -> Next {
+async fn next<S: Future<Output = bool>>(
+    pipe: &mut Pipe,
+    reads: bool,
+    holding: &mut Holding,
+    alarms: &mut Alarms<'_, S>,
+) -> Next {
     let mut woken = false;
     poll_fn(|cx| {
         if let Poll::Ready(event) = pipe.poll_next(reads, cx) {
             return Poll::Ready(Next::Bytes(event));
+        }
+        if let Poll::Ready(word) = holding.poll_word(cx) {
+            return Poll::Ready(Next::Word(word));
         }
         let ask = woken || !alarms.know(cx);
         woken = true;
@@ -129,6 +141,8 @@ pub(super) struct Relay<'a> {
     pub(super) skipping: bool,
     /// The client has said goodbye.
     pub(super) finished: bool,
+    /// The statement that waits for people, if one does.
+    pub(super) holding: Holding,
 }
 
 impl Relay<'_> {
@@ -194,15 +208,25 @@ impl Relay<'_> {
             if let Some(at) = idle_at {
                 alarms.ring_by(at);
             }
-            let reads = self.pending.len() < MAX_PENDING && !self.refusals.full() && !self.finished;
-            let next = next(&mut self.pipe, reads, &mut alarms).await;
+            let reads = self.pending.len() < MAX_PENDING
+                && !self.refusals.full()
+                && !self.finished
+                && self.holding.reads(&self.pipe);
+            let next = next(&mut self.pipe, reads, &mut self.holding, &mut alarms).await;
             if matches!(next, Next::Bytes(_)) {
                 idle_at = None;
             }
             match next {
                 Next::Bytes(Event::Client) => self.on_client().await?,
-                Next::Bytes(Event::Server) => self.on_server()?,
+                Next::Bytes(Event::Server) => {
+                    self.on_server()?;
+                    if self.holding.waits() {
+                        Box::pin(self.skip_held()).await?;
+                    }
+                }
+                Next::Word(word) => Box::pin(self.on_word(word)).await?,
                 Next::Bytes(Event::ClientEnded) => {
+                    self.holding.withdraw("its client has gone");
                     // The server ends when it has dealt with what it was sent: what runs is not cut short.
                     self.finished = true;
                     reason = if self.whole() {
@@ -223,6 +247,7 @@ impl Relay<'_> {
                     }
                 }
                 Next::Alarm(Alarm::Stopping) => {
+                    Box::pin(self.give_up("the agent is stopping")).await?;
                     let at = Instant::now() + Duration::from_secs(self.proxy.limits.drain_seconds);
                     stop_at = Some(at);
                     alarms.ring_by(at);

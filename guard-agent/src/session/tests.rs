@@ -12,7 +12,7 @@ use tokio::{
 use super::*;
 use crate::{
     audit::{AuditError, AuditLog},
-    config::{Config, Mode},
+    config::{ApprovalsConfig, Config, Mode},
     servers::Engine,
     wire::postgres::{ErrorFields, HEADER_BYTES, Header, parse_message},
 };
@@ -101,6 +101,7 @@ fn proxy(mode: Mode, audit: AuditLog) -> (Proxy, watch::Sender<bool>) {
         },
         connections: Connections::new(audit.clone(), Arc::clone(&decider)),
         decider,
+        approvals: Approvals::in_memory(&ApprovalsConfig::default(), audit.clone()),
         audit,
         sensor: None,
         counters: Arc::default(),

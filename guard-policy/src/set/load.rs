@@ -14,13 +14,14 @@ use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
 use super::{Origin, PolicySet, Told, slices::Slices};
-use crate::schema::SCHEMA;
+use crate::{approval, schema::SCHEMA};
 
 /// The policies of this repository.
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
 
 /// Annotations with a meaning.
-const ANNOTATIONS: [&str; 4] = ["id", "reason", "hint", "mode"];
+const ANNOTATIONS: [&str; 9] =
+    ["id", "reason", "hint", "mode", "approval", "wait", "approvers", "within", "break_glass"];
 
 /// Name of folders whose policies are not in force: they are there to be copied.
 pub const EXAMPLES: &str = "examples";
@@ -210,6 +211,8 @@ fn check_annotations(file: &str, policy: &Policy) -> Result<Policy, PolicyError>
     if policy.effect() == Effect::Permit && policy.annotation("mode") == Some("monitor") {
         return Err(wrong("`@mode(\"monitor\")` is for forbids: a permit has nothing to watch".to_owned()));
     }
+    approval::needs(policy).map_err(&wrong)?;
+    approval::break_glass(policy).map_err(&wrong)?;
     if let Some((unknown, _)) = policy.annotations().find(|(key, _)| !ANNOTATIONS.contains(key)) {
         let nearest = ANNOTATIONS
             .into_iter()
