@@ -111,8 +111,8 @@ pub enum Answer {
 pub struct Ask {
     /// All but id, state and times.
     pub request: ApprovalRequest,
-    /// What only `--full` shows.
-    pub exact: Option<Arc<Exact>>,
+    /// What only `--full` shows; several where it is not certain which one it will be.
+    pub exacts: Vec<Arc<Exact>>,
     /// The key with which the client can cancel it, as [`cancel_digest`] makes it.
     pub cancel: Option<[u8; 32]>,
 }
@@ -314,8 +314,13 @@ impl Approvals {
     }
 
     /// One request, and what only `--full` shows.
-    pub fn show(&self, id: &str) -> Option<(ApprovalRequest, Option<Arc<Exact>>)> {
+    pub fn show(&self, id: &str) -> Option<(ApprovalRequest, Vec<Arc<Exact>>)> {
         self.book().show(id)
+    }
+
+    /// Whether servers are asked what waiting statements would touch.
+    pub fn estimates(&self) -> bool {
+        self.0.config.estimates
     }
 
     /// What the server expects a waiting statement to touch, or why that is not known.

@@ -198,12 +198,12 @@ impl Service {
         &self,
         caller: Arc<Workload>,
         id: &str,
-    ) -> Result<(ApprovalRequest, Option<Arc<Exact>>, Voter), Status> {
+    ) -> Result<(ApprovalRequest, Vec<Arc<Exact>>, Voter), Status> {
         let id = id.trim().to_ascii_lowercase();
         let unknown = || Status::not_found(VoteError::Unknown(id.clone()).to_string());
-        let (request, exact) = self.agent.approvals.show(&id).ok_or_else(unknown)?;
+        let (request, exacts) = self.agent.approvals.show(&id).ok_or_else(unknown)?;
         let voter = self.voter(caller, std::slice::from_ref(&request)).await?;
-        if self.sees(&request, &voter) { Ok((request, exact, voter)) } else { Err(unknown()) }
+        if self.sees(&request, &voter) { Ok((request, exacts, voter)) } else { Err(unknown()) }
     }
 
     fn sees(&self, request: &ApprovalRequest, voter: &Voter) -> bool {
@@ -237,26 +237,12 @@ impl ApprovalsService for Service {
     async fn show(&self, request: Request<ShowApprovalRequest>) -> Result<Response<ApprovalRequest>, Status> {
         let caller = self.caller(&request).await?;
         let ShowApprovalRequest { id, full } = request.into_inner();
-        let (request, exact, voter) = self.find(caller, &id).await?;
+        let (request, exacts, voter) = self.find(caller, &id).await?;
         let mut shown = self.shown(request, &voter);
         if full {
-            // Whoever decides sees what they decide on; its own author knows it. Nobody else reads literals here.
+            // Whoever decides sees what they decide on, and root. Nobody else reads literals here.
             let allowed = shown.may_decide || voter.person.uid == 0 && voter.ai_agent.is_empty();
-            match exact.filter(|_| allowed) {
-                Some(exact) => match exact.text() {
-                    Ok(text) => {
-                        text.clone_into(&mut shown.full_text);
-                        shown.full_parameters =
-                            exact.parameters().iter().map(|text| text.to_string()).collect();
-                    }
-                    Err(why) => why.clone_into(&mut shown.full_missing),
-                },
-                None if allowed => {
-                    shown.full_missing =
-                        "it is kept only while its client waits, or until the agent is restarted".to_owned()
-                }
-                None => shown.full_missing = "only who may decide on it sees it".to_owned(),
-            }
+            if allowed { add_full(&mut shown, &exacts) } else { shown.full_missing = NOT_YOURS.to_owned() }
         }
         Ok(Response::new(shown))
     }
@@ -279,6 +265,29 @@ impl ApprovalsService for Service {
             Status::new(code(&error), error.to_string())
         })?;
         Ok(Response::new(self.shown(voted, &voter)))
+    }
+}
+
+const NOT_YOURS: &str = "only who may decide on it sees it";
+
+const NOT_KEPT: &str =
+    "it is kept only as long as it waits, not over a restart of the agent, and only where all of it is known";
+
+fn add_full(shown: &mut ApprovalRequest, exacts: &[Arc<Exact>]) {
+    if exacts.is_empty() {
+        NOT_KEPT.clone_into(&mut shown.full_missing);
+    }
+    for exact in exacts {
+        match exact.text() {
+            Ok(text) => {
+                if !shown.full_text.is_empty() {
+                    shown.full_text.push_str("\n-- or, prepared before: ");
+                }
+                shown.full_text.push_str(text);
+                shown.full_parameters.extend(exact.parameters().iter().map(ToString::to_string));
+            }
+            Err(why) => why.clone_into(&mut shown.full_missing),
+        }
     }
 }
 

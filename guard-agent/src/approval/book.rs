@@ -71,7 +71,7 @@ struct Entry {
     remind_at: Option<Instant>,
     remind_every: Duration,
     cancel: Option<[u8; 32]>,
-    exact: Option<Arc<Exact>>,
+    exacts: Vec<Arc<Exact>>,
     /// What people have said is on record.
     released: bool,
 }
@@ -89,7 +89,7 @@ impl Entry {
         self.request.set_state(state);
         self.request.closed = Some(timestamp(SystemTime::now()));
         note.clone_into(&mut self.request.note);
-        self.exact = None;
+        self.exacts = Vec::new();
         self.cancel = None;
         self.request.clone()
     }
@@ -134,7 +134,7 @@ impl Book {
                 remind_at: None,
                 remind_every: Duration::ZERO,
                 cancel: None,
-                exact: None,
+                exacts: Vec::new(),
                 released: true,
             };
             book.order.push_back(entry.request.id.clone());
@@ -188,7 +188,7 @@ impl Book {
             remind_every: remind,
             teller,
             cancel: ask.cancel,
-            exact: ask.exact,
+            exacts: ask.exacts,
             released: false,
         };
         self.order.push_back(request.id.clone());
@@ -335,8 +335,8 @@ impl Book {
         self.entries.get(id).map(|entry| entry.request.clone())
     }
 
-    pub(super) fn show(&self, id: &str) -> Option<(ApprovalRequest, Option<Arc<Exact>>)> {
-        self.entries.get(id).map(|entry| (entry.request.clone(), entry.exact.clone()))
+    pub(super) fn show(&self, id: &str) -> Option<(ApprovalRequest, Vec<Arc<Exact>>)> {
+        self.entries.get(id).map(|entry| (entry.request.clone(), entry.exacts.clone()))
     }
 
     pub(super) fn list(&self, all: bool) -> Vec<ApprovalRequest> {

@@ -29,7 +29,7 @@ fn ask(wait: &str, approvers: u32) -> Ask {
         binding: vec![7; 32],
         ..ApprovalRequest::default()
     };
-    Ask { request, exact: None, cancel: Some([9; 32]) }
+    Ask { request, exacts: Vec::new(), cancel: Some([9; 32]) }
 }
 
 fn voter(uid: u32, groups: &[&str]) -> Voter {

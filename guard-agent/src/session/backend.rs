@@ -50,6 +50,18 @@ impl Relay<'_> {
                 return Ok(());
             };
             let kind = Backend::from_tag(header.tag).map_err(SessionError::Server)?;
+            if self.holding.is_estimating() && header.body <= MAX_CONTROL {
+                if rest.len() < header.total() {
+                    return Ok(());
+                }
+                if self.swallow(kind, at + HEADER_BYTES, at + header.total()) {
+                    self.pipe.answers.pass(at);
+                    self.pipe.answers.skip(header.total());
+                    *looked = 0;
+                    continue;
+                }
+            }
+            let rest = &self.pipe.answers.unread()[at..];
             if !is_read(kind) {
                 self.on_answer(kind)?;
                 self.server_passing = header.total();

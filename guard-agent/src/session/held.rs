@@ -7,6 +7,7 @@
 //! INVARIANT: of what waits no byte is sent but by the permit that a claim gives.
 
 mod asking;
+mod estimate;
 mod words;
 
 use std::{
@@ -101,6 +102,8 @@ pub(super) struct Holding {
     /// Of prepared statements that will wait when they are run.
     exacts: Exacts,
     waiting: Option<Box<Waiting>>,
+    /// What the server is asked about it.
+    estimating: Option<Box<estimate::Estimating>>,
     /// What the client is to be told between two of the server's messages.
     due: Vec<u8>,
 }
@@ -114,6 +117,7 @@ impl Holding {
             cancel,
             exacts: Exacts::default(),
             waiting: None,
+            estimating: None,
             due: Vec::new(),
         }
     }
@@ -121,6 +125,11 @@ impl Holding {
     /// True while a statement waits.
     pub(super) fn waits(&self) -> bool {
         self.waiting.is_some()
+    }
+
+    /// True while answers of the server are guard's.
+    pub(super) fn is_estimating(&self) -> bool {
+        self.estimating.is_some()
     }
 
     /// Whether the client is read: behind a statement that waits, only so far that its leaving is seen.

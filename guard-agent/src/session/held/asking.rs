@@ -48,8 +48,7 @@ impl Relay<'_> {
             self.refuse_asked(&asked, words::cannot_retry(&decision));
             return Progress::Went;
         }
-        let exact = exacts.into_iter().next();
-        let ask = Ask { request, exact, cancel: self.holding.cancel };
+        let ask = Ask { request, exacts, cancel: self.holding.cancel };
         match self.proxy.approvals.ask(ask).await {
             Ok(Answer::Run(claim)) => {
                 let permit = held.granted(Grant::Approved(claim));
@@ -66,6 +65,7 @@ impl Relay<'_> {
                 let minutes = self.minutes(&decision);
                 let shown = ApprovalRequest { id: hold.id().to_owned(), ..ApprovalRequest::default() };
                 self.tell(&words::waits(&decision, &shown, minutes));
+                self.estimate(&asked, hold.id());
                 let waiting = Waiting { hold, asked, decision, binding };
                 self.holding.waiting = Some(Box::new(waiting));
                 return Progress::Waits;
