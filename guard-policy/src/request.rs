@@ -109,8 +109,15 @@ impl Principal {
 
 /// Covers all that policies can read of a workload, and leaves out what differs from process to process.
 fn fingerprint(workload: &Workload) -> [u8; 16] {
-    let mut shared =
-        Workload { pid: 0, process_started_ns: 0, argv: Vec::new(), cgroup_id: 0, ..workload.clone() };
+    let mut shared = Workload {
+        pid: 0,
+        process_started_ns: 0,
+        argv: Vec::new(),
+        cgroup_id: 0,
+        // A new one for each login of the same person.
+        login_session: 0,
+        ..workload.clone()
+    };
     shared.ancestry.iter_mut().for_each(|ancestor| ancestor.pid = 0);
     let digest = Sha256::digest(shared.encode_to_vec());
     let mut fingerprint = [0; 16];

@@ -39,7 +39,7 @@ use crate::approval::{Exact, VoteError, Voter, in_words};
 const MAX_CONNECTIONS: usize = 32;
 
 /// Questions of one user in a minute.
-const PER_MINUTE: u32 = 120;
+const PER_MINUTE: u32 = 600;
 
 /// Users whose questions are counted at the same time.
 const MAX_COUNTED: usize = 1_024;
