@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod approval;
 pub mod audit;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod connections;

@@ -3,3 +3,7 @@
 //! Which column carries what is settled once per result; values are rewritten in place of their own type, so that
 //! clients see valid rows. Knows nothing of sockets. Never lets a value out that it could not read: what cannot be
 //! rewritten becomes NULL.
+
+pub mod columns;
+pub mod detect;
+pub mod rewrite;

@@ -159,6 +159,7 @@ fn stand_in(action: Action, object: Object, text: &str) -> Statement {
         effects: vec![Effect::new(action, object)],
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: Default::default(),
     }
 }
 
