@@ -53,7 +53,11 @@ fn rules_of_policies_apply() -> Result<()> {
     assert_eq!(query("SELECT diagnosis FROM customers WHERE id = 1")?, "");
     let card = query("SELECT card_number FROM customers WHERE id = 1")?;
     assert!(card.parse::<i64>().is_ok() && card != "4111111111111111", "{card}");
-    assert_eq!(card, query("SELECT c.card_number FROM customers c WHERE id = 1")?, "the same value, the same hash");
+    assert_eq!(
+        card,
+        query("SELECT c.card_number FROM customers c WHERE id = 1")?,
+        "the same value, the same hash"
+    );
     Ok(())
 }
 
@@ -78,7 +82,11 @@ fn inference_is_refused_where_policy_forbids_it() -> Result<()> {
     ] {
         let refused = psql.query(sql)?;
         assert!(refused.has_sqlstate("42501"), "{sql}: {} {}", refused.stdout, refused.stderr);
-        assert!(refused.stderr.contains("no-guessing") && refused.stderr.contains("customers"), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("no-guessing") && refused.stderr.contains("customers"),
+            "{}",
+            refused.stderr
+        );
     }
     for sql in [
         "SELECT id FROM customers WHERE email = 'zebulon.quackenbush@wobbleworth.example'",
