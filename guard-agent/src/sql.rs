@@ -4,9 +4,11 @@
 //! never recurses deeper than the caps allow, never keeps a literal.
 
 mod cache;
+pub mod copy;
 mod effects;
 mod encoding;
 mod large;
+pub mod lineage;
 mod postgres;
 mod recent;
 mod reconcile;
@@ -44,6 +46,8 @@ pub struct Statement {
     pub prepared: Vec<Prepared>,
     /// What it changes of the session that later statements are read by.
     pub changes: Vec<Change>,
+    /// For reading it again: where its results come from. Nothing for what could not be read.
+    pub origin: lineage::Origin,
 }
 
 /// SQL-level handling of prepared statements.
@@ -174,9 +178,16 @@ impl Classifier {
         if shared && let Some(known) = cache.get(key) {
             return known;
         }
-        let (found, certain) = both_grammars(scratch, &text, key, modes, limits);
-        let statement = Arc::new(statement(found, key, scratch.record_text(limits)));
-        if shared && certain {
+        let Both { found, certain, spelled } = both_grammars(scratch, &text, key, modes, limits);
+        let mut statement = statement(found, key, scratch.record_text(limits));
+        // The options of a COPY say how its data is to be taken apart: they are literals.
+        let copies = statement.effects.iter().any(|effect| effect.action == Action::CopyOut);
+        statement.origin = match spelled && !copies {
+            true => lineage::Origin::new(key, true),
+            false => lineage::Origin::new(&text, modes.standard_conforming_strings),
+        };
+        let statement = Arc::new(statement);
+        if shared && certain && !copies {
             cache.insert(key, &statement);
         }
         const KEEP: usize = 256 * 1024;
@@ -189,17 +200,20 @@ impl Classifier {
 /// Texts of more tokens are not read by the server's grammar as they come, only with their lists shortened.
 const MAX_RAW_TOKENS: usize = 16_384;
 
-/// Our reading beside that of the server's grammar, and whether it holds for every text of this spelling.
-fn both_grammars(
-    scratch: &Scratch,
-    text: &str,
-    key: &str,
-    modes: &Modes,
-    limits: &Limits,
-) -> ((effects::Findings, u32), bool) {
+/// Our reading beside that of the server's grammar.
+struct Both {
+    /// What was found, and in how many statements.
+    found: (effects::Findings, u32),
+    /// It holds for every text of this spelling.
+    certain: bool,
+    /// The server's grammar reads the spelling as it does the text.
+    spelled: bool,
+}
+
+fn both_grammars(scratch: &Scratch, text: &str, key: &str, modes: &Modes, limits: &Limits) -> Both {
     let (ours, parts) = scratch.read(limits);
     if parts == 0 {
-        return ((ours, parts), true);
+        return Both { found: (ours, parts), certain: true, spelled: true };
     }
     let standard = modes.standard_conforming_strings;
     let mut theirs = Reading::Silent;
@@ -212,14 +226,14 @@ fn both_grammars(
         theirs = postgres::read_by_grammar(text, standard);
     }
     if matches!(theirs, Reading::Refused) && ours.parse != Parse::Full && modes.grammar_known {
-        return ((reconcile::refused(ours), parts), false);
+        return Both { found: (reconcile::refused(ours), parts), certain: false, spelled };
     }
     let certain = spelled || !matches!(theirs, Reading::Refused);
     let (mut found, parts) = reconcile::reconcile(ours, parts, theirs);
     for text in std::mem::take(&mut found.code) {
         run_by_function(&text, &mut found, modes, limits);
     }
-    ((found, parts), certain)
+    Both { found: (found, parts), certain, spelled }
 }
 
 /// Adds what a text does that a function is given to run. What is no statement may be another argument.
@@ -267,6 +281,7 @@ fn statement((findings, parts): (effects::Findings, u32), key: &str, text: Strin
         effects: findings.into_effects(),
         prepared,
         changes,
+        origin: lineage::Origin::default(),
     }
 }
 
@@ -292,7 +307,7 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
         }
         let mut spelling = String::new();
         scratch.spell(&mut spelling);
-        let ((found, count), _) = both_grammars(&scratch, text, &spelling, &modes, limits);
+        let Both { found: (found, count), .. } = both_grammars(&scratch, text, &spelling, &modes, limits);
         findings.merge(found);
         parts = parts.max(count);
         if record.is_none() {
@@ -319,6 +334,7 @@ fn refused(length: usize) -> Arc<Statement> {
         effects: vec![Effect::new(Action::Select, Object::any(ObjectKind::Session))],
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: lineage::Origin::default(),
     })
 }
 
@@ -331,6 +347,7 @@ fn unreadable(reason: &str, length: usize) -> Arc<Statement> {
         effects: vec![Effect::new(Action::Unreadable, Object::any(ObjectKind::Unknown))],
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: lineage::Origin::default(),
     })
 }
 

@@ -4,18 +4,24 @@
 //! believed. Facts: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
 mod backend;
+mod copy_out;
+mod description;
 mod error;
 mod frame;
 mod frontend;
+mod rows;
 mod startup;
 
 pub use backend::{
     Backend, CommandTag, ErrorFields, TransactionStatus, parameter_status, ready_for_query, sasl_mechanisms,
     without_channel_binding,
 };
+pub use copy_out::CopyOutResponse;
+pub use description::describe_portal;
 pub use error::{ErrorResponse, Severity};
 pub use frame::{HEADER_BYTES, Header, MAX_MESSAGE_BYTES, WireError, cstring};
 pub use frontend::{
     BindHead, CloseKind, Frontend, ParseHead, close_or_describe, function_oid, parse_message, query,
 };
+pub use rows::{Columns, DataRow, FieldDescription, RowDescription};
 pub use startup::{CancelKey, MAX_STARTUP_BYTES, Startup, StartupPacket, backend_process_id};

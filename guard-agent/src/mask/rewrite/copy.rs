@@ -1,0 +1,301 @@
+//! COPY data enters as the server sends it, in pieces of any size; CopyData messages leave, whose data is valid for the
+//! same options.
+//!
+//! Holds one row at most: a row that is longer than the limit is an error. A piece in which nothing changes is not
+//! copied. As the server does, a row is given a message of its own.
+
+mod binary;
+mod csv;
+mod text;
+
+use std::sync::Arc;
+
+use super::{
+    Column, Detector, Format, RewriteError, Rewritten, RowRewriter, Rules, Settings, Tally, engine::Outcome,
+    row,
+};
+use crate::wire::postgres::MAX_MESSAGE_BYTES;
+
+/// Bytes of a row that are held unless the caller says otherwise.
+pub const MAX_ROW_BYTES: usize = 64 * 1024 * 1024;
+
+/// The form of COPY data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// Lines with backslashes.
+    Text,
+    /// Lines with quotes.
+    Csv,
+    /// Tuples.
+    Binary,
+}
+
+/// The options of a `COPY .. TO STDOUT` that decide what its data looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// FORMAT.
+    pub format: CopyFormat,
+    /// DELIMITER.
+    pub delimiter: u8,
+    /// NULL: what stands for NULL.
+    pub null: Vec<u8>,
+    /// QUOTE, of CSV.
+    pub quote: u8,
+    /// ESCAPE, of CSV.
+    pub escape: u8,
+    /// HEADER: the first line holds the names of the columns.
+    pub header: bool,
+}
+
+impl CopyOptions {
+    /// What the server takes where a statement names the format alone.
+    pub fn of(format: CopyFormat) -> Self {
+        let (delimiter, null) = match format {
+            CopyFormat::Csv => (b',', Vec::new()),
+            CopyFormat::Text | CopyFormat::Binary => (b'\t', b"\\N".to_vec()),
+        };
+        Self { format, delimiter, null, quote: b'"', escape: b'"', header: false }
+    }
+}
+
+/// How far the end of the row under way has been looked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looked {
+    at: usize,
+    quoted: bool,
+    /// The next byte stands behind an escape.
+    escaped: bool,
+}
+
+/// Rewrites the data of one COPY.
+#[derive(Debug)]
+pub struct CopyRewriter<D> {
+    rows: RowRewriter<D>,
+    options: CopyOptions,
+    limit: usize,
+    /// The beginning of a row whose end has not come.
+    held: Vec<u8>,
+    looked: Looked,
+    /// What stands before the first row has passed: the binary header, the line of names.
+    begun: bool,
+    /// The binary trailer has passed.
+    ended: bool,
+    /// A value without its quotes or escapes.
+    plain: Vec<u8>,
+    /// What takes a row's place.
+    row: Vec<u8>,
+}
+
+impl<D: Detector> CopyRewriter<D> {
+    /// A rewriter for data of these columns, holding `limit` bytes of a row.
+    ///
+    /// # Errors
+    /// Where text in this encoding cannot be taken apart.
+    pub fn new(
+        mut columns: Vec<Column>,
+        options: CopyOptions,
+        (rules, detector): (Arc<Rules>, D),
+        settings: Settings,
+        limit: usize,
+    ) -> Result<Self, RewriteError> {
+        let format = if options.format == CopyFormat::Binary { Format::Binary } else { Format::Text };
+        columns.iter_mut().for_each(|column| column.format = format);
+        let rows = RowRewriter::new(columns, rules, settings, detector);
+        if format == Format::Text && !settings.ascii_is_ascii && !rows.passes_all() {
+            return Err(RewriteError::Encoding);
+        }
+        let begun = format == Format::Text && !options.header;
+        Ok(Self {
+            rows,
+            options,
+            limit,
+            held: Vec::new(),
+            looked: Looked::default(),
+            begun,
+            ended: false,
+            plain: Vec::new(),
+            row: Vec::new(),
+        })
+    }
+
+    /// True where all data passes as it is: there is no need to look at any.
+    pub fn passes_all(&self) -> bool {
+        self.rows.passes_all()
+    }
+
+    /// What has been masked up to now.
+    pub fn tally(&self) -> &Tally {
+        self.rows.tally()
+    }
+
+    /// Takes the tally, and begins to count anew.
+    pub fn take_tally(&mut self) -> Tally {
+        self.rows.take_tally()
+    }
+
+    /// Rewrites a piece of data: the body of a CopyData message or a part of it. Appends whole CopyData messages to
+    /// `out` unless the piece is to be passed on as it is. What is held back comes with a later piece.
+    ///
+    /// # Errors
+    /// Where the data is not in its form, or a row is too long. The COPY cannot go on then.
+    pub fn data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+        if self.held.is_empty() {
+            let (rewritten, taken) = self.rows_of(data, true, out)?;
+            self.held.extend_from_slice(&data[taken..]);
+            return Ok(rewritten);
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(data);
+        let result = self.rows_of(&held, false, out);
+        if let Ok((_, taken)) = result {
+            held.drain(..taken);
+        }
+        self.held = held;
+        result.map(|(rewritten, _)| rewritten)
+    }
+
+    /// The data ends here: CopyDone.
+    ///
+    /// # Errors
+    /// Where it ends within a row.
+    pub fn finish(&self) -> Result<(), RewriteError> {
+        let whole = self.options.format != CopyFormat::Binary || self.ended;
+        if self.held.is_empty() && whole { Ok(()) } else { Err(RewriteError::Copy("it ends within a row")) }
+    }
+
+    /// Rewrites the rows that stand whole in `bytes`; returns how many bytes they are. `passable`: where nothing
+    /// changes, nothing need be written.
+    fn rows_of(
+        &mut self,
+        bytes: &[u8],
+        passable: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(Rewritten, usize), RewriteError> {
+        let start = out.len();
+        // Rows between `from` and `at` stay as they are and have not been written.
+        let (mut from, mut at) = (0, 0);
+        let mut row = std::mem::take(&mut self.row);
+        while at < bytes.len() {
+            let Some(length) = self.row_length(&bytes[at..])? else {
+                break;
+            };
+            row.clear();
+            if self.row(&bytes[at..at + length], &mut row)? == Rewritten::Changed {
+                passed(&bytes[from..at], out)?;
+                passed(&row, out)?;
+                from = at + length;
+            }
+            at += length;
+            self.looked = Looked::default();
+        }
+        self.row = row;
+        if bytes.len() - at > self.limit {
+            return Err(RewriteError::TooLong { limit: self.limit });
+        }
+        if passable && out.len() == start && at == bytes.len() {
+            return Ok((Rewritten::Untouched, at));
+        }
+        passed(&bytes[from..at], out)?;
+        Ok((Rewritten::Changed, at))
+    }
+
+    /// Bytes of the row at the beginning of `bytes`; `None` where its end has not come.
+    fn row_length(&mut self, bytes: &[u8]) -> Result<Option<usize>, RewriteError> {
+        match self.options.format {
+            CopyFormat::Text => Ok(text::row_length(bytes, &mut self.looked)),
+            CopyFormat::Csv => Ok(csv::row_length(bytes, &self.options, &mut self.looked)),
+            CopyFormat::Binary if self.ended => Err(RewriteError::Copy("there is data behind its end")),
+            CopyFormat::Binary => binary::length(bytes, self.begun),
+        }
+    }
+
+    /// Rewrites a row with all that belongs to it.
+    fn row(&mut self, row: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+        if self.options.format == CopyFormat::Binary {
+            return self.binary_row(row, out);
+        }
+        if !self.begun {
+            self.begun = true;
+            return Ok(Rewritten::Untouched);
+        }
+        self.line(row, out)
+    }
+
+    /// Rewrites a line of text or CSV.
+    fn line(&mut self, row: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+        let line = row.strip_suffix(b"\n").unwrap_or(row);
+        let csv = self.options.format == CopyFormat::Csv;
+        let count = self.rows.columns.len();
+        let (mut at, mut from) = (0, 0);
+        let mut plain = std::mem::take(&mut self.plain);
+        for number in 0..count {
+            let field =
+                if csv { csv::field(line, at, &self.options) } else { text::field(line, at, &self.options) };
+            let field = field.ok_or(RewriteError::Copy("a value does not end"))?;
+            let last = field.end == line.len();
+            if last != (number + 1 == count) {
+                let rest = &line[field.end..];
+                let found = if last {
+                    number + 1
+                } else {
+                    count + rest.iter().filter(|byte| **byte == self.options.delimiter).count()
+                };
+                self.plain = plain;
+                return Err(RewriteError::Columns { expected: count, found });
+            }
+            if !row::passes(&self.rows.columns[number]) && !field.null {
+                plain.clear();
+                let value = match (field.plain, csv) {
+                    (true, _) => field.raw,
+                    (false, true) => csv::unquote(field.raw, &self.options, &mut plain),
+                    (false, false) => text::unescape(field.raw, &mut plain),
+                };
+                let outcome = self.rows.single(number, value);
+                if outcome != Outcome::Same {
+                    out.extend_from_slice(&line[from..at]);
+                    from = field.end;
+                    match outcome {
+                        Outcome::Null => out.extend_from_slice(&self.options.null),
+                        _ if csv => csv::write(&self.rows.value, &self.options, (field.quoted, count), out),
+                        _ => text::write(&self.rows.value, &self.options, out),
+                    }
+                }
+            }
+            at = field.end + 1;
+        }
+        self.plain = plain;
+        if count == 0 && !line.is_empty() {
+            return Err(RewriteError::Columns { expected: 0, found: 1 });
+        }
+        self.rows.state.tally.row(from > 0);
+        if from == 0 {
+            return Ok(Rewritten::Untouched);
+        }
+        out.extend_from_slice(&row[from..]);
+        Ok(Rewritten::Changed)
+    }
+}
+
+/// A value in a line.
+struct Field<'a> {
+    /// As it stands there, without quotes around all of it.
+    raw: &'a [u8],
+    /// The byte after it.
+    end: usize,
+    null: bool,
+    /// It stands for itself.
+    plain: bool,
+    quoted: bool,
+}
+
+/// Writes `data`, if any, as a CopyData message.
+fn passed(data: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    let length = u32::try_from(data.len() + 4).ok().filter(|_| data.len() < MAX_MESSAGE_BYTES);
+    out.push(b'd');
+    out.extend_from_slice(&length.ok_or(RewriteError::TooLong { limit: MAX_MESSAGE_BYTES })?.to_be_bytes());
+    out.extend_from_slice(data);
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Lines of COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html>, "Text Format".
+
+use super::{CopyOptions, Field, Looked};
+
+/// Bytes of the line at the beginning of `bytes`: line ends within values are escaped.
+pub(super) fn row_length(bytes: &[u8], looked: &mut Looked) -> Option<usize> {
+    let end = memchr::memchr(b'\n', &bytes[looked.at..]);
+    let length = end.map(|end| looked.at + end + 1);
+    looked.at = bytes.len();
+    length
+}
+
+/// The value that begins at `start`.
+pub(super) fn field<'a>(line: &'a [u8], start: usize, options: &CopyOptions) -> Option<Field<'a>> {
+    let (mut at, mut plain) = (start, true);
+    loop {
+        match memchr::memchr2(options.delimiter, b'\\', line.get(at..)?) {
+            Some(found) if line[at + found] == b'\\' => {
+                plain = false;
+                at += found + 2;
+            }
+            Some(found) => {
+                at += found;
+                break;
+            }
+            None => {
+                at = line.len();
+                break;
+            }
+        }
+    }
+    let raw = &line[start..at];
+    Some(Field { raw, end: at, null: raw == options.null, plain, quoted: false })
+}
+
+/// What `raw` stands for.
+pub(super) fn unescape<'p>(raw: &[u8], plain: &'p mut Vec<u8>) -> &'p [u8] {
+    let mut bytes = raw.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte != b'\\' {
+            plain.push(*byte);
+            continue;
+        }
+        plain.extend(bytes.next().map(|escape| match escape {
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            other => *other,
+        }));
+    }
+    plain
+}
+
+/// Writes a value, as the server would.
+pub(super) fn write(value: &[u8], options: &CopyOptions, out: &mut Vec<u8>) {
+    for byte in value {
+        let escape = match byte {
+            8 => b'b',
+            12 => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            11 => b'v',
+            b'\\' => b'\\',
+            other if *other == options.delimiter => *other,
+            other => {
+                out.push(*other);
+                continue;
+            }
+        };
+        out.extend_from_slice(&[b'\\', escape]);
+    }
+}

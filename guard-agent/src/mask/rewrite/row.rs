@@ -1,0 +1,165 @@
+//! Rows enter, as bodies of DataRow or tuples of a binary COPY; the message that takes a row's place leaves.
+//!
+//! A row in which nothing changes is not copied. A row whose counts or lengths lie is an error, never passed.
+
+use std::sync::Arc;
+
+use super::{
+    Base, Column, Detector, RewriteError, Rules, Settings, Tally, Treatment,
+    array::Fields,
+    engine::{Engine, Job, Outcome, State},
+};
+use crate::wire::postgres::MAX_MESSAGE_BYTES;
+
+/// What became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewritten {
+    /// Nothing changes: pass on what came. Nothing was written.
+    Untouched,
+    /// What was written takes its place.
+    Changed,
+}
+
+/// Rewrites the rows of one result.
+#[derive(Debug)]
+pub struct RowRewriter<D> {
+    pub(super) columns: Vec<Column>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) settings: Settings,
+    pub(super) detector: D,
+    pub(super) state: State,
+    pub(super) value: Vec<u8>,
+}
+
+impl<D: Detector> RowRewriter<D> {
+    /// A rewriter for rows of these columns. `rules` says what becomes of what `detector` finds in them.
+    pub fn new(columns: Vec<Column>, rules: Arc<Rules>, settings: Settings, detector: D) -> Self {
+        Self { columns, rules, settings, detector, state: State::default(), value: Vec::new() }
+    }
+
+    /// True where every row passes as it is: there is no need to look at any.
+    pub fn passes_all(&self) -> bool {
+        self.columns.iter().all(passes)
+    }
+
+    /// What the rows consist of.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// What has been masked up to now.
+    pub fn tally(&self) -> &Tally {
+        &self.state.tally
+    }
+
+    /// Takes the tally, and begins to count anew.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.state.tally)
+    }
+
+    /// Rewrites the body of a DataRow: appends a whole DataRow message to `out` where it changes.
+    ///
+    /// # Errors
+    /// Where `body` is no row of this result. Then nothing was written.
+    pub fn row(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+        let start = out.len();
+        let result = self.message(b'D', body, out);
+        if !matches!(result, Ok(Rewritten::Changed)) {
+            out.truncate(start);
+        }
+        result
+    }
+
+    fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+        let start = out.len();
+        out.extend_from_slice(&[tag, 0, 0, 0, 0]);
+        let (rewritten, end) = self.tuple(body, out)?;
+        if end != body.len() {
+            return Err(RewriteError::Malformed);
+        }
+        let length = out.len() - start - 1;
+        if length > MAX_MESSAGE_BYTES {
+            return Err(RewriteError::TooLong { limit: MAX_MESSAGE_BYTES });
+        }
+        let length = u32::try_from(length).map_err(|_| RewriteError::Malformed)?;
+        out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+        Ok(rewritten)
+    }
+
+    /// Rewrites one value of a column as text; what takes its place stands in `value` then.
+    pub(super) fn single(&mut self, number: usize, text: &[u8]) -> Outcome {
+        let Some(column) = self.columns.get(number) else {
+            return Outcome::Null;
+        };
+        self.state.column = number;
+        self.state.computed = column.computed;
+        self.value.clear();
+        let mut engine = Engine {
+            detector: &self.detector,
+            rules: &self.rules,
+            settings: self.settings,
+            state: &mut self.state,
+        };
+        let job = Job::of(&column.treatment);
+        engine.value(&column.value_type, column.format, job, text, &mut self.value)
+    }
+
+    /// Rewrites the tuple at the beginning of `bytes`: a count, and values with their lengths. Where it changes it is
+    /// appended whole to `out`. Returns where it ends as well.
+    pub(super) fn tuple(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(Rewritten, usize), RewriteError> {
+        let count = bytes.first_chunk().map(|count| usize::from(u16::from_be_bytes(*count)));
+        let count = count.ok_or(RewriteError::Malformed)?;
+        if count != self.columns.len() {
+            return Err(RewriteError::Columns { expected: self.columns.len(), found: count });
+        }
+        let mut engine = Engine {
+            detector: &self.detector,
+            rules: &self.rules,
+            settings: self.settings,
+            state: &mut self.state,
+        };
+        let mut fields = Fields { value: bytes, at: 2 };
+        let mut from = 0;
+        for (number, column) in self.columns.iter().enumerate() {
+            let at = fields.at;
+            let field = fields.next().ok_or(RewriteError::Malformed)?;
+            let Some(field) = field.filter(|_| !passes(column)) else {
+                continue;
+            };
+            engine.state.column = number;
+            engine.state.computed = column.computed;
+            let value = &mut self.value;
+            value.clear();
+            let job = Job::of(&column.treatment);
+            let outcome = engine.value(&column.value_type, column.format, job, field, value);
+            if outcome == Outcome::Same {
+                continue;
+            }
+            out.extend_from_slice(&bytes[from..at]);
+            from = fields.at;
+            if outcome == Outcome::Null {
+                out.extend_from_slice(&(-1_i32).to_be_bytes());
+            } else {
+                let length = i32::try_from(value.len()).map_err(|_| RewriteError::Malformed)?;
+                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(value);
+            }
+        }
+        engine.state.tally.row(from > 0);
+        if from == 0 {
+            return Ok((Rewritten::Untouched, fields.at));
+        }
+        out.extend_from_slice(&bytes[from..fields.at]);
+        Ok((Rewritten::Changed, fields.at))
+    }
+}
+
+/// True where no value of the column can change.
+pub(super) fn passes(column: &Column) -> bool {
+    let plain = !matches!(column.value_type.base, Base::Composite(_) | Base::Array(_));
+    matches!(column.treatment, Treatment::Pass) && plain
+}
