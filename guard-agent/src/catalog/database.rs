@@ -253,6 +253,13 @@ impl Database {
         self.due.store(next, Ordering::Release);
     }
 
+    /// Whoever read is gone: the next session reads.
+    pub(super) fn abandoned(&self) {
+        let mut state = self.lock();
+        state.reading = false;
+        self.due.store(state.not_before, Ordering::Release);
+    }
+
     pub(super) fn failed(&self, why: &str) {
         const FIRST: u64 = 500;
         const LONGEST: u64 = 300_000;

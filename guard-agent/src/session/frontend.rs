@@ -9,7 +9,6 @@ use smallvec::smallvec;
 
 use super::{
     SessionError,
-    masking::Source,
     pending::{Awaited, Described, Running},
     prepared::Candidates,
     recorder::must_be_durable,
@@ -58,6 +57,9 @@ impl Relay<'_> {
             let Some(header) = Header::read(self.pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
                 return Ok(());
             };
+            if self.masking.is_some() {
+                self.first_catalog().await;
+            }
             if self.waits_for_catalog() {
                 return Ok(());
             }
@@ -164,9 +166,10 @@ impl Relay<'_> {
             return Ok(Progress::Waits);
         }
         let statement = self.worker.classify_function(function_oid(here)?, self.modes);
+        let source = self.source_of_query(&statement);
         match self.admit(&[statement], Protocol::FunctionCall).await {
             Ok(admitted) => {
-                let results = self.results_of(Some(Source::Unknown));
+                let results = self.results_of(source);
                 let awaited = Awaited::FunctionCall(Running { results, ..Running::new(admitted.ordinal) });
                 self.run_statement(admitted.permit, awaited, header);
             }

@@ -21,6 +21,7 @@ use guard_common::audit::v1::Decision;
 use guard_policy::vocabulary::Action;
 use smallvec::SmallVec;
 
+pub use self::shared::{KeyError, Masks};
 pub(super) use self::{
     look::{Looked, Looks, Source},
     plans::Plans,
@@ -29,7 +30,6 @@ pub(super) use self::{
     results::{Fate, Results},
     rows::Step,
 };
-pub use self::shared::{KeyError, Masks};
 use crate::{
     catalog::{Catalog, Database},
     config::Mode,
@@ -80,6 +80,8 @@ pub(super) struct Masking {
     pub(super) mid_pipeline: bool,
     /// The catalog is being read on this connection.
     pub(super) reading: bool,
+    /// It has waited for the first catalog as long as it should.
+    pub(super) patient: bool,
     /// A policy in monitor mode would have refused the statement that is about to be admitted.
     pub(super) inferred: Option<Arc<Decision>>,
     pub(super) settings: Settings,
@@ -110,6 +112,7 @@ impl Masking {
             changing: false,
             mid_pipeline: false,
             reading: false,
+            patient: false,
             inferred: None,
             settings: Settings::default(),
             date_style: String::new(),

@@ -173,7 +173,9 @@ fn columns(decider: &Decider, session: &Session, statement: &Statement) -> Vec<S
                 let sight = decider.reveal(session, &column);
                 let how = match &sight.mask {
                     None => "in clear".to_owned(),
-                    Some(mask) if mask.rule == MaskRule::Partial && !output.same => "masked (full)".to_owned(),
+                    Some(mask) if mask.rule == MaskRule::Partial && !output.same => {
+                        "masked (full)".to_owned()
+                    }
                     Some(mask) => format!("masked ({mask})"),
                 };
                 seen.push(Seen { result: Some(at + 1), column, how, policy: sight.policy });
@@ -188,7 +190,12 @@ fn columns(decider: &Decider, session: &Session, statement: &Statement) -> Vec<S
             let decision =
                 decider.infer(session, &column, &Use { words: vec![word], equality: used.equality });
             let verdict = if decision.verdict() == Verdict::Allowed { "allowed" } else { "refused" };
-            seen.push(Seen { result: None, column, how: format!("{word}: {verdict}"), policy: decision.policy });
+            seen.push(Seen {
+                result: None,
+                column,
+                how: format!("{word}: {verdict}"),
+                policy: decision.policy,
+            });
         }
     }
     seen
@@ -354,11 +361,19 @@ mod tests {
         let told = explained(&["SELECT email, upper(phone), id FROM customers WHERE email = 'a'"]);
         let json = told.as_json();
         let columns = json["columns"].as_array().unwrap();
-        let of = |result: serde_json::Value| columns.iter().find(|column| column["result"] == result).unwrap();
-        assert_eq!((&of(1.into())["kind"], &of(1.into())["seen"]), (&"email".into(), &"masked (full)".into()));
+        let of =
+            |result: serde_json::Value| columns.iter().find(|column| column["result"] == result).unwrap();
+        assert_eq!(
+            (&of(1.into())["kind"], &of(1.into())["seen"]),
+            (&"email".into(), &"masked (full)".into())
+        );
         assert_eq!(of(2.into())["policy"], "not-revealed");
         assert_eq!(of(serde_json::Value::Null)["seen"], "where: allowed");
-        assert!(told.describe().contains("result 1: customers.email (email) masked (full)"), "{}", told.describe());
+        assert!(
+            told.describe().contains("result 1: customers.email (email) masked (full)"),
+            "{}",
+            told.describe()
+        );
         let backup = explained(&["SELECT email FROM customers", "--unit", "pg-backup.service"]);
         assert_eq!(backup.as_json()["columns"][0]["seen"], "in clear");
     }

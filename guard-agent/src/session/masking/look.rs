@@ -47,12 +47,13 @@ fn part_touches(part: &lineage::Part) -> bool {
         None => false,
     };
     inner
+        || !part.named.is_empty()
         || !part.uses.is_empty()
         || !part.targets.is_empty()
         || match &part.outputs {
             Outputs::None => false,
             Outputs::Columns(columns) => {
-                columns.iter().any(|column| !column.sources.is_empty() || !column.steered_by.is_empty())
+                columns.iter().any(|column| column.opaque || !column.sources.is_empty())
             }
             Outputs::Unknown(sources) => !sources.is_empty(),
             Outputs::Prepared(_) | Outputs::Cursor(_) => true,
@@ -121,9 +122,12 @@ impl Looks {
         }
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
-        let by_name = |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
+        let by_name =
+            |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
         let looked = Rc::new(Looked {
-            touches: lineage.parts.iter().any(part_touches),
+            // Where nothing is sensitive, nothing that is not followed can be.
+            touches: (masking.sensitive || !masking.knows_catalog())
+                && lineage.parts.iter().any(part_touches),
             stands_alone: !lineage.parts.iter().any(by_name),
             statement: Arc::clone(statement),
             lineage,

@@ -44,8 +44,11 @@ impl Relay<'_> {
         header: Header,
         at: usize,
     ) -> Result<Step, SessionError> {
-        // A long error is a long quotation.
-        if !self.is_here(header, at)? {
+        let longest = self.masking.as_ref().map_or(0, |masking| masking.masks.max_row);
+        if header.body > longest {
+            return Err(SessionError::LongRow(longest));
+        }
+        if self.pipe.answers.unread().len() - at < header.total() {
             return Ok(Step::Waits);
         }
         let (strict, texts) = match self.pending.front() {
@@ -59,7 +62,11 @@ impl Relay<'_> {
             Some(Awaited::UnfollowedParse | Awaited::UnfollowedBind) => (true, SmallVec::new()),
             _ => (false, SmallVec::new()),
         };
-        let sent: SmallVec<[&[u8]; 2]> = texts.iter().filter_map(|statement| statement.origin.text()).map(|(text, _)| text.as_bytes()).collect();
+        let sent: SmallVec<[&[u8]; 2]> = texts
+            .iter()
+            .filter_map(|statement| statement.origin.text())
+            .map(|(text, _)| text.as_bytes())
+            .collect();
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..at + header.total()];
         let Some(masking) = self.masking.as_deref() else { return Ok(Step::Pass) };
         let mut texts = Texts::new(self, masking, strict);
