@@ -8,6 +8,7 @@ mod build;
 mod builtin;
 mod database;
 mod derive;
+mod functions;
 mod queries;
 mod reader;
 mod rows;
@@ -67,6 +68,7 @@ struct Base {
     relations: HashMap<Oid, Relation, ahash::RandomState>,
     by_name: HashMap<Arc<str>, Vec<Oid>, ahash::RandomState>,
     types: HashMap<Oid, Type, ahash::RandomState>,
+    functions: functions::Functions,
     /// Nothing was left out, and there was a reading at all.
     complete: bool,
 }
@@ -268,6 +270,11 @@ impl Catalog {
     pub fn learned_of(&self, table: &str) -> impl Iterator<Item = (&str, &Sensitive)> {
         let columns = self.learned.by_name.get(table).into_iter().flatten();
         columns.map(|(column, sensitive)| (column.as_ref(), sensitive))
+    }
+
+    /// Whether a function of this name may read something sensitive by itself. One that the catalog does not know may.
+    pub fn function_reads(&self, name: &str) -> bool {
+        self.base.functions.get(name).copied().unwrap_or(true)
     }
 
     /// A relation by its identifier.

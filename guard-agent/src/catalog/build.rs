@@ -13,7 +13,7 @@ use guard_policy::vocabulary::DataKind;
 use super::tags::{Pattern, Said, said_in};
 use super::{
     Base, ColumnInfo, Evidence, Learned, Mark, Names, Oid, Relation, Sensitive, Type, TypeShape, builtin,
-    derive,
+    derive, functions,
 };
 
 /// How much of a database is kept. Of what is beyond, nothing is known, and sessions take care.
@@ -60,6 +60,7 @@ pub struct Facts {
     pub(super) parents: Vec<(Oid, Oid)>,
     pub(super) generated: Vec<(Oid, i16, String)>,
     pub(super) definitions: Vec<(Oid, String)>,
+    pub(super) code: Vec<(Arc<str>, String)>,
 }
 
 impl Facts {
@@ -78,6 +79,7 @@ impl Facts {
             parents: Vec::new(),
             generated: Vec::new(),
             definitions: Vec::new(),
+            code: Vec::new(),
         }
     }
 
@@ -186,7 +188,10 @@ pub(super) fn build(mut facts: Facts, known: &Known<'_>) -> Base {
             };
         }
     }
-    derive::pass_on(base, &facts, known)
+    let code = std::mem::take(&mut facts.code);
+    let mut base = derive::pass_on(base, &facts, known);
+    base.functions = functions::known(&base, code);
+    base
 }
 
 fn sensitive(kind: DataKind, evidence: Evidence) -> Mark {

@@ -50,6 +50,15 @@ pub fn facts(limits: &Limits) -> String {
              pg_catalog.array_to_string(k.confkey, ',') \
              FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' LIMIT {columns}"
         ),
+        // Of compiled code nothing can be told; what comes with extensions computes.
+        format!(
+            "SELECT 'p', p.proname, CASE WHEN l.lanname IN ('c', 'internal') OR p.prokind = 'a' THEN '' \
+             WHEN p.prosrc <> '' THEN pg_catalog.left(p.prosrc, 20000) \
+             ELSE pg_catalog.left(pg_catalog.pg_get_functiondef(p.oid), 20000) END \
+             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+             JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+             WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT {relations}"
+        ),
         format!("SELECT 'i', i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i LIMIT {columns}"),
         format!(
             "SELECT 'g', d.adrelid, d.adnum, pg_catalog.left(pg_catalog.pg_get_expr(d.adbin, d.adrelid), 20000) \

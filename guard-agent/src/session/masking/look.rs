@@ -16,6 +16,7 @@ use crate::{
         lineage::{self, Lineage, Outputs, World},
     },
 };
+use guard_policy::vocabulary::{Action, ObjectKind};
 
 /// Entries that one thread keeps; then it starts afresh.
 const ENTRIES: usize = 8_192;
@@ -98,6 +99,44 @@ impl Source {
     }
 }
 
+/// Whether `statement` calls a function that may read something sensitive by itself.
+fn runs_code(masking: &Masking, statement: &Statement) -> bool {
+    statement.effects.iter().any(|effect| {
+        matches!(effect.action, Action::Function | Action::Call)
+            && (effect.object.kind != ObjectKind::Function
+                || masking.catalog.function_reads(&effect.object.name))
+    })
+}
+
+/// `lineage`, where what code returns may be any column of the database.
+fn shows_anything(lineage: &Lineage) -> Lineage {
+    let mut lineage = lineage.clone();
+    for part in &mut lineage.parts {
+        part_shows_anything(part);
+    }
+    lineage
+}
+
+fn part_shows_anything(part: &mut lineage::Part) {
+    let any = lineage::Column::any();
+    part.named.push(any.clone());
+    match &mut part.outputs {
+        Outputs::Columns(columns) => {
+            for column in columns.iter_mut().filter(|column| column.opaque) {
+                column.same = false;
+                column.sources.push(any.clone());
+            }
+        }
+        Outputs::Unknown(sources) => sources.push(any),
+        // CALL answers with a row where it has something to say.
+        Outputs::None => part.outputs = Outputs::Unknown(vec![any]),
+        Outputs::Prepared(_) | Outputs::Cursor(_) => {}
+    }
+    if let Some(lineage::Named::Prepared(_, inner) | lineage::Named::Cursor(_, inner)) = &mut part.names {
+        part_shows_anything(inner);
+    }
+}
+
 /// By everything that lineage depends on: the state of the catalog, the scope, the statement.
 type Key = (State, Scope, *const Statement);
 
@@ -122,6 +161,11 @@ impl Looks {
         }
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
+        let lineage = if masking.sensitive && runs_code(masking, statement) {
+            Arc::new(shows_anything(&lineage))
+        } else {
+            lineage
+        };
         let by_name =
             |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
         let looked = Rc::new(Looked {
