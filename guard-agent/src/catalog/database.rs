@@ -346,7 +346,8 @@ fn settle(learned: &mut Learned, before: &Catalog, facts: &Facts) {
             continue;
         }
         for column in &relation.columns {
-            if let Some(sensitive) = columns.get(&*column.name) {
+            // `*`: of a table that was filled with nobody knows what.
+            if let Some(sensitive) = columns.get(&*column.name).or_else(|| columns.get("*")) {
                 learned.by_id.insert((relation.oid, column.number), sensitive.clone());
             }
         }

@@ -18,7 +18,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
 use guard_common::audit::v1::Decision;
-use guard_policy::vocabulary::Action;
+use guard_policy::vocabulary::{Action, Effect, ObjectKind};
 use smallvec::SmallVec;
 
 pub use self::shared::{KeyError, Masks};
@@ -34,7 +34,7 @@ use crate::{
     catalog::{Catalog, Database},
     config::Mode,
     mask::rewrite::Settings,
-    sql::{Statement, lineage},
+    sql::{Prepared, Statement, lineage},
     wire::postgres::Frontend,
 };
 
@@ -74,6 +74,8 @@ pub(super) struct Masking {
     lost: bool,
     /// Sensitive columns that were written elsewhere: where, the catalog may not know yet.
     pub(super) spilled: Vec<lineage::Column>,
+    /// A statement has written what is sensitive into a setting.
+    pub(super) tainted: bool,
     /// A statement was sent that may change the catalogue.
     changing: bool,
     /// The client is within a pipeline that it has not ended.
@@ -109,6 +111,7 @@ impl Masking {
             cursors: HashMap::default(),
             lost: false,
             spilled: Vec::new(),
+            tainted: false,
             changing: false,
             mid_pipeline: false,
             reading: false,
@@ -175,6 +178,16 @@ impl Masking {
     pub(super) fn sent(&mut self, statement: &Statement, looked: Option<&Rc<Looked>>) {
         self.changing |= statement.effects.iter().any(|effect| changes_catalog(effect.action));
         let Some(looked) = looked else { return };
+        let sets =
+            |effect: &Effect| effect.action == Action::Set && effect.object.kind == ObjectKind::Setting;
+        if looked.touches() && !self.tainted && statement.effects.iter().any(sets) {
+            self.tainted = true;
+            // What was followed before was followed without knowing.
+            self.spilled.push(lineage::Column::any());
+        }
+        if self.sensitive && statement.prepared.iter().any(|name| matches!(name, Prepared::Execute(_))) {
+            self.database.learn(&stored_by_name(statement));
+        }
         for (at, part) in looked.lineage.parts.iter().enumerate() {
             match &part.names {
                 Some(lineage::Named::Prepared(name, _)) => self.name_statement(name, &looked.statement),
@@ -237,6 +250,19 @@ impl Masking {
             self.database.changed();
         }
     }
+}
+
+/// Tables that a statement fills with what a prepared one shows: any column of theirs may hold anything.
+fn stored_by_name(statement: &Statement) -> Vec<lineage::Target> {
+    let made = statement.effects.iter().filter(|effect| effect.action == Action::Create);
+    made.map(|effect| lineage::Target {
+        schema: effect.object.schema.as_deref().unwrap_or_default().into(),
+        table: effect.object.name.as_str().into(),
+        relation: None,
+        column: "*".into(),
+        sources: vec![lineage::Column::any()],
+    })
+    .collect()
 }
 
 /// Whether what does this may change what the catalog says.

@@ -99,6 +99,19 @@ impl Source {
     }
 }
 
+/// Whether `statement` shows settings, into which this session has written what it must not see.
+fn reads_settings(statement: &Statement) -> bool {
+    let text = statement.origin.text().map(|(text, _)| text.to_ascii_lowercase());
+    statement.effects.iter().any(|effect| effect.action == Action::Show)
+        || text.is_none_or(|text| ["setting", "show"].iter().any(|word| text.contains(word)))
+}
+
+/// Whether `statement` runs code that no lineage follows.
+fn runs_unfollowed(statement: &Statement) -> bool {
+    let unfollowed = [Action::Do, Action::Call, Action::Execute, Action::Unreadable];
+    statement.effects.iter().any(|effect| unfollowed.contains(&effect.action))
+}
+
 /// Whether `statement` calls a function that may read something sensitive by itself.
 fn runs_code(masking: &Masking, statement: &Statement) -> bool {
     statement.effects.iter().any(|effect| {
@@ -108,21 +121,21 @@ fn runs_code(masking: &Masking, statement: &Statement) -> bool {
     })
 }
 
-/// `lineage`, where what code returns may be any column of the database.
-fn shows_anything(lineage: &Lineage) -> Lineage {
+/// `lineage`, where what code returns may be any column of the database; with `all`, what anything returns.
+fn shows_anything(lineage: &Lineage, all: bool) -> Lineage {
     let mut lineage = lineage.clone();
     for part in &mut lineage.parts {
-        part_shows_anything(part);
+        part_shows_anything(part, all);
     }
     lineage
 }
 
-fn part_shows_anything(part: &mut lineage::Part) {
+fn part_shows_anything(part: &mut lineage::Part, all: bool) {
     let any = lineage::Column::any();
     part.named.push(any.clone());
     match &mut part.outputs {
         Outputs::Columns(columns) => {
-            for column in columns.iter_mut().filter(|column| column.opaque) {
+            for column in columns.iter_mut().filter(|column| all || column.opaque) {
                 column.same = false;
                 column.sources.push(any.clone());
             }
@@ -133,7 +146,7 @@ fn part_shows_anything(part: &mut lineage::Part) {
         Outputs::Prepared(_) | Outputs::Cursor(_) => {}
     }
     if let Some(lineage::Named::Prepared(_, inner) | lineage::Named::Cursor(_, inner)) = &mut part.names {
-        part_shows_anything(inner);
+        part_shows_anything(inner, all);
     }
 }
 
@@ -161,8 +174,10 @@ impl Looks {
         }
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
-        let lineage = if masking.sensitive && runs_code(masking, statement) {
-            Arc::new(shows_anything(&lineage))
+        let lineage = if masking.sensitive && masking.tainted && reads_settings(statement) {
+            Arc::new(shows_anything(&lineage, true))
+        } else if masking.sensitive && runs_code(masking, statement) {
+            Arc::new(shows_anything(&lineage, false))
         } else {
             lineage
         };
@@ -171,7 +186,7 @@ impl Looks {
         let looked = Rc::new(Looked {
             // Where nothing is sensitive, nothing that is not followed can be.
             touches: (masking.sensitive || !masking.knows_catalog())
-                && lineage.parts.iter().any(part_touches),
+                && (runs_unfollowed(statement) || lineage.parts.iter().any(part_touches)),
             stands_alone: !lineage.parts.iter().any(by_name),
             statement: Arc::clone(statement),
             lineage,
