@@ -81,6 +81,9 @@ pub(super) struct ExplainArgs {
     /// Rows of this principal in the last minute
     #[arg(long, default_value_t = 0)]
     rows_per_minute: u64,
+    /// A reason is given, in the statement or by the client's name
+    #[arg(long)]
+    justified: bool,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -228,7 +231,7 @@ fn explain(args: &ExplainArgs, policies: PolicySet, config: &Config) -> Explaine
     let rates = Rates { statements: args.statements_per_minute, rows: args.rows_per_minute };
     Explained {
         outcomes: decider.effects(&session, &statement, rates),
-        decision: decider.statement(&session, &statement, rates),
+        decision: decider.with_reason(&session, &statement, rates, args.justified),
         configured: decider.mode(&args.server, &args.database),
         columns: columns(&decider, &session, &statement),
         principal: std::sync::Arc::clone(session.principal.name()),
@@ -237,10 +240,12 @@ fn explain(args: &ExplainArgs, policies: PolicySet, config: &Config) -> Explaine
 }
 
 fn word(outcome: &Outcome) -> &'static str {
-    match (outcome.allowed, outcome.would_refuse) {
-        (true, false) => "allowed",
-        (true, true) => "allowed, would be refused",
-        (false, _) => "refused",
+    match (outcome.allowed, outcome.would_refuse, outcome.needs.is_some()) {
+        (true, false, _) => "allowed",
+        (true, true, false) => "allowed, would be refused",
+        (true, true, true) => "allowed, would wait for an approval",
+        (false, _, true) => "waits for an approval",
+        (false, _, false) => "refused",
     }
 }
 
@@ -304,11 +309,27 @@ impl Explained {
         let verdict = match decision.verdict() {
             Verdict::Allowed => "allowed",
             Verdict::WouldRefuse => "allowed, and recorded as one that would be refused",
+            Verdict::WouldHold => "allowed, and recorded as one that would wait for an approval",
+            Verdict::Held => "waits for an approval",
             Verdict::Refused | Verdict::Unspecified => "refused",
         };
         line("decision", &format!("{verdict}, policy \"{}\"", decision.policy));
         let told = [("about", &decision.subject), ("reason", &decision.reason), ("hint", &decision.hint)];
         told.into_iter().filter(|(_, value)| !value.is_empty()).for_each(|(label, value)| line(label, value));
+        for needed in decision.needs.iter().flat_map(|needs| &needs.requirements) {
+            let people = if needed.approvers == 1 {
+                "one person".to_owned()
+            } else {
+                format!("{} people", needed.approvers)
+            };
+            line(
+                "approval",
+                &format!("{people} of {}, for \"{}\"", needed.groups.join(" or "), needed.policy),
+            );
+        }
+        if let Some(glass) = &decision.break_glass {
+            line("", &format!("or a reason given, by the policy \"{}\"", glass.policy));
+        }
         decision.errors.iter().for_each(|error| line("error", error));
         if configured.mode == crate::config::Mode::Monitor {
             let from = configured.from.as_str();

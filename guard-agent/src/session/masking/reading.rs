@@ -29,7 +29,8 @@ impl Relay<'_> {
             && self.transaction == TransactionStatus::Idle
             && !self.skipping
             && !self.pending.failed()
-            && !masking.mid_pipeline;
+            && !masking.mid_pipeline
+            && !self.holding.waits();
         let now = Instant::now();
         if !quiet || !masking.database.is_due(now) {
             return false;
