@@ -6,9 +6,9 @@
 
 mod build;
 mod builtin;
+mod code;
 mod database;
 mod derive;
-mod functions;
 mod queries;
 mod reader;
 mod rows;
@@ -68,7 +68,8 @@ struct Base {
     relations: HashMap<Oid, Relation, ahash::RandomState>,
     by_name: HashMap<Arc<str>, Vec<Oid>, ahash::RandomState>,
     types: HashMap<Oid, Type, ahash::RandomState>,
-    functions: functions::Functions,
+    /// Relations that users' functions of a name have in their code.
+    functions: HashMap<Arc<str>, Vec<Oid>, ahash::RandomState>,
     /// Nothing was left out, and there was a reading at all.
     complete: bool,
 }
@@ -273,11 +274,6 @@ impl Catalog {
         columns.map(|(column, sensitive)| (column.as_ref(), sensitive))
     }
 
-    /// Whether a function of this name may read something sensitive by itself. One that the catalog does not know may.
-    pub fn function_reads(&self, name: &str) -> bool {
-        self.base.functions.get(name).copied().unwrap_or(true)
-    }
-
     /// A relation by its identifier.
     pub fn relation(&self, oid: Oid) -> Option<&Relation> {
         self.base.relations.get(&oid)
@@ -317,6 +313,12 @@ impl Catalog {
             }
         }
         Found { relations }
+    }
+
+    /// Relations that users' functions of this name have in their code.
+    pub fn read_by_function(&self, name: &str) -> impl Iterator<Item = &Relation> {
+        let relations = self.base.functions.get(name).into_iter().flatten();
+        relations.filter_map(|oid| self.relation(*oid))
     }
 
     /// Relations, in no order.

@@ -50,21 +50,32 @@ pub fn facts(limits: &Limits) -> String {
              pg_catalog.array_to_string(k.confkey, ',') \
              FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' LIMIT {columns}"
         ),
-        // Of compiled code nothing can be told; what comes with extensions computes.
-        format!(
-            "SELECT 'p', p.proname, CASE WHEN l.lanname IN ('c', 'internal') OR p.prokind = 'a' THEN '' \
-             WHEN p.prosrc <> '' THEN pg_catalog.left(p.prosrc, 20000) \
-             ELSE pg_catalog.left(pg_catalog.pg_get_functiondef(p.oid), 20000) END \
-             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-             JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
-             WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT {relations}"
-        ),
         format!("SELECT 'i', i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i LIMIT {columns}"),
         format!(
             "SELECT 'g', d.adrelid, d.adnum, pg_catalog.left(pg_catalog.pg_get_expr(d.adbin, d.adrelid), 20000) \
              FROM pg_catalog.pg_attrdef d \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
              WHERE a.attgenerated <> '' LIMIT {columns}"
+        ),
+        // Bodies in standard SQL (`BEGIN ATOMIC`, from version 14) have no text; what they refer to stands in pg_depend.
+        format!(
+            "SELECT 'f', p.proname, pg_catalog.left(p.prosrc, 20000) \
+             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+             WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'w', 'p') \
+             AND p.prosrc <> '' AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype LIMIT {columns}"
+        ),
+        format!(
+            "SELECT DISTINCT 'f', p.proname, pg_catalog.quote_ident(c.relname) \
+             FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid \
+             JOIN pg_catalog.pg_class c ON c.oid = d.refobjid \
+             WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
+             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass LIMIT {columns}"
+        ),
+        format!(
+            "SELECT 'f', p.proname, f.proname FROM pg_catalog.pg_aggregate a \
+             JOIN pg_catalog.pg_proc p ON p.oid = a.aggfnoid \
+             JOIN pg_catalog.pg_proc f ON f.oid IN (a.aggtransfn, a.aggfinalfn) \
+             WHERE p.oid >= 16384 LIMIT {columns}"
         ),
     ];
     parts.join("; ")

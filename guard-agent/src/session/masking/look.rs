@@ -16,7 +16,7 @@ use crate::{
         lineage::{self, Lineage, Outputs, World},
     },
 };
-use guard_policy::vocabulary::{Action, ObjectKind};
+use guard_policy::vocabulary::Action;
 
 /// Entries that one thread keeps; then it starts afresh.
 const ENTRIES: usize = 8_192;
@@ -112,41 +112,30 @@ fn runs_unfollowed(statement: &Statement) -> bool {
     statement.effects.iter().any(|effect| unfollowed.contains(&effect.action))
 }
 
-/// Whether `statement` calls a function that may read something sensitive by itself.
-fn runs_code(masking: &Masking, statement: &Statement) -> bool {
-    statement.effects.iter().any(|effect| {
-        matches!(effect.action, Action::Function | Action::Call)
-            && (effect.object.kind != ObjectKind::Function
-                || masking.catalog.function_reads(&effect.object.name))
-    })
-}
-
-/// `lineage`, where what code returns may be any column of the database; with `all`, what anything returns.
-fn shows_anything(lineage: &Lineage, all: bool) -> Lineage {
+/// `lineage`, where any result may be any column of the database.
+fn shows_anything(lineage: &Lineage) -> Lineage {
     let mut lineage = lineage.clone();
     for part in &mut lineage.parts {
-        part_shows_anything(part, all);
+        part_shows_anything(part);
     }
     lineage
 }
 
-fn part_shows_anything(part: &mut lineage::Part, all: bool) {
+fn part_shows_anything(part: &mut lineage::Part) {
     let any = lineage::Column::any();
     part.named.push(any.clone());
     match &mut part.outputs {
         Outputs::Columns(columns) => {
-            for column in columns.iter_mut().filter(|column| all || column.opaque) {
+            for column in columns {
                 column.same = false;
                 column.sources.push(any.clone());
             }
         }
         Outputs::Unknown(sources) => sources.push(any),
-        // CALL answers with a row where it has something to say.
-        Outputs::None => part.outputs = Outputs::Unknown(vec![any]),
-        Outputs::Prepared(_) | Outputs::Cursor(_) => {}
+        Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {}
     }
     if let Some(lineage::Named::Prepared(_, inner) | lineage::Named::Cursor(_, inner)) = &mut part.names {
-        part_shows_anything(inner, all);
+        part_shows_anything(inner);
     }
 }
 
@@ -175,9 +164,7 @@ impl Looks {
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
         let lineage = if masking.sensitive && masking.tainted && reads_settings(statement) {
-            Arc::new(shows_anything(&lineage, true))
-        } else if masking.sensitive && runs_code(masking, statement) {
-            Arc::new(shows_anything(&lineage, false))
+            Arc::new(shows_anything(&lineage))
         } else {
             lineage
         };
