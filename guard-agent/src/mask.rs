@@ -4,4 +4,6 @@
 //! clients see valid rows. Knows nothing of sockets. Never lets a value out that it could not read: what cannot be
 //! rewritten becomes NULL.
 
+pub mod columns;
+pub mod detect;
 pub mod rewrite;

@@ -1,0 +1,237 @@
+//! Telephone numbers: a figure enters, how sure it is that one can be called leaves.
+//!
+//! With a country's code by ITU-T E.164; without one only in a spelling that a country has for its own numbers, since
+//! most things are numbered. Extensions belong to the number.
+
+use super::figure::{
+    Figure, Group,
+    separator::{CLOSE, DASH, DOT, OPEN, PLUS, SLASH, SPACE},
+};
+
+/// Country codes with one or two digits; those with three are what is left of 21x to 99x.
+const SHORT: &[u16] = &[
+    1, 7, 20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57,
+    58, 60, 61, 62, 63, 64, 65, 66, 81, 82, 84, 86, 90, 91, 92, 93, 94, 95, 98,
+];
+/// First two digits of the country codes with three.
+const LONG: &[u16] =
+    &[21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 85, 87, 88, 96, 97, 99];
+
+/// How it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sure {
+    /// A country's code and a plausible number.
+    International,
+    /// A national spelling.
+    National,
+}
+
+/// Whether a figure without letters is a telephone number; `digits` are its digits.
+pub fn is_phone(figure: &Figure<'_>, digits: &[u8]) -> Option<Sure> {
+    if !(7..=17).contains(&digits.len()) || digits.iter().all(|&digit| digit == digits[0]) {
+        return None;
+    }
+    let plus = figure.before() & PLUS != 0;
+    if plus || (digits.starts_with(&[0, 0]) && figure.groups.len() > 1) {
+        let body = if plus { digits } else { &digits[2..] };
+        return (is_international(body) && !is_odd(figure)).then_some(Sure::International);
+    }
+    if figure.between & PLUS != 0 || is_odd(figure) {
+        return None;
+    }
+    is_national(figure, digits).then_some(Sure::National)
+}
+
+/// A context or column speaks of telephones: anything that could be called.
+pub fn is_plausible(figure: &Figure<'_>, digits: &[u8]) -> bool {
+    (5..=17).contains(&digits.len()) && figure.groups.iter().all(|group| group.digits == group.len())
+}
+
+/// Country code and 6 to 13 further digits.
+fn is_international(digits: &[u8]) -> bool {
+    let [first, second, ..] = digits else { return false };
+    let (one, two) = (u16::from(*first), u16::from(first * 10 + second));
+    let code = match one {
+        1 | 7 => 1,
+        0 => return false,
+        _ if SHORT.contains(&two) => 2,
+        _ if LONG.contains(&two) => 3,
+        _ => return false,
+    };
+    let body = digits.len() - code;
+    match one {
+        // With an extension dialled through; `001` before the country's own code.
+        1 => body == 10,
+        7 => body == 10,
+        _ => (6..=13).contains(&body) && digits.len() <= 16,
+    }
+}
+
+/// Single digits in the middle, separators that no spelling of telephone numbers has.
+fn is_odd(figure: &Figure<'_>) -> bool {
+    let tail = figure.groups.get(1..).unwrap_or_default();
+    let alone = tail
+        .iter()
+        .enumerate()
+        .filter(|(at, group)| {
+            let trunk =
+                group.before & OPEN != 0 && tail.get(at + 1).is_some_and(|next| next.before & CLOSE != 0);
+            let last = at + 1 == tail.len() && group.before & DASH != 0;
+            // `+33 6 12 ..`: France, Hungary, Japan and others have areas of one digit.
+            let area = *at == 0 && (figure.before() & PLUS != 0 || figure.text.starts_with(b"00"));
+            group.len() == 1 && !trunk && !last && !area
+        })
+        .count();
+    alone > 0 || figure.between & DOT != 0 && figure.between & SLASH != 0 || figure.groups.len() > 8
+}
+
+/// A spelling that some country has for its own numbers.
+fn is_national(figure: &Figure<'_>, digits: &[u8]) -> bool {
+    let lengths: smallvec::SmallVec<[usize; 8]> = figure.groups.iter().map(Group::len).collect();
+    let paren = figure.before() & OPEN != 0 && figure.separator(1) & CLOSE != 0;
+    if figure.is_plain() {
+        return is_plain_mobile(digits);
+    }
+    if is_date_like(figure, digits, &lengths) || figure.text.starts_with(b"978") && digits.len() == 13 {
+        return false;
+    }
+    let only = |bits: u8| figure.between & !bits == 0;
+    let one_kind = only(SPACE) || only(DASH) || only(DOT) || only(SPACE | DASH);
+    // North America: (212) 555-0123, 212-555-0123, 1-212-555-0123.
+    match lengths[..] {
+        [3, 3, 4] if paren || one_kind || only(SLASH | DASH) => return digits[0] != 0 || digits[1] != 0,
+        [1, 3, 3, 4] if digits[0] == 1 && (one_kind || figure.between & OPEN != 0) => return true,
+        [3, 7] if paren => return true,
+        _ => {}
+    }
+    // An area in parentheses: (030) 123456, (11) 91234-5678, 8 (495) 123-45-67.
+    if paren {
+        return (8..=12).contains(&digits.len()) && lengths[0] >= 2;
+    }
+    if digits[0] == 8 && lengths[..] == [1, 3, 3, 2, 2] {
+        return true;
+    }
+    if digits[0] == 0 {
+        return is_trunk(figure, digits, &lengths);
+    }
+    without_trunk(digits, &lengths, only(SPACE), only(DASH), only(SPACE | DASH))
+}
+
+/// `0` and an area: 030/1234567, 01 23 45 67 89, 020 7946 0958, 06-12345678.
+fn is_trunk(figure: &Figure<'_>, digits: &[u8], lengths: &[usize]) -> bool {
+    let dotted = figure.between & !DOT == 0;
+    let body = lengths.get(1..).unwrap_or_default();
+    let even = body.iter().all(|&len| (2..=8).contains(&len));
+    (2..=6).contains(&lengths[0])
+        && even
+        && digits[1] != 0
+        && (9..=12).contains(&digits.len())
+        // 0123.456 is an amount.
+        && (!dotted || lengths.len() >= 3)
+        && figure.between & !(SPACE | DASH | DOT | SLASH) == 0
+}
+
+/// Countries without a trunk digit, by their usual groups.
+fn without_trunk(digits: &[u8], lengths: &[usize], spaces: bool, dashes: bool, mixed: bool) -> bool {
+    let first = digits[0];
+    match lengths {
+        // Denmark, Norway; Belgium and Switzerland have a trunk digit.
+        [2, 2, 2, 2] => spaces && first >= 2,
+        [3, 2, 3] => spaces && matches!(first, 4 | 8 | 9),
+        // Spain, Poland, Portugal, Czechia.
+        [3, 3, 3] => spaces && first >= 2,
+        [3, 2, 2, 2] | [2, 3, 2, 2] => (spaces || dashes || mixed) && first >= 1,
+        // Brazil, India, China, Mexico, Italy, Korea.
+        [2, 5, 4] => mixed && first >= 1,
+        [2, 4, 4] => mixed && first >= 1,
+        [5, 5] => spaces && first >= 6,
+        [3, 4, 4] => (spaces || dashes) && first == 1,
+        [3, 7] | [3, 6] => spaces && first == 3,
+        [3, 3, 2, 2] => mixed && first >= 2,
+        _ => false,
+    }
+}
+
+/// Digits alone are a telephone number only in the ranges of mobiles that nothing else has.
+fn is_plain_mobile(digits: &[u8]) -> bool {
+    match (digits.len(), digits) {
+        // Britain, Germany, Japan, Korea, Turkey, Russia's old prefix; China.
+        (
+            11,
+            [0, 7, 1..=9, ..] | [0, 1, 5..=7, ..] | [0, 1 | 7 | 8 | 9, 0, 1..=9, ..] | [0, 5, 0 | 3..=5, ..],
+        ) => true,
+        (11, [8, 9, ..]) => true,
+        (
+            11,
+            [1, 3 | 5 | 8, ..] | [1, 4, 5..=9, ..] | [1, 6, 2 | 5..=7, ..] | [1, 7, 0..=8, ..] | [1, 9, ..],
+        ) => digits[2..].iter().any(|&digit| digit != digits[2]),
+        (12, [0, 1, 5..=7, ..]) => true,
+        // France, Netherlands, Sweden, Australia.
+        (10, [0, 6 | 7, 1..=9, ..] | [0, 4, ..]) => true,
+        // `00` and a code: only those that cannot be another number.
+        (12..=14, [0, 0, 1..=9, ..]) => is_international(&digits[2..]),
+        _ => false,
+    }
+}
+
+/// 2024-05-12, 12.05.2024, 05/12/2024 and what follows them.
+fn is_date_like(figure: &Figure<'_>, digits: &[u8], lengths: &[usize]) -> bool {
+    let two = |at: usize| digits.get(at).zip(digits.get(at + 1)).map_or(99, |(a, b)| a * 10 + b);
+    let tight = |index| figure.separator(index) & SPACE == 0;
+    match lengths {
+        [4, 2, 2, ..] => (1..=12).contains(&two(4)) && (1..=31).contains(&two(6)),
+        [2, 2, 4, ..] => {
+            let (a, b) = (two(0), two(2));
+            (1..=31).contains(&a)
+                && (1..=31).contains(&b)
+                && (a <= 12 || b <= 12)
+                && matches!(two(4), 17..=21)
+        }
+        [2, 2, 2] if tight(1) && tight(2) => true,
+        [8, ..] => matches!(two(0), 19 | 20) && (1..=12).contains(&two(4)) && (1..=31).contains(&two(6)),
+        _ => false,
+    }
+}
+
+/// Where the number starts with its sign or parenthesis: `+49 ..`, `(030) ..`.
+pub fn sign(cell: &[u8], figure: &Figure<'_>) -> usize {
+    let start = figure.start();
+    let closed = figure.between & CLOSE != 0;
+    let signs =
+        cell[..start].iter().rev().take(2).take_while(|&&byte| byte == b'+' || byte == b'(' && closed);
+    start - signs.count()
+}
+
+/// Where the extension behind a number ends: `x123`, ` ext. 12`, ` Durchwahl 3`.
+pub fn extension(cell: &[u8], end: usize) -> usize {
+    let rest = &cell[end..];
+    let spaces = rest.iter().take(3).take_while(|&&byte| matches!(byte, b' ' | b',' | b';')).count();
+    let words: &[&[u8]] = &[
+        b"extension",
+        b"ext.",
+        b"ext=",
+        b"ext:",
+        b"ext",
+        b"xtn",
+        b"x.",
+        b"x",
+        b"#",
+        b"durchwahl",
+        b"dw",
+        b"poste",
+        b"int.",
+    ];
+    for word in words {
+        let Some(behind) = rest.get(spaces + word.len()..) else { continue };
+        if !rest[spaces..spaces + word.len()].eq_ignore_ascii_case(word) {
+            continue;
+        }
+        let gap = behind.iter().take(2).take_while(|&&byte| matches!(byte, b' ' | b':')).count();
+        let digits = behind[gap..].iter().take(8).take_while(|byte| byte.is_ascii_digit()).count();
+        let ends = behind.get(gap + digits).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        if (1..=7).contains(&digits) && ends {
+            return end + spaces + word.len() + gap + digits;
+        }
+    }
+    end
+}

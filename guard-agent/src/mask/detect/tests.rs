@@ -1,0 +1,436 @@
+use super::*;
+use std::fmt::Write as _;
+
+fn found(text: &str) -> Vec<(DataKind, &str)> {
+    hinted(text, Hint::default())
+}
+
+fn hinted(text: &str, hint: Hint) -> Vec<(DataKind, &str)> {
+    let mut hits = Hits::new();
+    scan(text.as_bytes(), hint, &mut hits);
+    hits.into_iter().map(|hit| (hit.kind, &text[hit.start..hit.end])).collect()
+}
+
+#[test]
+fn whole_cells_of_every_kind_are_found() {
+    use DataKind as K;
+    for (kind, text) in [
+        (K::Email, "john.doe@example.com"),
+        (K::PaymentCard, "4111 1111 1111 1111"),
+        (K::PaymentCard, "4111-1111-1111-1111"),
+        (K::PaymentCard, "378282246310005"),
+        (K::PaymentCard, "3782 822463 10005"),
+        (K::Iban, "DE89 3704 0044 0532 0130 00"),
+        (K::Iban, "de89370400440532013000"),
+        (K::Iban, "GB29 NWBK 6016 1331 9268 19"),
+        (K::Iban, "FR14 2004 1010 0505 0001 3M02 606"),
+        (K::IpAddress, "203.0.113.77"),
+        (K::IpAddress, "2001:db8::ff00:42:8329"),
+        (K::Device, "00:1A:2B:3C:4D:5E"),
+        (
+            K::Jwt,
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+        ),
+        (K::CloudKey, "AKIAIOSFODNN7EXAMPLE"),
+        (K::CloudKey, "AIzaSyDaGmWKa4JsXZ-HjGw7ISLn_3namBGewQe"),
+        (K::AccessToken, "ghp_16C7e42F292c6912E7710c838347Ae178B4a"),
+        (K::AccessToken, "glpat-zs1X2y3W4v5U6t7S8r9Q"),
+        (K::AccessToken, "sk_live_4eC39HqLyjWDarjtT1zdp7dc"),
+        (K::PasswordHash, "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"),
+    ] {
+        assert_eq!(found(text), [(kind, text)]);
+    }
+}
+
+#[test]
+fn telephone_numbers_of_many_countries_are_found() {
+    for number in [
+        "+49 30 901820",
+        "+49 (0)30 901820-12",
+        "+4930901820",
+        "0049 30 901820",
+        "030/901820-12",
+        "(030) 901820",
+        "0171 2345678",
+        "+1 (212) 555-0123",
+        "(212) 555-0123",
+        "212-555-0123",
+        "212.555.0123",
+        "1-800-555-0199",
+        "001-212-555-0123",
+        "212-555-0123x456",
+        "(212) 555-0123 ext. 45",
+        "01 23 45 67 89",
+        "+33 6 12 34 56 78",
+        "06.12.34.56.78",
+        "020 7946 0958",
+        "+44 20 7946 0958",
+        "07700 900123",
+        "06-12345678",
+        "+31 6 12345678",
+        "08-123 456 78",
+        "22 34 56 78",
+        "+47 123 45 678",
+        "612 345 678",
+        "+34 612 345 678",
+        "333 1234567",
+        "+39 06 1234 5678",
+        "0532 123 45 67",
+        "+90 532 123 45 67",
+        "8 (495) 123-45-67",
+        "+7 495 123-45-67",
+        "090-1234-5678",
+        "03-1234-5678",
+        "+81 90-1234-5678",
+        "138 1234 5678",
+        "+86 138 1234 5678",
+        "010-1234-5678",
+        "+82 10-1234-5678",
+        "(11) 91234-5678",
+        "+55 11 91234-5678",
+        "98765 43210",
+        "+91 98765 43210",
+        "0412 345 678",
+        "+61 412 345 678",
+        "+420 777 123 456",
+        "+48 512 345 678",
+        "+358 40 1234567",
+        "040 1234567",
+        "079 123 45 67",
+        "+41 79 123 45 67",
+    ] {
+        assert_eq!(found(number), [(DataKind::Phone, number)]);
+        let text = format!("you reach me at {number}, thanks");
+        assert_eq!(found(&text), [(DataKind::Phone, number)], "{text}");
+    }
+}
+
+#[test]
+fn decoys_are_left_alone() {
+    for text in [
+        "123456789",
+        "1234567890123456",
+        "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "d41d8cd98f00b204e9800998ecf8427e",
+        "2024-05-12 10:23:45.123456+02",
+        "2024-05-12T10:23:45Z",
+        "12.05.2024 10:23",
+        "05/12/2024 11:59 PM",
+        "1715505825123",
+        "1715505825",
+        "20240512102345",
+        "1,234.56",
+        "$1,299.00",
+        "1 234 567,89",
+        "978-3-16-148410-0",
+        "9783161484100",
+        "4006381333931",
+        "0-306-40615-2",
+        "AB-1234-5678-XZ",
+        "SKU-00123456",
+        "ORD-2024-0012345",
+        "123-4567890-1234567",
+        "v1.2.3",
+        "10.15.7.1-beta",
+        "1.2.3.4",
+        "version 10.2.30.40",
+        "v203.0.113.77",
+        "aGVsbG8gd29ybGQgdGhpcyBpcyBiYXNlNjQgdGV4dA==",
+        "#ff8800",
+        "25b7680a8cd9d6ae81b5d6a3ca537bb199b1c16f",
+        "52.5200, 13.4050",
+        "52.5200066,13.404954",
+        "48.858222 2.2945",
+        "a@2x.png",
+        "12:30:45",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
+        "100 200 300 400 500 600 700 800",
+        "0.123456789",
+        "3.14159265358979",
+        "ISBN 0306406152",
+        "tracking 1Z999AA10123456784",
+        "https://example.com/a/b/c?id=123456789&page=2",
+        "SELECT * FROM t WHERE id = 123456789",
+        "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor",
+        "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "192.168.0.0.1",
+        "password: required",
+        "token=true",
+        "eyJhIjoxfQ.no.token",
+    ] {
+        assert_eq!(found(text), [], "{text}");
+    }
+}
+
+#[test]
+fn values_inside_of_text_are_found() {
+    let text = "Hi, mail john@example.com or call +49 30 901820; card 4111 1111 1111 1111 12/27, \
+                SSN 078-05-1120, born on 12 March 1980. password: hunter2! from 203.0.113.77:5432.";
+    use DataKind as K;
+    assert_eq!(
+        found(text),
+        [
+            (K::Email, "john@example.com"),
+            (K::Phone, "+49 30 901820"),
+            (K::PaymentCard, "4111 1111 1111 1111"),
+            (K::NationalId, "078-05-1120"),
+            (K::BirthDate, "12 March 1980"),
+            (K::Password, "hunter2!"),
+            (K::IpAddress, "203.0.113.77"),
+        ]
+    );
+}
+
+#[test]
+fn secrets_are_found_by_what_surrounds_them() {
+    use DataKind as K;
+    for (text, kind, secret) in [
+        ("postgres://app:s3cr3t@db.example.com:5432/x", K::Password, "s3cr3t"),
+        ("https://u:p@ss@host/path", K::Password, "p@ss"),
+        ("host=db user=app password=s3cr3t dbname=x", K::Password, "s3cr3t"),
+        ("Server=db;User Id=sa;Pwd=Geheim1!;", K::Password, "Geheim1!"),
+        ("Authorization: Bearer abcdef0123456789abcdef", K::AccessToken, "abcdef0123456789abcdef"),
+        ("api_key=\"0123456789abcdef0123\"", K::AccessToken, "0123456789abcdef0123"),
+        (
+            "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq==;X=1",
+            K::CloudKey,
+            "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq==",
+        ),
+        ("passwort: geheim123", K::Password, "geheim123"),
+    ] {
+        assert_eq!(found(text), [(kind, secret)], "{text}");
+    }
+    let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----";
+    assert_eq!(found(&format!("x {key} y")), [(K::PrivateKey, key)]);
+    let cut = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA";
+    assert_eq!(found(cut), [(K::PrivateKey, cut)]);
+    assert_eq!(found("-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0\n-----END PUBLIC KEY-----"), []);
+}
+
+#[test]
+fn keys_of_documents_are_names_of_columns() {
+    use DataKind as K;
+    let text = r#"{"id": 7, "first_name": "Ada", "e-mail":"x", "address":{"street":"Main 1","city":"Ulm"},
+        "ssn": 78051120, "product": {"name": "Chair"}, "customer": {"name": "Eve \"E\" X"}, "tags": ["a", "b"], "password": "p\"w"}"#;
+    assert_eq!(
+        found(text),
+        [
+            (K::PersonName, "Ada"),
+            (K::Email, "x"),
+            (K::Address, "Main 1"),
+            (K::Address, "Ulm"),
+            (K::NationalId, "78051120"),
+            (K::PersonName, "Eve \\\"E\\\" X"),
+            (K::Password, "p\\\"w"),
+        ]
+    );
+    assert_eq!(found(r#""phone"=>"12345", "x"=>"y""#), [(K::Phone, "12345")]);
+    assert_eq!(
+        found(r#"{"note":"mail a@b.de","email_verified":true,"email_count":3}"#),
+        [(K::Email, "a@b.de")]
+    );
+}
+
+#[test]
+fn hints_make_weak_forms_enough() {
+    assert_eq!(hinted("5551234", Hint::of(DataKind::Phone)), [(DataKind::Phone, "5551234")]);
+    assert_eq!(hinted("123456789", Hint::of(DataKind::NationalId)), [(DataKind::NationalId, "123456789")]);
+    assert_eq!(hinted("1.2.3.4", Hint::of(DataKind::IpAddress)), [(DataKind::IpAddress, "1.2.3.4")]);
+    assert_eq!(hinted("12.03.1980", Hint::of(DataKind::BirthDate)), [(DataKind::BirthDate, "12.03.1980")]);
+    assert_eq!(hinted("203.0.113.77", Hint::of_numbers()), []);
+    assert_eq!(hinted("4111111111111111", Hint::of_numbers()), []);
+    assert_eq!(hinted("a@b.de", Hint::of_numbers()), [(DataKind::Email, "a@b.de")]);
+}
+
+#[test]
+fn integers_are_cards_or_what_their_column_says() {
+    assert_eq!(scan_integer(4_111_111_111_111_111, Hint::default()), Some(DataKind::PaymentCard));
+    assert_eq!(scan_integer(4_111_111_111_111_112, Hint::default()), None);
+    assert_eq!(scan_integer(1_715_505_825_123, Hint::default()), None);
+    assert_eq!(scan_integer(-4_111_111_111_111_111, Hint::default()), None);
+    assert_eq!(scan_integer(i64::MIN, Hint::default()), None);
+    assert_eq!(scan_integer(0, Hint::of(DataKind::NationalId)), None);
+    assert_eq!(scan_integer(4_930_901_820, Hint::of(DataKind::Phone)), Some(DataKind::Phone));
+    assert_eq!(scan_integer(4_111_111_111_111_111, Hint::of_numbers()), None);
+}
+
+/// Letters that detectors start from, in any order: what is found is in bounds, sorted, and whole characters.
+#[test]
+fn hits_are_sorted_and_whole_characters_for_any_text() {
+    let pieces = [
+        "4111111111111111",
+        "@",
+        "a.b",
+        "+49",
+        " ",
+        "-",
+        "(",
+        ")",
+        ".",
+        "/",
+        ":",
+        "::",
+        "é",
+        "電話",
+        "\u{a0}",
+        "{\"",
+        "\":\"",
+        "\"",
+        "}",
+        "[",
+        "\\",
+        "eyJ",
+        "eyJhbGciOiJIUzI1NiJ9",
+        "$2b$12$",
+        "AKIA",
+        "password=",
+        "://",
+        "SSN: ",
+        "078-05-1120",
+        "DE89",
+        "3704 0044",
+        "1",
+        "23",
+        "0",
+        "😀",
+        "%40",
+        "=",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "---END ",
+        "x",
+        "\n",
+        "ghp_",
+        "2001:db8",
+        "born 1.2.",
+        "1980",
+        ",",
+        "\u{feff}",
+        "𝟙",
+    ];
+    let mut seed = 7u64;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let mut hits = Hits::new();
+    for _ in 0..20_000 {
+        let mut text = String::new();
+        for _ in 0..next(30) {
+            text.push_str(pieces[next(pieces.len())]);
+        }
+        let hint = if next(2) == 0 {
+            Hint::default()
+        } else {
+            Hint {
+                kind: Some(DataKind::ALL[next(DataKind::ALL.len())]),
+                numbers: next(2) == 0,
+                people: next(2) == 0,
+            }
+        };
+        scan(text.as_bytes(), hint, &mut hits);
+        let mut last = 0;
+        for hit in &hits {
+            assert!(hit.start >= last && hit.start < hit.end && hit.end <= text.len(), "{text:?} {hit:?}");
+            assert!(text.is_char_boundary(hit.start) && text.is_char_boundary(hit.end), "{text:?} {hit:?}");
+            last = hit.end;
+        }
+        // Any bytes at all: it only must not panic.
+        let mut bytes = text.into_bytes();
+        for _ in 0..3 {
+            let len = bytes.len();
+            if len > 0 {
+                bytes[next(len)] = u8::try_from(next(256)).unwrap();
+            }
+        }
+        scan(&bytes, hint, &mut hits);
+    }
+}
+
+/// Twice the text takes about twice as long, whatever it consists of.
+#[test]
+fn hostile_text_takes_linear_time() {
+    let sizes = [32 * 1024, 512 * 1024];
+    for piece in [
+        "@",
+        "a@",
+        "a@a.",
+        "1",
+        "1 ",
+        "1-",
+        "12.",
+        "0",
+        "+",
+        "((((1",
+        ":",
+        "a:",
+        "::",
+        "=",
+        "p=",
+        "password=",
+        "eyJ",
+        "eyJ.",
+        "$",
+        "$2b$",
+        "{",
+        "[",
+        "{\"",
+        "\"",
+        "\\",
+        "{\"a\":",
+        "-----BEGIN ",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "://",
+        "a://b:c@",
+        "AKIA",
+        "sk-",
+        "电",
+        "1電",
+        "born ",
+        "4111 1111 1111 ",
+        "2001:",
+        "-",
+        "%40",
+        "\"a\"@",
+        "a.",
+        "t",
+        "md5",
+        "{ssha}",
+    ] {
+        let time = sizes.map(|size| {
+            let text = piece.repeat(size / piece.len());
+            let mut hits = Hits::new();
+            (0..3)
+                .map(|_| {
+                    let started = std::time::Instant::now();
+                    scan(text.as_bytes(), Hint::default(), &mut hits);
+                    started.elapsed()
+                })
+                .min()
+                .unwrap()
+        });
+        // Sixteen times the text: 256 times the time would be quadratic. Short times are noise.
+        let slow = time[1] > std::time::Duration::from_millis(100) && time[1] > time[0] * 64;
+        assert!(!slow, "{piece:?}: {time:?}");
+        assert!(time[1].as_secs() < 5, "{piece:?}: {time:?}");
+    }
+}
+
+#[test]
+fn evidence_has_words() {
+    let mut words = String::new();
+    for evidence in [
+        Evidence::Luhn,
+        Evidence::Checksum,
+        Evidence::Format,
+        Evidence::Decoded,
+        Evidence::Context,
+        Evidence::Key,
+        Evidence::ColumnName,
+    ] {
+        write!(words, "{} ", evidence.as_str()).unwrap();
+    }
+    assert_eq!(words, "luhn checksum format decoded context key column name ");
+}

@@ -1,0 +1,224 @@
+//! Long words: keys of clouds and services by their prefixes, JSON web tokens, hashes of passwords, private keys, and
+//! passwords in URLs.
+//!
+//! Words are found by blocks of eight bytes without a gap; prose has hardly any. In a word every place where a part
+//! begins is compared with the known prefixes, by its first byte.
+
+use guard_policy::vocabulary::DataKind;
+
+use super::{Evidence, census::Census, hits::Hits, password_hash, secret};
+
+/// Shorter cells hold no token.
+pub const SHORTEST: usize = 16;
+/// A block that is part of a word of [`SHORTEST`] bytes.
+const BLOCK: usize = 8;
+
+/// Prefix, what may follow it, how much of it at least and at most.
+struct Form {
+    prefix: &'static [u8],
+    kind: DataKind,
+    body: Body,
+    least: usize,
+    most: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Body {
+    /// A-Z, 0-9.
+    Upper,
+    /// Letters and digits.
+    Word,
+    /// Letters, digits, `-`, `_`.
+    Url,
+    /// And `.`, `+`, `/`, `=`.
+    Wide,
+    /// 0-9, a-f.
+    Hex,
+}
+
+impl Body {
+    fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Upper => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
+            Self::Word => byte.is_ascii_alphanumeric(),
+            Self::Url => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
+            Self::Wide => {
+                byte.is_ascii_alphanumeric()
+                    || matches!(byte, b'-' | b'_' | b'.' | b'+' | b'/' | b'=' | b'~' | b'%')
+            }
+            Self::Hex => byte.is_ascii_hexdigit(),
+        }
+    }
+}
+
+const fn cloud(prefix: &'static str, body: Body, least: usize, most: usize) -> Form {
+    Form { prefix: prefix.as_bytes(), kind: DataKind::CloudKey, body, least, most }
+}
+
+const fn access(prefix: &'static str, body: Body, least: usize, most: usize) -> Form {
+    Form { prefix: prefix.as_bytes(), kind: DataKind::AccessToken, body, least, most }
+}
+
+/// What providers document of their keys, and what their scanning partners publish.
+#[rustfmt::skip]
+const FORMS: &[Form] = &[
+    // Amazon: unique identifiers of access keys, temporary keys, roles' sessions.
+    cloud("AKIA", Body::Upper, 16, 16), cloud("ASIA", Body::Upper, 16, 16), cloud("ABIA", Body::Upper, 16, 16),
+    cloud("ACCA", Body::Upper, 16, 16), cloud("A3T", Body::Upper, 17, 17), cloud("ABSK", Body::Wide, 60, 400),
+    // Google.
+    cloud("AIza", Body::Url, 35, 35), cloud("ya29.", Body::Wide, 20, 2048), cloud("GOCSPX-", Body::Url, 20, 40),
+    cloud("1//0", Body::Url, 30, 400),
+    // Azure, DigitalOcean, Alibaba, Tencent, Yandex, IBM, Oracle, Cloudflare, Heroku, Fly, Vultr, Scaleway.
+    cloud("dop_v1_", Body::Hex, 64, 64), cloud("doo_v1_", Body::Hex, 64, 64), cloud("dor_v1_", Body::Hex, 64, 64),
+    cloud("LTAI", Body::Word, 12, 26), cloud("AKID", Body::Word, 28, 40), cloud("AQVN", Body::Url, 35, 40), cloud("YCAJE", Body::Url, 20, 20),
+    cloud("t1.9euel", Body::Url, 60, 400), cloud("HRKU-AA", Body::Url, 40, 80), cloud("fo1_", Body::Url, 43, 43), cloud("v1.0-", Body::Url, 100, 400),
+    cloud("FlyV1 fm", Body::Wide, 40, 2048),
+    // GitHub, GitLab, Bitbucket, npm, PyPI, crates.io, RubyGems, NuGet, Docker.
+    access("ghp_", Body::Word, 36, 255), access("gho_", Body::Word, 36, 255), access("ghu_", Body::Word, 36, 255),
+    access("ghs_", Body::Word, 36, 255), access("ghr_", Body::Word, 36, 255), access("github_pat_", Body::Url, 22, 255),
+    access("glpat-", Body::Wide, 20, 400), access("gldt-", Body::Url, 20, 300), access("glrt-", Body::Wide, 20, 300),
+    access("glptt-", Body::Hex, 40, 40), access("glcbt-", Body::Url, 20, 300), access("glsoat-", Body::Url, 20, 300),
+    access("glft-", Body::Url, 20, 300), access("gloas-", Body::Hex, 64, 64), access("glagent-", Body::Url, 50, 300),
+    access("ATBB", Body::Word, 32, 64), access("ATATT3x", Body::Wide, 60, 400), access("npm_", Body::Word, 36, 36),
+    access("pypi-AgE", Body::Url, 50, 1000), access("cio", Body::Word, 32, 32), access("rubygems_", Body::Hex, 48, 48),
+    access("oy2", Body::Word, 43, 43), access("dckr_pat_", Body::Url, 20, 60), access("dckr_oat_", Body::Url, 20, 60),
+    // Slack, Discord, Telegram, Twilio, SendGrid, Mailgun, Mailchimp, Brevo, Postman.
+    access("xoxb-", Body::Url, 20, 300), access("xoxp-", Body::Url, 20, 300), access("xoxa-", Body::Url, 20, 300),
+    access("xoxr-", Body::Url, 20, 300), access("xoxs-", Body::Url, 20, 300), access("xoxe-", Body::Url, 20, 300),
+    access("xoxe.xox", Body::Wide, 20, 400), access("xoxc-", Body::Url, 20, 300), access("xoxd-", Body::Wide, 20, 400), access("xapp-", Body::Url, 20, 300),
+    access("SG.", Body::Wide, 50, 100), access("SK", Body::Hex, 32, 32), access("AC", Body::Hex, 32, 32), access("key-", Body::Hex, 32, 32),
+    access("xkeysib-", Body::Url, 60, 120), access("PMAK-", Body::Url, 50, 70),
+    // Stripe, Square, PayPal, Shopify, Adyen, Plaid, Razorpay.
+    access("sk_live_", Body::Word, 16, 255), access("sk_test_", Body::Word, 16, 255), access("rk_live_", Body::Word, 16, 255),
+    access("rk_test_", Body::Word, 16, 255), access("whsec_", Body::Wide, 24, 255), access("sq0atp-", Body::Url, 22, 22),
+    access("sq0csp-", Body::Url, 43, 43), access("EAAA", Body::Url, 60, 64), access("shpat_", Body::Hex, 32, 32),
+    access("shpca_", Body::Hex, 32, 32), access("shppa_", Body::Hex, 32, 32), access("shpss_", Body::Hex, 32, 32),
+    access("AQE", Body::Wide, 80, 300), access("rzp_live_", Body::Word, 14, 14), access("rzp_test_", Body::Word, 14, 14),
+    access("access_token$production$", Body::Word, 40, 80),
+    // OpenAI, Anthropic, Hugging Face, Replicate, Groq, Perplexity, LangSmith, xAI.
+    access("sk-ant-", Body::Url, 32, 255), access("sk-proj-", Body::Url, 32, 255), access("sk-svcacct-", Body::Url, 32, 255), access("sk-", Body::Word, 32, 64),
+    access("hf_", Body::Word, 30, 60), access("r8_", Body::Word, 37, 37), access("gsk_", Body::Word, 48, 60), access("pplx-", Body::Word, 40, 60),
+    access("lsv2_", Body::Url, 40, 80), access("xai-", Body::Word, 60, 100),
+    // HashiCorp, Databricks, New Relic, Grafana, Sentry, Datadog, Linear, Notion, Airtable, Figma, Asana, PlanetScale,
+    // Doppler, Pulumi, Vercel, Netlify, Supabase, Facebook, Okta, Atlassian, Dropbox, HubSpot.
+    access("hvs.", Body::Wide, 24, 300), access("hvb.", Body::Wide, 24, 400), access("s.", Body::Word, 24, 24), access("dapi", Body::Hex, 32, 40),
+    access("NRAK-", Body::Upper, 27, 27), access("NRJS-", Body::Hex, 19, 19), access("glsa_", Body::Url, 40, 48), access("glc_", Body::Wide, 32, 400),
+    access("sntrys_", Body::Wide, 60, 400), access("sntryu_", Body::Hex, 64, 64), access("lin_api_", Body::Word, 32, 48), access("lin_oauth_", Body::Hex, 64, 64),
+    access("ntn_", Body::Word, 40, 60), access("secret_", Body::Word, 43, 43), access("figd_", Body::Url, 40, 50), access("pscale_tkn_", Body::Url, 32, 64),
+    access("pscale_pw_", Body::Url, 32, 64), access("pscale_oauth_", Body::Url, 32, 64), access("dp.pt.", Body::Word, 40, 44), access("dp.st.", Body::Wide, 40, 60),
+    access("pul-", Body::Hex, 40, 40), access("nfp_", Body::Word, 36, 40), access("sbp_", Body::Hex, 40, 40), access("EAACEdEose0cBA", Body::Word, 20, 255),
+    access("EAAG", Body::Word, 100, 255), access("sl.", Body::Url, 130, 200), access("pat-na1-", Body::Url, 36, 36), access("pat-eu1-", Body::Url, 36, 36),
+    access("ey_", Body::Url, 40, 100), access("tskey-", Body::Url, 20, 80), access("rdme_", Body::Word, 70, 70), access("ops_eyJ", Body::Wide, 250, 1000),
+    access("phc_", Body::Word, 40, 50), access("phx_", Body::Word, 40, 50), access("shippo_live_", Body::Hex, 40, 40), access("duffel_live_", Body::Url, 43, 43),
+    access("EZAK", Body::Word, 54, 54), access("CFPAT-", Body::Url, 43, 43), access("apify_api_", Body::Word, 30, 40), access("bkua_", Body::Hex, 40, 40),
+];
+
+/// Finds tokens.
+pub fn scan(cell: &[u8], census: &Census, hits: &mut Hits) {
+    if census.dashes >= 4 {
+        secret::scan_blocks(cell, hits);
+    }
+    let mut from = 0;
+    let blocks = cell.chunks_exact(BLOCK).enumerate();
+    for (index, block) in blocks {
+        let at = index * BLOCK;
+        if at < from || !block.iter().all(|&byte| is_part(byte)) {
+            continue;
+        }
+        let start = at - cell[from..at].iter().rev().take_while(|&&byte| is_part(byte)).count();
+        let end = at + cell[at..].iter().take_while(|&&byte| is_part(byte)).count();
+        if end - start >= SHORTEST {
+            word(cell, start, end, census, hits);
+        }
+        from = end;
+    }
+}
+
+/// Bytes that tokens, hashes and URLs are made of.
+fn is_part(byte: u8) -> bool {
+    const PARTS: [bool; 256] = {
+        let mut parts = [false; 256];
+        let mut at = b'!' as usize;
+        while at < 0x7F {
+            parts[at] = !matches!(
+                at as u8,
+                b'"' | b'\'' | b'<' | b'>' | b'(' | b')' | b'\\' | b';' | b'`' | b'[' | b']'
+            );
+            at += 1;
+        }
+        parts
+    };
+    PARTS[usize::from(byte)]
+}
+
+/// Looks at every place in a word where a part begins.
+fn word(cell: &[u8], start: usize, end: usize, census: &Census, hits: &mut Hits) {
+    let text = &cell[start..end];
+    if census.colons > 0 {
+        secret::scan_url(cell, start, end, hits);
+    }
+    let mut at = 0;
+    while at + SHORTEST <= text.len() {
+        let begins = at == 0 || !text[at - 1].is_ascii_alphanumeric() && !matches!(text[at - 1], b'_' | b'-');
+        if !begins || !STARTS[usize::from(text[at])] {
+            at += 1;
+            continue;
+        }
+        match one(&text[at..], &cell[..start + at]) {
+            Some((kind, evidence, len)) => {
+                hits.push(kind, start + at..start + at + len, evidence);
+                at += len.max(1);
+            }
+            None => at += 1,
+        }
+    }
+}
+
+/// First bytes of everything that is known.
+static STARTS: [bool; 256] = {
+    let mut starts = [false; 256];
+    let mut at = 0;
+    while at < FORMS.len() {
+        starts[FORMS[at].prefix[0] as usize] = true;
+        at += 1;
+    }
+    let other = b"e$*{mspSdbBAa0TL";
+    let mut at = 0;
+    while at < other.len() {
+        starts[other[at] as usize] = true;
+        at += 1;
+    }
+    starts
+};
+
+/// What starts a text; `before` is what stands before it.
+fn one(text: &[u8], before: &[u8]) -> Option<(DataKind, Evidence, usize)> {
+    if text.starts_with(b"eyJ") {
+        return secret::jwt(text).map(|len| (DataKind::Jwt, Evidence::Decoded, len));
+    }
+    if let Some(len) = password_hash::at(text) {
+        return Some((DataKind::PasswordHash, Evidence::Format, len));
+    }
+    if text.starts_with(b"AGE-SECRET-KEY-1") {
+        let len = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
+        return (len >= 70).then_some((DataKind::PrivateKey, Evidence::Format, len));
+    }
+    let form = FORMS.iter().find_map(|form| {
+        let body = text.strip_prefix(form.prefix)?;
+        let len = body.iter().take(form.most + 1).take_while(|&&byte| form.body.has(byte)).count();
+        let good = (form.least..=form.most).contains(&len) && is_random(&body[..len]);
+        good.then_some((form.kind, Evidence::Format, form.prefix.len() + len))
+    });
+    form.or_else(|| secret::bearer(text, before).map(|len| (DataKind::AccessToken, Evidence::Context, len)))
+}
+
+/// Not `xxxxxxxx`, not a sentence in snake case: more than a few different characters, and digits or both cases.
+fn is_random(body: &[u8]) -> bool {
+    let mut seen = [false; 256];
+    for &byte in body {
+        seen[usize::from(byte)] = true;
+    }
+    let count = |range: std::ops::RangeInclusive<u8>| range.filter(|&byte| seen[usize::from(byte)]).count();
+    let (digits, upper, lower) = (count(b'0'..=b'9'), count(b'A'..=b'Z'), count(b'a'..=b'z'));
+    digits + upper + lower >= 6 && (digits > 0 || upper > 0 && lower > 0 || upper >= 8)
+}
