@@ -137,8 +137,11 @@ impl<'a, D: Detector> Engine<'a, D> {
         self.count(kind);
         match rule {
             Rule::Partial if self.settings.ascii_is_ascii => shape::partial(kind, value, out),
-            Rule::Full | Rule::Partial | Rule::Null => out.extend_from_slice(FULL),
-            Rule::Fixed(text) => out.extend_from_slice(text.as_bytes()),
+            // A text of the server holds no NUL, and nothing that its encoding has not.
+            Rule::Fixed(text) if (self.settings.utf8 || text.is_ascii()) && !text.contains('\0') => {
+                out.extend_from_slice(text.as_bytes());
+            }
+            Rule::Full | Rule::Partial | Rule::Null | Rule::Fixed(_) => out.extend_from_slice(FULL),
             Rule::Hash(key) => {
                 let mut canonical = self.buffer();
                 shape::canonical(kind, value, &mut canonical);
