@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod connections;

@@ -7,6 +7,7 @@ mod cache;
 mod effects;
 mod encoding;
 mod large;
+pub mod lineage;
 mod postgres;
 mod recent;
 mod reconcile;
@@ -44,6 +45,8 @@ pub struct Statement {
     pub prepared: Vec<Prepared>,
     /// What it changes of the session that later statements are read by.
     pub changes: Vec<Change>,
+    /// For reading it again: where its results come from. Nothing for what could not be read.
+    pub origin: lineage::Origin,
 }
 
 /// SQL-level handling of prepared statements.
@@ -174,8 +177,13 @@ impl Classifier {
         if shared && let Some(known) = cache.get(key) {
             return known;
         }
-        let (found, certain) = both_grammars(scratch, &text, key, modes, limits);
-        let statement = Arc::new(statement(found, key, scratch.record_text(limits)));
+        let Both { found, certain, spelled } = both_grammars(scratch, &text, key, modes, limits);
+        let mut statement = statement(found, key, scratch.record_text(limits));
+        statement.origin = match spelled {
+            true => lineage::Origin::new(key, true),
+            false => lineage::Origin::new(&text, modes.standard_conforming_strings),
+        };
+        let statement = Arc::new(statement);
         if shared && certain {
             cache.insert(key, &statement);
         }
@@ -189,17 +197,20 @@ impl Classifier {
 /// Texts of more tokens are not read by the server's grammar as they come, only with their lists shortened.
 const MAX_RAW_TOKENS: usize = 16_384;
 
-/// Our reading beside that of the server's grammar, and whether it holds for every text of this spelling.
-fn both_grammars(
-    scratch: &Scratch,
-    text: &str,
-    key: &str,
-    modes: &Modes,
-    limits: &Limits,
-) -> ((effects::Findings, u32), bool) {
+/// Our reading beside that of the server's grammar.
+struct Both {
+    /// What was found, and in how many statements.
+    found: (effects::Findings, u32),
+    /// It holds for every text of this spelling.
+    certain: bool,
+    /// The server's grammar reads the spelling as it does the text.
+    spelled: bool,
+}
+
+fn both_grammars(scratch: &Scratch, text: &str, key: &str, modes: &Modes, limits: &Limits) -> Both {
     let (ours, parts) = scratch.read(limits);
     if parts == 0 {
-        return ((ours, parts), true);
+        return Both { found: (ours, parts), certain: true, spelled: true };
     }
     let standard = modes.standard_conforming_strings;
     let mut theirs = Reading::Silent;
@@ -212,14 +223,14 @@ fn both_grammars(
         theirs = postgres::read_by_grammar(text, standard);
     }
     if matches!(theirs, Reading::Refused) && ours.parse != Parse::Full && modes.grammar_known {
-        return ((reconcile::refused(ours), parts), false);
+        return Both { found: (reconcile::refused(ours), parts), certain: false, spelled };
     }
     let certain = spelled || !matches!(theirs, Reading::Refused);
     let (mut found, parts) = reconcile::reconcile(ours, parts, theirs);
     for text in std::mem::take(&mut found.code) {
         run_by_function(&text, &mut found, modes, limits);
     }
-    ((found, parts), certain)
+    Both { found: (found, parts), certain, spelled }
 }
 
 /// Adds what a text does that a function is given to run. What is no statement may be another argument.
@@ -267,6 +278,7 @@ fn statement((findings, parts): (effects::Findings, u32), key: &str, text: Strin
         effects: findings.into_effects(),
         prepared,
         changes,
+        origin: lineage::Origin::default(),
     }
 }
 
@@ -292,7 +304,7 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
         }
         let mut spelling = String::new();
         scratch.spell(&mut spelling);
-        let ((found, count), _) = both_grammars(&scratch, text, &spelling, &modes, limits);
+        let Both { found: (found, count), .. } = both_grammars(&scratch, text, &spelling, &modes, limits);
         findings.merge(found);
         parts = parts.max(count);
         if record.is_none() {
@@ -319,6 +331,7 @@ fn refused(length: usize) -> Arc<Statement> {
         effects: vec![Effect::new(Action::Select, Object::any(ObjectKind::Session))],
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: lineage::Origin::default(),
     })
 }
 
@@ -331,6 +344,7 @@ fn unreadable(reason: &str, length: usize) -> Arc<Statement> {
         effects: vec![Effect::new(Action::Unreadable, Object::any(ObjectKind::Unknown))],
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: lineage::Origin::default(),
     })
 }
 

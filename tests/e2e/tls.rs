@@ -195,14 +195,17 @@ fn ctrl_c_cancels_under_tls_too() -> Result<()> {
     let folder = guard_tests::Folder::new("cancel")?;
     let psql = site.proxied().tls("verify-full", &authority);
     let mut sleeping = psql.start("SELECT pg_sleep(60)", &folder.join("log"))?;
+    let mut other = psql.start("SELECT pg_sleep(60)", &folder.join("other"))?;
     let running =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active'
                    AND pid <> pg_backend_pid()";
-    run::eventually("the statement running", CLIENT_LIMIT, || {
-        Ok(site.direct().query(running)?.stdout.trim() == "1")
+    run::eventually("the statements running", CLIENT_LIMIT, || {
+        Ok(site.direct().query(running)?.stdout.trim() == "2")
     })?;
     sleeping.signal(Signal::SIGINT)?;
     run::eventually("psql ending", Duration::from_secs(10), || Ok(!sleeping.alive()))?;
     assert!(sleeping.log().contains("57014"), "{}", sleeping.log());
+    assert!(other.alive(), "another session was cancelled: {}", other.log());
+    assert_eq!(site.direct().query(running)?.stdout.trim(), "1");
     Ok(())
 }

@@ -17,11 +17,17 @@ pub fn run(data: &[u8]) {
             // Names and values stand in the packet in this order, each with its NUL.
             let mut at = 8;
             for (name, value) in &startup.parameters {
-                for text in [name, value] {
+                let mut next = || {
                     let end = at + packet[at..].iter().position(|byte| *byte == 0).expect("its NUL");
-                    assert_eq!(String::from_utf8_lossy(&packet[at..end]), text.as_str());
+                    let bytes = &packet[at..end];
                     at = end + 1;
-                }
+                    bytes
+                };
+                assert_eq!(String::from_utf8_lossy(next()), name.as_str());
+                let whole = next();
+                // The server cuts the names of users and databases.
+                let cut = if matches!(name.as_str(), "user" | "database") { 63 } else { whole.len() };
+                assert_eq!(String::from_utf8_lossy(&whole[..whole.len().min(cut)]), value.as_str());
             }
             assert_eq!(&packet[at..], b"\0", "nothing is left over");
             let user = startup.user();
@@ -50,6 +56,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     vec![
         packet(3 << 16, b"user\0app\0\0"),
         packet(3 << 16 | 2, b"user\0app\0database\0shop\0application_name\0psql\0client_encoding\0UTF8\0\0"),
+        packet(3 << 16, &[b"user\0", &[0xf9; 70][..], b"\0\0"].concat()),
         packet(3 << 16, b"user\0app\0replication\0database\0options\0-c search_path=x\0_pq_.some\0x\0\0"),
         packet(REQUEST | 5678, &[0, 0, 1, 2, 3, 4, 5, 6]),
         packet(REQUEST | 5679, b""),

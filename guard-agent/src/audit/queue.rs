@@ -17,8 +17,9 @@ use super::{
     statement::{OutcomeBatch, SessionStamp, StatementEntry},
 };
 
-/// How long the writer lets records gather that nobody waits for: it bounds wake-ups to a hundred per second.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long the writer lets records gather that nobody waits for: it bounds wake-ups to twenty per second. Each of them
+/// takes a core from whoever runs, and so adds to the latency of every statement that is under way.
+const GATHER: Duration = Duration::from_millis(50);
 /// Bytes that may wait, by the estimates of those who record.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 

@@ -15,6 +15,7 @@ fn statement(effects: Vec<Effect>) -> Arc<Statement> {
         effects,
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: Default::default(),
     })
 }
 

@@ -105,6 +105,8 @@ struct Portal {
 pub(super) struct Names {
     statements: HashMap<Box<[u8]>, Named, RandomState>,
     portals: HashMap<Box<[u8]>, Versions<Portal>, RandomState>,
+    /// The portal without a name: nearly every statement's.
+    unnamed_portal: Versions<Portal>,
     sequence: u64,
     segment: u64,
 }
@@ -204,31 +206,40 @@ impl Names {
         self.sequence += 1;
         let value = Portal { statements, ran: false };
         let sent = Sent { sequence: self.sequence, segment: self.segment, value };
-        self.portals.entry(portal.into()).or_default().sent.push(sent);
+        let versions = match portal {
+            [] => &mut self.unnamed_portal,
+            name => self.portals.entry(name.into()).or_default(),
+        };
+        versions.sent.push(sent);
         self.sequence
+    }
+
+    fn portal(&mut self, name: &[u8]) -> Option<&mut Versions<Portal>> {
+        if name.is_empty() { Some(&mut self.unnamed_portal) } else { self.portals.get_mut(name) }
     }
 
     /// The Bind with this number succeeded.
     pub(super) fn bind_confirmed(&mut self, portal: &[u8], sequence: u64) {
-        if let Some(versions) = self.portals.get_mut(portal) {
+        if let Some(versions) = self.portal(portal) {
             versions.confirm(sequence);
         }
     }
 
     /// The Bind with this number failed or was skipped.
     pub(super) fn bind_failed(&mut self, portal: &[u8], sequence: u64) {
-        if let Some(versions) = self.portals.get_mut(portal) {
+        if let Some(versions) = self.portal(portal) {
             versions.fail(sequence);
         }
     }
 
     /// What running `portal` runs, and whether that only goes on with a run that was already decided.
     pub(super) fn run_portal(&mut self, portal: &[u8]) -> (Candidates, bool) {
-        let Some(versions) = self.portals.get_mut(portal) else {
+        let segment = self.segment;
+        let Some(versions) = self.portal(portal) else {
             // SQL's DECLARE makes portals too.
             return (Candidates::new(), false);
         };
-        let possible: SmallVec<[&Portal; 2]> = versions.possible(self.segment).collect();
+        let possible: SmallVec<[&Portal; 2]> = versions.possible(segment).collect();
         let goes_on = possible.len() == 1 && possible.iter().all(|portal| portal.ran);
         let unknown = possible.iter().any(|portal| portal.statements.is_empty());
         let candidates = bounded(possible.into_iter().flat_map(|portal| portal.statements.iter().cloned()));
@@ -242,9 +253,9 @@ impl Names {
 
     /// The server has closed the portal.
     pub(super) fn closed_portal(&mut self, portal: &[u8]) {
-        if let Some(versions) = self.portals.get_mut(portal) {
+        if let Some(versions) = self.portal(portal) {
             versions.confirmed = None;
-            if versions.sent.is_empty() {
+            if versions.sent.is_empty() && !portal.is_empty() {
                 self.portals.remove(portal);
             }
         }
@@ -252,7 +263,10 @@ impl Names {
 
     /// The server is outside of a transaction and nothing is under way: portals are gone.
     pub(super) fn transaction_ended(&mut self) {
-        self.portals.clear();
+        self.unnamed_portal = Versions::default();
+        if !self.portals.is_empty() {
+            self.portals.clear();
+        }
     }
 }
 
@@ -287,6 +301,7 @@ mod tests {
             effects: Vec::new(),
             prepared: Vec::new(),
             changes: Vec::new(),
+            origin: Default::default(),
         })
     }
 

@@ -149,6 +149,7 @@ fn stand_in(action: Action, object: Object, text: &str) -> Statement {
         effects: vec![Effect::new(action, object)],
         prepared: Vec::new(),
         changes: Vec::new(),
+        origin: Default::default(),
     }
 }
 

@@ -68,7 +68,7 @@ impl Cache {
 fn weight(key: &str, statement: &Statement) -> usize {
     const FIXED: usize = 256;
     const EFFECT: usize = 96;
-    FIXED + key.len() + statement.text.len() + statement.effects.len() * EFFECT
+    FIXED + key.len() + statement.text.len() + statement.origin.weight() + statement.effects.len() * EFFECT
 }
 
 #[cfg(test)]
@@ -86,6 +86,7 @@ mod tests {
             effects: Vec::new(),
             prepared: Vec::new(),
             changes: Vec::new(),
+            origin: Default::default(),
         })
     }
 

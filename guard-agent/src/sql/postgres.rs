@@ -19,7 +19,7 @@ mod literal;
 mod normalise;
 mod predicate;
 mod query;
-mod reference;
+pub mod reference;
 mod statement;
 mod tokens;
 
@@ -29,6 +29,20 @@ use lexer::{Lexed, Rules};
 
 pub use lexer::Error;
 pub use reference::{Reading, read as read_by_grammar};
+
+/// Whether a function by this name is one of the server's own that only compute.
+pub fn is_harmless(schema: Option<&str>, name: &str) -> bool {
+    functions::call(schema, name) == functions::Call::Harmless
+}
+
+/// Whether an operator by these names is one that only computes.
+pub fn is_known_operator(names: &[&str]) -> bool {
+    match names {
+        [.., schema, name] => functions::is_known_operator(Some(schema), name),
+        [name] => functions::is_known_operator(None, name),
+        [] => false,
+    }
+}
 
 /// Whether comments nest no deeper than is worth reading: the server's scanner is slow on deep ones.
 pub fn is_shallow(text: &str) -> bool {

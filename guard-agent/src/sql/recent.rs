@@ -110,6 +110,7 @@ mod tests {
             effects: Vec::new(),
             prepared: Vec::new(),
             changes: Vec::new(),
+            origin: Default::default(),
         })
     }
 

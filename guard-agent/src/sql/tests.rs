@@ -227,3 +227,16 @@ fn what_only_reads_runs_in_a_read_only_transaction() {
     }
     assert!(asked > 80, "{asked}");
 }
+
+#[test]
+fn code_of_very_many_verbs_is_unreadable_and_code_of_many_is_read() {
+    use guard_policy::vocabulary::Action;
+    let unreadable = |verbs: usize, between: &str| {
+        let statement = classify(&format!("DO $$ BEGIN {} END $$", format!("drop {between}").repeat(verbs)));
+        let has = |action| statement.effects.iter().any(|effect| effect.action == action);
+        assert!(has(Action::Drop) && has(Action::Do), "{between:?}: {}", describe(&statement));
+        has(Action::Unreadable)
+    };
+    assert!(!unreadable(2_000, "table t;"));
+    assert!(unreadable(8_000, ""), "each verb would be read to the end of all");
+}

@@ -56,7 +56,7 @@ impl OwnFiles {
         let line = String::from_utf8_lossy(&line).into_owned();
         let arguments = Settings::of_arguments(line.split('\0').filter(|word| !word.is_empty()));
         // A postmaster works in its data folder.
-        let data = fs::read_link(format!("/proc/{pid}/cwd")).map_err(failed)?;
+        let data = working_folder(pid).map_err(failed)?;
         let home = arguments.folder().filter(|folder| folder.is_absolute()).unwrap_or(&data).to_owned();
         let file =
             arguments.get("config_file").map_or_else(|| home.join("postgresql.conf"), |file| data.join(file));
@@ -83,6 +83,17 @@ impl OwnFiles {
     }
 }
 
+/// Where a process works, as it calls it itself: of one in a chroot the link names the place outside of it.
+fn working_folder(pid: u32) -> io::Result<PathBuf> {
+    let folder = fs::read_link(format!("/proc/{pid}/cwd"))?;
+    let root = fs::read_link(format!("/proc/{pid}/root"))?;
+    Ok(inside(&root, &folder))
+}
+
+fn inside(root: &Path, folder: &Path) -> PathBuf {
+    folder.strip_prefix(root).map_or_else(|_| folder.to_owned(), |rest| Path::new("/").join(rest))
+}
+
 struct Reader {
     root: Root,
     stamps: Vec<Stamp>,
@@ -97,5 +108,18 @@ impl Files for Reader {
 
     fn list(&mut self, folder: &Path) -> Vec<PathBuf> {
         self.root.list(folder).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_a_chroot_are_called_as_its_processes_call_them() {
+        let inside = |root: &str, folder: &str| inside(Path::new(root), Path::new(folder));
+        assert_eq!(inside("/", "/var/lib/postgresql"), Path::new("/var/lib/postgresql"));
+        assert_eq!(inside("/srv/old", "/srv/old/var/lib"), Path::new("/var/lib"));
+        assert_eq!(inside("/srv/old", "/srv/older/var"), Path::new("/srv/older/var"));
     }
 }

@@ -7,21 +7,30 @@ use super::functions;
 use super::lexer::{Kind, Lexed, Rules, Token, lex};
 
 /// Marks the literals that matter, shortens lists of the others, drops empty statements.
+///
+/// Only lists in which nothing is told by its place are shortened: those of IN and of arrays, and rows of VALUES that hold
+/// literals alone. What a query's columns and a function's arguments are made of stays where it is.
 pub fn simplify(lexed: &mut Lexed) {
     let tokens = std::mem::take(&mut lexed.tokens);
     let mut out: Vec<Token> = Vec::with_capacity(tokens.len());
     let mut keeper = Keeper::default();
+    let mut lists = Lists::default();
     for (index, &token) in tokens.iter().enumerate() {
         let next = tokens.get(index + 1).map(|token| token.kind);
         match token.kind {
             Kind::Semicolon => {
-                keeper = Keeper::default();
+                (keeper, lists) = (Keeper::default(), Lists::default());
                 if out.last().is_some_and(|last| last.kind != Kind::Semicolon) {
                     out.push(token);
                 }
                 continue;
             }
             Kind::Word | Kind::Quoted => keeper.word(lexed.value(token)),
+            Kind::Number if keeper.is_place(&out) => {
+                out.push(token.kept());
+                continue;
+            }
+            Kind::Open | Kind::Close => keeper.by = false,
             _ => {}
         }
         if token.kind == Kind::Text && (keeper.keeps(lexed, &out) || is_pattern(lexed.value(token))) {
@@ -29,9 +38,10 @@ pub fn simplify(lexed: &mut Lexed) {
             continue;
         }
         let ends = matches!(next, None | Some(Kind::Comma | Kind::Close | Kind::Semicolon));
-        if ends && is_element(lexed, token) && continues_list(lexed, &mut out) {
+        if lists.shortens() && ends && is_element(lexed, token) && continues_list(lexed, &mut out) {
             continue;
         }
+        lists.token(lexed, token, &mut out);
         out.push(token);
         if token.kind == Kind::Close {
             drop_repeated_row(&mut out);
@@ -41,6 +51,84 @@ pub fn simplify(lexed: &mut Lexed) {
         out.pop();
     }
     lexed.tokens = out;
+}
+
+/// What the parentheses and brackets around a token hold.
+#[derive(Default)]
+struct Lists {
+    open: Vec<List>,
+    /// The last that was closed.
+    last: Option<List>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    /// Elements that are alike: of IN, of an array.
+    Alike,
+    /// A row of VALUES, from this token on.
+    Row(usize),
+    /// Anything else.
+    Other,
+}
+
+impl Lists {
+    fn shortens(&self) -> bool {
+        self.open.last() == Some(&List::Alike)
+    }
+
+    /// Takes note of a token that is about to be appended; literals alone in a row become one.
+    fn token(&mut self, lexed: &Lexed, token: Token, out: &mut Vec<Token>) {
+        let before = |back: usize| {
+            let index = out.len().checked_sub(back)?;
+            out.get(index).map(|&token| (token.kind, lexed.value(token)))
+        };
+        match (token.kind, lexed.value(token)) {
+            (Kind::Open, _) => {
+                let list = match (before(1), self.last) {
+                    (Some((Kind::Word, "in")), _) => List::Alike,
+                    (Some((Kind::Word, "values")), _) => List::Row(out.len()),
+                    (Some((Kind::Comma, _)), Some(List::Row(_)))
+                        if before(2).is_some_and(|(kind, _)| kind == Kind::Close) =>
+                    {
+                        List::Row(out.len())
+                    }
+                    _ => List::Other,
+                };
+                self.open.push(list);
+            }
+            (Kind::Op, "[") => self.open.push(List::Alike),
+            (Kind::Close, _) | (Kind::Op, "]") => {
+                self.last = self.open.pop();
+                if let Some(List::Row(start)) = self.last {
+                    shorten_row(lexed, out, start);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `( literal , - literal` becomes `( literal`; what holds anything else stays.
+fn shorten_row(lexed: &Lexed, out: &mut Vec<Token>, start: usize) {
+    let row = out.get(start + 1..).unwrap_or(&[]);
+    let sign = |token: &Token| token.kind == Kind::Op && matches!(lexed.value(*token), "-" | "+");
+    let mut end = None;
+    for (index, element) in row.split(|token| token.kind == Kind::Comma).enumerate() {
+        let literal = match element {
+            [literal] => is_element(lexed, *literal),
+            [first, literal] => sign(first) && is_element(lexed, *literal),
+            _ => false,
+        };
+        if !literal {
+            return;
+        }
+        if index == 0 {
+            end = Some(start + 1 + element.len());
+        }
+    }
+    if let Some(end) = end {
+        out.truncate(end);
+    }
 }
 
 /// Which literals of the statement at hand say what it does.
@@ -53,6 +141,8 @@ struct Keeper {
     code: bool,
     /// It sets a role or the search path.
     role: bool,
+    /// Within ORDER BY or GROUP BY: a number is the place of a column.
+    by: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -75,10 +165,31 @@ impl Keeper {
             };
         }
         self.words += 1;
+        const AFTER_BY: [&str; 13] = [
+            "limit",
+            "offset",
+            "fetch",
+            "for",
+            "having",
+            "window",
+            "union",
+            "intersect",
+            "except",
+            "select",
+            "from",
+            "rows",
+            "range",
+        ];
+        self.by = word == "by" || (self.by && !AFTER_BY.contains(&word));
         self.body |= self.verb == Verb::Create && self.words <= 4 && matches!(word, "function" | "procedure");
         self.code |= functions::runs_text(word);
         self.role |=
             matches!(word, "role" | "session_authorization" | "authorization" | "search_path" | "schema");
+    }
+
+    /// Whether a number here is the place of a column.
+    fn is_place(&self, before: &[Token]) -> bool {
+        self.by && before.last().is_some_and(|token| matches!(token.kind, Kind::Word | Kind::Comma))
     }
 
     fn keeps(&self, lexed: &Lexed, before: &[Token]) -> bool {
@@ -105,7 +216,8 @@ fn is_pattern(text: &str) -> bool {
 fn is_element(lexed: &Lexed, token: Token) -> bool {
     match token.kind {
         Kind::Text => !token.keep,
-        Kind::Number | Kind::Param => true,
+        Kind::Number => !token.keep,
+        Kind::Param => true,
         Kind::Word => matches!(lexed.value(token), "null" | "default"),
         _ => false,
     }
@@ -152,7 +264,7 @@ pub fn spell(lexed: &Lexed, into: &mut String) {
         match token.kind {
             Kind::Text if token.keep => spell_literal(lexed.value(token), into),
             Kind::Text => into.push_str("'?'"),
-            Kind::Number => into.push('0'),
+            Kind::Number if !token.keep => into.push('0'),
             Kind::Quoted => spell_quoted(lexed.value(token), into),
             _ => into.push_str(lexed.value(token)),
         }
@@ -277,7 +389,7 @@ mod tests {
 
     #[test]
     fn literals_and_lists_leave_no_trace() {
-        assert_eq!(spelled("SELECT 1,'a', -2 ;;"), "select 0");
+        assert_eq!(spelled("SELECT 1,'a', -2 ;;"), "select 0 , '?' , - 0");
         assert_eq!(spelled("insert INTO T values (1,NULL,'x'),(2,'y',$3) , (DEFAULT, 1)"), {
             "insert into t values ( 0 ) , ( default )"
         });
@@ -285,6 +397,22 @@ mod tests {
             "select * from t where a in ( 0 ) and b = '?' || '?'"
         });
         assert_eq!(spelled("select 1, 2 + f(x), 3"), "select 0 , 0 + f ( x ) , 0");
+        assert_eq!(spelled("select array[1, 2, 3], x[1]"), "select array [ 0 , 0 ] , x [ 0 ]");
+    }
+
+    #[test]
+    fn what_its_place_tells_stays_in_its_place() {
+        assert_eq!(spelled("select 1, 2, email"), "select 0 , 0 , email");
+        assert_eq!(spelled("select substr(email, 1, 2)"), "select substr ( email , 0 , 0 )");
+        assert_eq!(spelled("select * from (values (1, 2, c.email), (3, 4, 'x')) v"), {
+            "select * from ( values ( 0 , 0 , c . email ) , ( 0 ) ) v"
+        });
+        assert_eq!(spelled("select a, b from t group by 1, 2 order by 2 desc, 1 limit 3"), {
+            "select a , b from t group by 1 , 2 order by 2 desc , 1 limit 0"
+        });
+        assert_eq!(spelled("select a from t order by a + 1, f(2), 2"), {
+            "select a from t order by a + 0 , f ( 0 ) , 0"
+        });
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod tree;
 mod utility;
 
 use crate::sql::effects::Findings;
-use tree::Tree;
+pub use tree::{At, Tree};
 
 /// What the server's grammar makes of a text.
 #[derive(Debug)]
@@ -30,6 +30,14 @@ pub enum Reading {
     Refused,
     /// No answer: nested too deeply for the stack at hand, or not a text for the grammar.
     Silent,
+}
+
+/// The tree of `text`, where it has one.
+pub fn tree(text: &str, standard_strings: bool) -> Option<Tree> {
+    match native::parse(text, standard_strings) {
+        native::Parsed::Tree(bytes) => Tree::read(bytes),
+        native::Parsed::SyntaxError | native::Parsed::Silent => None,
+    }
 }
 
 /// Reads `text` as a server would whose `standard_conforming_strings` is as given.

@@ -162,7 +162,8 @@ impl<'a> CommandTag<'a> {
 
     /// The number of rows at its end; 0 where it has none.
     pub fn rows(self) -> u64 {
-        self.text.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+        let count = self.text.bytes().rposition(|byte| byte == b' ').map_or(0, |space| space + 1);
+        self.text.get(count..).and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 }
 

@@ -172,6 +172,11 @@ impl<'t> At<'t> {
         None
     }
 
+    /// Whether a field is there, be it empty.
+    pub fn has(self, name: &str) -> bool {
+        self.scalar(name).is_some()
+    }
+
     /// A text; empty where there is none.
     pub fn text(self, name: &str) -> &'t str {
         match self.scalar(name) {
