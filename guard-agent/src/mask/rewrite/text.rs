@@ -24,7 +24,7 @@ impl<'a, D: Detector> Engine<'a, D> {
         out: &mut Vec<u8>,
     ) -> Option<Outcome> {
         let start = out.len();
-        let outcome = self.any_text(job, value, out);
+        let outcome = self.document(job, value, out).unwrap_or_else(|| self.any_text(job, value, out));
         if let (Outcome::Written, Some(limit)) = (outcome, limit) {
             shorten(out, start, limit);
         }
@@ -99,6 +99,20 @@ impl<'a, D: Detector> Engine<'a, D> {
             }
             Job::Scan(hint) => self.scanned_text(hint, value, out),
         }
+    }
+
+    /// A text that may be a JSON document: then it is one afterwards.
+    fn document(&mut self, job: Job<'a>, value: &[u8], out: &mut Vec<u8>) -> Option<Outcome> {
+        let first = value.iter().find(|byte| !byte.is_ascii_whitespace())?;
+        if !matches!(job, Job::Scan(_)) || !matches!(first, b'{' | b'[') || !self.settings.ascii_is_ascii {
+            return None;
+        }
+        let start = out.len();
+        let outcome = self.json(job, value, out);
+        if outcome.is_none() {
+            out.truncate(start);
+        }
+        outcome
     }
 
     /// Rewrites what is found in `value`; the rest stays.

@@ -249,6 +249,8 @@ fn scanning_reads_what_is_inside() {
             r#""password"=>"x y", "m"=>"ana@example.com""#,
             r#""password"=>"***", "m"=>"a***@example.com""#,
         ),
+        (of(Base::Text), r#"{"password": 12345, "n": 1}"#, r#"{"password": 0, "n": 1}"#),
+        (of(Base::Text), "[x] ana@example.com", "[x] a***@example.com"),
         (of(Base::Int8), "4111111111111234", "1234"),
         (of(Base::Int8), "42", "42"),
         (of(Base::Float8), "4.111111111111234e+15", "1234"),
