@@ -33,7 +33,7 @@ pub struct Plan {
     /// Nothing in them changes: they pass unread.
     pub untouched: bool,
     /// Column by column.
-    pub columns: Vec<rewrite::Column>,
+    pub columns: Arc<[rewrite::Column]>,
     /// What becomes of what is found in values.
     pub rules: Arc<Rules>,
     /// What the record says of it.
@@ -82,7 +82,7 @@ pub fn plan(result: &Result<'_>, eyes: &mut dyn Eyes, key: &HashKey) -> Plan {
         scans.for_each(|column| column.treatment = Treatment::Pass);
     }
     let untouched = columns.iter().all(|column| matches!(column.treatment, Treatment::Pass));
-    Plan { untouched, columns, rules, report: planner.report }
+    Plan { untouched, columns: columns.into(), rules, report: planner.report }
 }
 
 struct Planner<'a> {

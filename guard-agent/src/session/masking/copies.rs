@@ -8,8 +8,7 @@ use super::{
 use crate::{
     mask::{
         copy::{self, CopyForm},
-        detector::Finder,
-        rewrite::{CopyRewriter, Rewritten, Tally},
+        rewrite::{CopyRewriter, Detectors, Rewritten, Tally},
     },
     wire::postgres::{Backend, CopyOutResponse, HEADER_BYTES, Header},
 };
@@ -18,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct CopyNow {
     planned: Planned,
-    rewriter: CopyRewriter<Finder>,
+    rewriter: CopyRewriter<Detectors>,
 }
 
 impl CopyNow {
@@ -65,9 +64,9 @@ impl Relay<'_> {
             let plan = &planned.plan;
             let (rules, limit) = (plan.rules.clone(), masking.masks.max_row);
             let made = CopyRewriter::new(
-                plan.columns.clone(),
+                plan.columns.to_vec(),
                 text.options(form),
-                (rules, Finder::default()),
+                (rules, Detectors),
                 masking.settings,
                 limit,
             );

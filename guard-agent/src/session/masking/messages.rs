@@ -8,10 +8,7 @@ use smallvec::SmallVec;
 use super::super::{SessionError, pending::Awaited, relay::Relay};
 use super::{Masking, Step};
 use crate::{
-    mask::{
-        detector::Finder,
-        rewrite::{About, RewriteError, Rewritten, Scrubber},
-    },
+    mask::rewrite::{About, Detectors, RewriteError, Rewritten, Scrubber},
     wire::postgres::{Backend, HEADER_BYTES, Header, parameter_status},
 };
 
@@ -123,7 +120,7 @@ impl Relay<'_> {
 
 /// Scrubs texts of one message.
 struct Texts {
-    scrubber: Scrubber<Finder>,
+    scrubber: Scrubber<Detectors>,
     strict: bool,
     enforces: bool,
     /// It shows what a call of an unknown function returns.
@@ -138,7 +135,7 @@ impl Texts {
         Self {
             // Whom everything is shown is shown what is quoted too.
             strict: strict && !shows_results,
-            scrubber: Scrubber::new(rules, masking.settings, Finder::default()),
+            scrubber: Scrubber::new(rules, masking.settings, Detectors),
             enforces: masking.enforces,
             shows_results,
             masked: 0,
