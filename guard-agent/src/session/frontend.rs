@@ -10,7 +10,6 @@ use smallvec::smallvec;
 use super::{
     SessionError,
     held::{Asked, Message, Parameters},
-    masking::Source,
     pending::{Awaited, Described, Running},
     prepared::Candidates,
     recorder::must_be_durable,
@@ -67,6 +66,9 @@ impl Relay<'_> {
             let Some(header) = Header::read(self.pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
                 return Ok(());
             };
+            if self.masking.is_some() {
+                self.first_catalog().await;
+            }
             if self.waits_for_catalog() {
                 return Ok(());
             }
@@ -180,8 +182,9 @@ impl Relay<'_> {
             return Ok(Progress::Waits);
         }
         let statement = self.worker.classify_function(function_oid(here)?, self.modes);
+        let source = self.source_of_query(&statement);
         let asked = Asked::new(Message::FunctionCall, smallvec![statement], header);
-        Ok(self.ask(asked.from(self.masking.as_ref().map(|_| Source::Unknown))).await)
+        Ok(self.ask(asked.from(source)).await)
     }
 
     /// Longer than what is read: nobody can say what it does, and policy decides about that.

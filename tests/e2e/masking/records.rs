@@ -36,11 +36,11 @@ fn what_was_masked_is_on_record_without_a_value() -> Result<()> {
     let sql = "SELECT full_name, upper(email) AS e, id FROM customers";
     let told = house.agent.psql(USER, DATABASE).query(sql)?.expect_ok("psql")?;
     assert!(
-        told.stderr.contains("NOTICE:  guard: masked in this result: full_name (full), e (full)"),
+        told.stderr.contains("guard: masked in this result: full_name (full), e (full)"),
         "{}",
         told.stderr
     );
-    let masking = masking(&house, |masking| masking["rows"] == 2)?;
+    let masking = masking(&house, |masking| masking["rows"] == "2")?;
     let column = |name: &str| {
         let columns = masking["columns"].as_array().into_iter().flatten();
         columns
@@ -52,7 +52,7 @@ fn what_was_masked_is_on_record_without_a_value() -> Result<()> {
     let name = column("public.customers.full_name")?;
     assert_eq!(
         (&name["kind"], &name["rule"], &name["values"]),
-        (&"person_name".into(), &"full".into(), &2.into())
+        (&"person_name".into(), &"full".into(), &"2".into())
     );
     assert_eq!(column("public.customers.email")?["result"], "e");
     let text = house.agent.run(&["audit", "search", "masked"])?.expect_ok("audit search")?.stdout;
