@@ -41,7 +41,11 @@ impl Detector for Finder {
     fn scan(&self, cell: &[u8], hint: Hint, hits: &mut Hits) {
         let mut found = self.hits.borrow_mut();
         detect::scan(cell, hint, &mut found);
-        hits.extend(found.as_slice().iter().map(|hit| Hit { kind: hit.kind, start: hit.start, end: hit.end }));
+        hits.extend(found.as_slice().iter().map(|hit| Hit {
+            kind: hit.kind,
+            start: hit.start,
+            end: hit.end,
+        }));
     }
 
     fn scan_integer(&self, value: i64, hint: Hint) -> Option<DataKind> {

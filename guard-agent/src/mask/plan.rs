@@ -115,11 +115,10 @@ impl Planner<'_> {
         } else {
             self.by_sources(field, &origin)
         };
-        let value_type = result
-            .catalog
-            .map_or_else(|| ValueType::built_in(field.type_oid, field.type_modifier), |catalog| {
-                value_type(catalog, field.type_oid, field.type_modifier)
-            });
+        let value_type = result.catalog.map_or_else(
+            || ValueType::built_in(field.type_oid, field.type_modifier),
+            |catalog| value_type(catalog, field.type_oid, field.type_modifier),
+        );
         // The server knows no third format.
         let format = Format::from_code(field.format).unwrap_or(Format::Binary);
         rewrite::Column { treatment, value_type, format, computed }
@@ -232,7 +231,8 @@ impl Planner<'_> {
     fn by_values(&mut self, at: usize, origin: &Origin) -> Treatment {
         let field = &self.result.fields[at];
         let name = String::from_utf8_lossy(field.name).into_owned();
-        let stored = field.table != 0 && self.result.catalog.is_some_and(|c| c.relation(field.table).is_some());
+        let stored =
+            field.table != 0 && self.result.catalog.is_some_and(|c| c.relation(field.table).is_some());
         let trusted = origin.followed || stored;
         let named = match columns::by_name("", &name, ColumnType::from_oid(field.type_oid)) {
             // Of what is followed, only the values count: `SELECT 1 AS email`.
@@ -282,7 +282,8 @@ impl Planner<'_> {
             table: source.table.to_string(),
             name: source.column.to_string(),
             kind: source.kind,
-            tags: sensitive.map_or_else(Vec::new, |known| known.tags.iter().map(ToString::to_string).collect()),
+            tags: sensitive
+                .map_or_else(Vec::new, |known| known.tags.iter().map(ToString::to_string).collect()),
             evidence: sensitive.map_or("column name", |known| known.evidence.as_str()).to_owned(),
         }
     }

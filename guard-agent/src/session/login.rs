@@ -224,11 +224,7 @@ impl<'a> Login<'a> {
         }
         let (server, database) = (&self.attested.server.name, self.startup.database());
         let database = masks.catalogs.database(server, database);
-        Some(Box::new(Masking::new(
-            std::sync::Arc::clone(masks),
-            database,
-            self.session.mode,
-        )))
+        Some(Box::new(Masking::new(std::sync::Arc::clone(masks), database, self.session.mode)))
     }
 
     /// The login came to nothing: the server said why, or somebody left.

@@ -21,6 +21,7 @@ use guard_common::audit::v1::Decision;
 use guard_policy::vocabulary::Action;
 use smallvec::SmallVec;
 
+pub use self::shared::{KeyError, Masks};
 pub(super) use self::{
     look::{Looked, Looks, Source},
     plans::Plans,
@@ -29,7 +30,6 @@ pub(super) use self::{
     results::{Fate, Results},
     rows::Step,
 };
-pub use self::shared::{KeyError, Masks};
 use crate::{
     catalog::{Catalog, Database},
     config::Mode,

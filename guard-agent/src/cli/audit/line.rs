@@ -163,7 +163,13 @@ fn masked(masking: &Masking) -> String {
     if !masking.columns.is_empty() {
         let columns = masking.columns.iter().map(|column| {
             let rule = if column.rule.is_empty() { "found in values" } else { &column.rule };
-            format!("{} ({}, {}, {} values)", short(&column.column, 60), short(&column.kind, 20), short(rule, 20), column.values)
+            format!(
+                "{} ({}, {}, {} values)",
+                short(&column.column, 60),
+                short(&column.kind, 20),
+                short(rule, 20),
+                column.values
+            )
         });
         let word = if masking.only_recorded { "would mask" } else { "masked" };
         text.push_str(&format!("; {word} {} in {} rows", list(columns.collect()), masking.rows));

@@ -1,10 +1,10 @@
 //! COPY to the client: its statement says what the data is made of, and every piece of it is rewritten.
 
+use super::super::{SessionError, pending::Awaited, relay::Relay};
 use super::{
     Fate, Step,
     results::{Now, Planned},
 };
-use super::super::{SessionError, pending::Awaited, relay::Relay};
 use crate::{
     mask::{
         copy::{self, CopyForm},

@@ -121,7 +121,8 @@ impl Looks {
         }
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
-        let by_name = |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
+        let by_name =
+            |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
         let looked = Rc::new(Looked {
             touches: lineage.parts.iter().any(part_touches),
             stands_alone: !lineage.parts.iter().any(by_name),

@@ -59,7 +59,11 @@ impl Relay<'_> {
             Some(Awaited::UnfollowedParse | Awaited::UnfollowedBind) => (true, SmallVec::new()),
             _ => (false, SmallVec::new()),
         };
-        let sent: SmallVec<[&[u8]; 2]> = texts.iter().filter_map(|statement| statement.origin.text()).map(|(text, _)| text.as_bytes()).collect();
+        let sent: SmallVec<[&[u8]; 2]> = texts
+            .iter()
+            .filter_map(|statement| statement.origin.text())
+            .map(|(text, _)| text.as_bytes())
+            .collect();
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..at + header.total()];
         let Some(masking) = self.masking.as_deref() else { return Ok(Step::Pass) };
         let mut texts = Texts::new(self, masking, strict);

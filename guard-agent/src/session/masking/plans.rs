@@ -8,11 +8,8 @@ use guard_common::audit::v1::Decision;
 use guard_policy::{Column, Sight, Use, vocabulary::DataKind};
 use smallvec::SmallVec;
 
-use super::{
-    Looked, Looks, Masking, Source, State,
-    results::Planned,
-};
 use super::super::worker::Worker;
+use super::{Looked, Looks, Masking, Source, State, results::Planned};
 use crate::{
     decide::{DecisionCache, Scope, Session},
     mask::{
@@ -149,8 +146,7 @@ impl Worker {
             return Ok(known.planned.clone());
         }
         let fields: Vec<_> = RowDescription::read(body)?.columns().collect();
-        let mut eyes =
-            Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
+        let mut eyes = Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
         let planned = planned(masking, &fields, outputs, &mut eyes);
         if lasts {
             plans.keep(hash, &key, &planned);
@@ -169,14 +165,18 @@ impl Worker {
         let inner = &mut *self.inner();
         let (decisions, plans) = (&mut inner.decisions, &mut inner.plans);
         plans.follow(decisions.policy_epoch());
-        let mut eyes =
-            Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
+        let mut eyes = Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
         planned(masking, fields, outputs, &mut eyes)
     }
 
     /// What becomes of what is found in texts that belong to no column, and whether this session is shown in clear what
     /// nobody knows.
-    pub(super) fn found_rules(&self, session: &Session, scope: Scope, masking: &Masking) -> (Arc<Rules>, bool) {
+    pub(super) fn found_rules(
+        &self,
+        session: &Session,
+        scope: Scope,
+        masking: &Masking,
+    ) -> (Arc<Rules>, bool) {
         let inner = &mut *self.inner();
         let (decisions, plans) = (&mut inner.decisions, &mut inner.plans);
         plans.follow(decisions.policy_epoch());
@@ -205,7 +205,13 @@ impl Worker {
     }
 
     /// What is decided on the use of `column` by a session; `None` where it sees the column in clear.
-    pub(super) fn infer(&self, session: &Session, scope: Scope, column: &Column, used: &Use) -> Option<Decision> {
+    pub(super) fn infer(
+        &self,
+        session: &Session,
+        scope: Scope,
+        column: &Column,
+        used: &Use,
+    ) -> Option<Decision> {
         let inner = &mut *self.inner();
         let (decisions, plans) = (&mut inner.decisions, &mut inner.plans);
         plans.follow(decisions.policy_epoch());

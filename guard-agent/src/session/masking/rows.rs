@@ -6,16 +6,13 @@ use std::{rc::Rc, sync::Arc};
 
 use guard_policy::Column;
 
-use super::{
-    Fate, Masking, Portal, Source, State,
-    results::Now,
-};
 use super::super::{
     SessionError,
     backend::MAX_CONTROL,
     pending::{Awaited, Described},
     relay::Relay,
 };
+use super::{Fate, Masking, Portal, Source, State, results::Now};
 use crate::{
     catalog::Catalog,
     mask::{plan::unplaced, rewrite::Rewritten},
@@ -198,8 +195,7 @@ impl Relay<'_> {
         };
         let results = &mut running.results;
         if matches!(results.now, Now::Undescribed)
-            && let Some(planned) =
-                results.portal.as_ref().and_then(|portal| portal.planned.borrow().clone())
+            && let Some(planned) = results.portal.as_ref().and_then(|portal| portal.planned.borrow().clone())
         {
             results.begin(planned, masking.settings);
         }
@@ -261,8 +257,7 @@ impl Relay<'_> {
         };
         let results = &mut running.results;
         if matches!(results.now, Now::Undescribed)
-            && let Some(planned) =
-                results.portal.as_ref().and_then(|portal| portal.planned.borrow().clone())
+            && let Some(planned) = results.portal.as_ref().and_then(|portal| portal.planned.borrow().clone())
         {
             // Without a single row.
             results.begin(planned, masking.settings);
