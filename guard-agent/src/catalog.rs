@@ -261,7 +261,8 @@ impl Catalog {
 
     /// What makes a column of a relation sensitive that the catalog does not know.
     pub fn sensitive_by_name(&self, table: &str, column: &str) -> Option<Sensitive> {
-        let learned = self.learned.by_name.get(table).and_then(|columns| columns.get(column));
+        let learned = self.learned.by_name.get(table);
+        let learned = learned.and_then(|columns| columns.get(column).or_else(|| columns.get("*")));
         let built_in = || builtin::kind(table, column).map(|kind| Sensitive::new(kind, Evidence::BuiltIn));
         learned.cloned().or_else(built_in).or_else(|| {
             let shape = TypeShape { category: '?', ..TypeShape::default() };

@@ -29,7 +29,7 @@ pub use roles::Roles;
 pub use search_path::{Change, SearchPath};
 
 /// What a statement string does: all of its parts together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Statement {
     /// The text for records: literals and comments gone, lists of literals shortened, bounded length.
     pub text: String,

@@ -254,6 +254,13 @@ impl Database {
         self.due.store(next, Ordering::Release);
     }
 
+    /// Whoever read is gone: the next session reads.
+    pub(super) fn abandoned(&self) {
+        let mut state = self.lock();
+        state.reading = false;
+        self.due.store(state.not_before, Ordering::Release);
+    }
+
     pub(super) fn failed(&self, why: &str) {
         const FIRST: u64 = 500;
         const LONGEST: u64 = 300_000;
@@ -340,7 +347,8 @@ fn settle(learned: &mut Learned, before: &Catalog, facts: &Facts) {
             continue;
         }
         for column in &relation.columns {
-            if let Some(sensitive) = columns.get(&*column.name) {
+            // `*`: of a table that was filled with nobody knows what.
+            if let Some(sensitive) = columns.get(&*column.name).or_else(|| columns.get("*")) {
                 learned.by_id.insert((relation.oid, column.number), sensitive.clone());
             }
         }
