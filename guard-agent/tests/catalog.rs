@@ -37,6 +37,10 @@ COMMENT ON COLUMN events.who IS 'guard: person_name';
 CREATE VIEW contacts AS SELECT id, email AS c, upper(email) || tel AS u, comment FROM customers;
 CREATE VIEW over_contacts AS SELECT c AS d, (SELECT max(u) FROM contacts) AS m, 1 AS one FROM contacts;
 CREATE MATERIALIZED VIEW stored AS SELECT d FROM over_contacts;
+CREATE FUNCTION tells() RETURNS text LANGUAGE sql AS 'SELECT body FROM Letters LIMIT 1';
+CREATE FUNCTION tells_on() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN tells(); END';
+CREATE FUNCTION keeps_quiet() RETURNS text LANGUAGE sql AS 'SELECT ''x''';
+CREATE FUNCTION tells_in_sql() RETURNS text BEGIN ATOMIC SELECT recipient FROM letters LIMIT 1; END;
 CREATE SCHEMA "Odd Schema";
 CREATE TABLE "Odd Schema"."Odd Table" ("E Mail" text, email text);
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM public;
@@ -197,6 +201,9 @@ fn a_servers_catalogue_is_read_by_a_role_that_may_do_nothing() {
     assert_eq!(shows(&catalog, "SELECT * FROM customers"), [0, 1, 0, 1, 0, 1, 1, 0]);
     assert_eq!(shows(&catalog, "SELECT u, c, to_json(x) FROM contacts x"), [1, 1, 2]);
     assert_eq!(shows(&catalog, "COPY customers TO STDOUT"), [0, 1, 0, 1, 0, 1, 0]);
+
+    let functions = "SELECT tells(), tells_on(), keeps_quiet(), tells_in_sql(), lower('x')";
+    assert_eq!(shows(&catalog, functions), [1, 1, 0, 1, 0], "by the relations that their code names");
 
     what_is_renamed_stays_sensitive(&server, &mut connection, &database);
 }
