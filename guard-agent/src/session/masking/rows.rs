@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Rows beyond this length are not looked at where they are only recorded.
-const MAX_WATCHED: usize = 64 * 1024;
+pub(super) const MAX_WATCHED: usize = 64 * 1024;
 
 /// What becomes of a message of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
