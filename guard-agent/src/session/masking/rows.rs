@@ -275,7 +275,7 @@ impl Masking {
 
     /// The state of the database's catalog: a part of the key of caches.
     pub(super) fn state(&self) -> State {
-        (Arc::as_ptr(&self.database).addr(), self.version, self.spilled.len())
+        (Arc::as_ptr(&self.database).addr(), self.version, self.mark)
     }
 }
 
