@@ -138,7 +138,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
-    let uplink = uplink::start(&config.control, identity, audit.clone())?;
+    let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,

@@ -25,7 +25,7 @@ use guard_common::{
     api::agent::{ApprovalRequest, ApprovalsStatus, approval_request::State},
     audit::v1::{Person, approval::Event},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 pub use self::{
     binding::{Binding, Bound},
@@ -45,6 +45,9 @@ use crate::{
 
 /// Words that a held session may not have taken yet.
 const WORDS: usize = 4;
+
+/// Changes that the control plane may not have been told yet; beyond, it is told all that is open.
+const CHANGES: usize = 256;
 
 /// How often requests are looked at whose time may be up.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -126,6 +129,8 @@ struct Inner {
     store: Store,
     audit: AuditLog,
     config: ApprovalsConfig,
+    /// Requests as they change, for the control plane.
+    changes: broadcast::Sender<ApprovalRequest>,
 }
 
 impl fmt::Debug for Approvals {
@@ -139,7 +144,8 @@ impl Approvals {
     pub fn open(config: &ApprovalsConfig, folder: &Path, audit: AuditLog) -> Result<Self, StoreError> {
         let (store, kept) = Store::open(folder)?;
         let book = Book::new(config.max_waiting, kept.requests);
-        let inner = Inner { book: Mutex::new(book), store, audit, config: config.clone() };
+        let changes = broadcast::channel(CHANGES).0;
+        let inner = Inner { book: Mutex::new(book), store, audit, config: config.clone(), changes };
         let approvals = Self(Arc::new(inner));
         approvals.settle_what_was_left(kept.doubtful);
         Ok(approvals)
@@ -148,7 +154,9 @@ impl Approvals {
     /// Requests that are kept in memory alone: for tests.
     pub fn in_memory(config: &ApprovalsConfig, audit: AuditLog) -> Self {
         let book = Mutex::new(Book::new(config.max_waiting, Vec::new()));
-        Self(Arc::new(Inner { book, store: Store::in_memory(), audit, config: config.clone() }))
+        let changes = broadcast::channel(CHANGES).0;
+        let store = Store::in_memory();
+        Self(Arc::new(Inner { book, store, audit, config: config.clone(), changes }))
     }
 
     /// INVARIANT: never held across an await.
@@ -164,6 +172,21 @@ impl Approvals {
     /// How long a request is open: `given` by its policies, or as configured where that is 0.
     pub fn seconds(&self, given: u64) -> u64 {
         if given == 0 { self.0.config.within_seconds } else { given }
+    }
+
+    /// Requests as they change from now on. Who is too slow for them looks at [`Self::list`] again.
+    pub fn changes(&self) -> broadcast::Receiver<ApprovalRequest> {
+        self.0.changes.subscribe()
+    }
+
+    fn changed(&self, request: &ApprovalRequest) {
+        // Nobody may be listening.
+        let _ = self.0.changes.send(request.clone());
+    }
+
+    /// Whether the control plane's word counts.
+    pub fn takes_verdicts(&self) -> bool {
+        self.0.config.from_control
     }
 
     fn settle_what_was_left(&self, doubtful: bool) {
@@ -190,6 +213,7 @@ impl Approvals {
         let hold = Hold::new(self.clone(), request.id.clone(), words);
         self.0.audit.commit(record::body(&request, Event::Requested, None)).await?;
         self.0.store.keep(&request).await?;
+        self.changed(&request);
         if retry {
             hold.keep();
             return Ok(Answer::Retry(Box::new(request)));
@@ -224,7 +248,10 @@ impl Approvals {
             self.0.audit.commit(body).await.map_err(|error| error.to_string())
         };
         match kept.await {
-            Ok(()) => Ok(Claim { request: request.id }),
+            Ok(()) => {
+                self.changed(&request);
+                Ok(Claim { request: request.id })
+            }
             Err(error) => Err(ClaimError::Unrecorded(error)),
         }
     }
@@ -252,6 +279,7 @@ impl Approvals {
         }
         tracing::info!(request = id, by = voter.name(), approve, "a person has decided on a statement");
         self.book().release(id);
+        self.changed(&voted);
         Ok(voted)
     }
 
@@ -278,6 +306,7 @@ impl Approvals {
     }
 
     fn over(&self, request: &ApprovalRequest, event: Event) {
+        self.changed(request);
         self.tell(request, event, None);
         self.0.store.keep_later(request);
     }

@@ -117,6 +117,13 @@ impl Relay<'_> {
             }
             Frontend::CopyData | Frontend::Flush => Ok(self.pass(header)),
             Frontend::Terminate => {
+                // Nothing that comes behind it is read: it goes on whole.
+                if header.body > MAX_NAMES {
+                    return Err(WireError::Malformed('X').into());
+                }
+                if self.body(header).is_none() {
+                    return Ok(Progress::Waits);
+                }
                 self.finished = true;
                 Ok(self.pass(header))
             }

@@ -230,6 +230,13 @@ pub struct Origin {
     known: Mutex<Option<(Key, Arc<Lineage>)>>,
 }
 
+impl Clone for Origin {
+    /// The same text, to be read again.
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), known: Mutex::default() }
+    }
+}
+
 /// What a lineage depends on beside the text.
 struct Key {
     catalog: CatalogMark,
@@ -255,13 +262,6 @@ impl Origin {
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
         self.text.as_ref().map_or(0, |(text, _)| text.len())
-    }
-}
-
-impl Clone for Origin {
-    /// The same text; what came of it is found out anew.
-    fn clone(&self) -> Self {
-        Self { text: self.text.clone(), known: Mutex::default() }
     }
 }
 
