@@ -14,7 +14,12 @@ mod results;
 mod rows;
 mod shared;
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    rc::Rc,
+    sync::Arc,
+};
 
 use ahash::RandomState;
 use guard_common::audit::v1::Decision;
@@ -50,7 +55,7 @@ const MAX_SPILLED: usize = 256;
 type Statements = SmallVec<[Arc<Statement>; 1]>;
 
 /// Names a state of a session's knowledge: the database, the version of its catalog, columns written elsewhere.
-type State = (usize, u64, usize);
+type State = (usize, u64, u64);
 
 /// A query that a cursor runs over.
 type Cursor = (Rc<Looked>, usize);
@@ -74,6 +79,8 @@ pub(super) struct Masking {
     lost: bool,
     /// Sensitive columns that were written elsewhere: where, the catalog may not know yet.
     pub(super) spilled: Vec<lineage::Column>,
+    /// Names `spilled` and `tainted` among all that they may be.
+    mark: u64,
     /// A statement has written what is sensitive into a setting.
     pub(super) tainted: bool,
     /// A statement was sent that may change the catalogue.
@@ -111,6 +118,7 @@ impl Masking {
             cursors: HashMap::default(),
             lost: false,
             spilled: Vec::new(),
+            mark: 0,
             tainted: false,
             changing: false,
             mid_pipeline: false,
@@ -182,8 +190,7 @@ impl Masking {
             |effect: &Effect| effect.action == Action::Set && effect.object.kind == ObjectKind::Setting;
         if looked.touches() && !self.tainted && statement.effects.iter().any(sets) {
             self.tainted = true;
-            // What was followed before was followed without knowing.
-            self.spilled.push(lineage::Column::any());
+            self.remember();
         }
         if self.sensitive && statement.prepared.iter().any(|name| matches!(name, Prepared::Execute(_))) {
             self.database.learn(&stored_by_name(statement));
@@ -198,12 +205,26 @@ impl Masking {
                 self.database.learn(&part.targets);
                 let sources = part.targets.iter().flat_map(|target| &target.sources);
                 for source in sources {
-                    if self.spilled.len() < MAX_SPILLED && !self.spilled.contains(source) {
-                        self.spilled.push(source.clone());
+                    if self.spilled.contains(source) {
+                        continue;
+                    }
+                    match self.spilled.len() {
+                        0..MAX_SPILLED => self.spilled.push(source.clone()),
+                        // Too many to tell apart.
+                        MAX_SPILLED => self.spilled.push(lineage::Column::any()),
+                        _ => {}
                     }
                 }
+                self.remember();
             }
         }
+    }
+
+    /// What is followed from now on is followed knowing what was written where.
+    fn remember(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        (self.tainted, &self.spilled).hash(&mut hasher);
+        self.mark = hasher.finish();
     }
 
     fn name_statement(&mut self, name: &str, statement: &Arc<Statement>) {

@@ -137,7 +137,17 @@ impl Stage {
             Self::Regress => regress::run(),
             Self::Disguises => disguises(),
             // What of data of many countries is found.
-            Self::Masking => checked(shell::command(guard_tests::binaries::path("guard-masking")?, &[])),
+            // What is found in values, and what comes back to who may not see it. The latter is a part of the end-to-end
+            // tests too.
+            Self::Masking => {
+                let mut counts = checked(shell::command(guard_tests::binaries::path("guard-masking")?, &[]))?;
+                counts += rust_tests(
+                    &["--package", "guard-tests", "--test", "e2e"],
+                    &["masking".to_owned()],
+                    skips,
+                )?;
+                Ok(counts)
+            }
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.

@@ -4,6 +4,7 @@ use super::super::{SessionError, pending::Awaited, relay::Relay};
 use super::{
     Fate, Step,
     results::{Now, Planned},
+    rows::MAX_WATCHED,
 };
 use crate::{
     mask::{
@@ -98,6 +99,11 @@ impl Relay<'_> {
             masking.fate = Fate::Pass;
             return Ok(Step::Pass);
         };
+        if !masking.enforces && header.body > MAX_WATCHED {
+            // The row that it belongs to is not followed any more.
+            masking.fate = Fate::Pass;
+            return Ok(Step::Pass);
+        }
         if header.body > masking.masks.max_row {
             return Err(SessionError::LongRow(masking.masks.max_row));
         }

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
+use guard_policy::vocabulary::Action;
 use smallvec::SmallVec;
 
 use super::{Masking, State};
@@ -16,10 +17,9 @@ use crate::{
         lineage::{self, Lineage, Outputs, World},
     },
 };
-use guard_policy::vocabulary::Action;
 
 /// Entries that one thread keeps; then it starts afresh.
-const ENTRIES: usize = 8_192;
+const ENTRIES: usize = 2_048;
 
 /// A statement that was followed.
 #[derive(Debug)]

@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// Plans that one thread keeps; then it starts afresh.
-const PLANS: usize = 4_096;
+const PLANS: usize = 1_024;
 
 /// Bytes of descriptions that it keeps.
 const BYTES: usize = 4 * 1024 * 1024;
 
 /// Sights of columns that it keeps.
-const SIGHTS: usize = 16_384;
+const SIGHTS: usize = 4_096;
 
 /// What one thread remembers for masking.
 #[derive(Debug, Default)]

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Rows beyond this length are not looked at where they are only recorded.
-const MAX_WATCHED: usize = 64 * 1024;
+pub(super) const MAX_WATCHED: usize = 64 * 1024;
 
 /// What becomes of a message of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,7 +275,7 @@ impl Masking {
 
     /// The state of the database's catalog: a part of the key of caches.
     pub(super) fn state(&self) -> State {
-        (Arc::as_ptr(&self.database).addr(), self.version, self.spilled.len())
+        (Arc::as_ptr(&self.database).addr(), self.version, self.mark)
     }
 }
 
