@@ -33,6 +33,7 @@ use crate::{
     decide::Decider,
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
+    session::{KeyError, Masks},
     tls::{ConnectorError, TlsError},
     uplink::{self, UplinkError, UplinkHandle},
 };
@@ -87,6 +88,9 @@ pub enum AgentError {
     /// The socket for the command line.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The key of masking cannot be used.
+    #[error(transparent)]
+    MaskingKey(#[from] KeyError),
     /// The operating system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -99,6 +103,7 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
+    pub(crate) masks: Arc<Masks>,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
@@ -119,6 +124,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (audit, journal) = AuditLog::open(&config.journal, &config.paths.state.join("journal"))?;
     let decider = Arc::new(Decider::new(policies, &config));
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
+    let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let threads = SessionThreads::start(&config.proxy, &decider)?;
@@ -132,6 +138,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
+        masks,
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
         policy_error: std::sync::Mutex::default(),

@@ -6,6 +6,7 @@
 mod cache;
 mod modes;
 mod rates;
+mod reveal;
 mod statement;
 
 use std::sync::{
@@ -14,7 +15,7 @@ use std::sync::{
 };
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
-use guard_policy::{Outcome, PolicySet, Principal, Target};
+use guard_policy::{Mask, Outcome, PolicySet, Principal, Target};
 
 pub(crate) use self::statement::evaluate;
 pub use self::{
@@ -49,6 +50,8 @@ pub struct Decider {
     epoch: AtomicU64,
     modes: modes::Modes,
     meters: Meters,
+    /// The rule of masking where policies name none.
+    default_mask: Mask,
 }
 
 impl Decider {
@@ -61,6 +64,7 @@ impl Decider {
             epoch: AtomicU64::new(1),
             modes: modes::Modes::new(config),
             meters,
+            default_mask: config.masking.default_mask(),
         }
     }
 

@@ -10,6 +10,7 @@ mod flow;
 mod followed;
 mod frontend;
 mod login;
+mod masking;
 mod naming;
 mod pending;
 mod pipe;
@@ -47,6 +48,7 @@ use tokio::{
 
 pub use self::{
     error::SessionError,
+    masking::{KeyError, Masks},
     stream::Stream,
     way::Ways,
     worker::{Worker, caps},
@@ -122,6 +124,8 @@ pub struct Proxy {
     pub connections: Connections,
     /// Knows who connects; absent in tests of sessions alone.
     pub sensor: Option<SensorHandle>,
+    /// Masks results.
+    pub masks: Arc<Masks>,
     /// Counts.
     pub counters: Arc<Counters>,
     /// Turns true when the agent stops.

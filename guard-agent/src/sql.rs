@@ -4,6 +4,7 @@
 //! never recurses deeper than the caps allow, never keeps a literal.
 
 mod cache;
+pub mod copy;
 mod effects;
 mod encoding;
 mod large;
@@ -179,12 +180,14 @@ impl Classifier {
         }
         let Both { found, certain, spelled } = both_grammars(scratch, &text, key, modes, limits);
         let mut statement = statement(found, key, scratch.record_text(limits));
-        statement.origin = match spelled {
+        // The options of a COPY say how its data is to be taken apart: they are literals.
+        let copies = statement.effects.iter().any(|effect| effect.action == Action::CopyOut);
+        statement.origin = match spelled && !copies {
             true => lineage::Origin::new(key, true),
             false => lineage::Origin::new(&text, modes.standard_conforming_strings),
         };
         let statement = Arc::new(statement);
-        if shared && certain {
+        if shared && certain && !copies {
             cache.insert(key, &statement);
         }
         const KEEP: usize = 256 * 1024;

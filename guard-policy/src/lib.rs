@@ -4,6 +4,7 @@
 //! the way is a refusal. It does no I/O but reading the folder, and knows nothing of sockets or SQL.
 
 pub mod cases;
+pub mod columns;
 pub mod ground;
 pub mod rates;
 pub mod request;
@@ -11,6 +12,7 @@ mod schema;
 pub mod set;
 pub mod vocabulary;
 
+pub use columns::{Column, ColumnAction, Mask, Sight, Use};
 pub use ground::{Facts, Ground};
 pub use rates::{Rates, RatesKey};
 pub use request::{Conditions, Principal, Target};

@@ -3,6 +3,7 @@
 //! A folder (or the policies built into the binary) enters; a [`PolicySet`] that has passed every check leaves.
 
 mod load;
+mod reveal;
 mod slices;
 
 use std::{collections::HashMap, fmt, path::PathBuf};
@@ -12,6 +13,7 @@ use cedar_policy::{Authorizer, Decision, Entities, Policy, PolicyId, Request};
 
 use self::slices::{Slice, Slices};
 use crate::{
+    columns::Mask,
     ground::{self, Ground},
     rates::{Rates, RatesKey},
     request::{Conditions, Principal, Target},
@@ -73,12 +75,16 @@ pub struct PolicySet {
 struct Told {
     reason: String,
     hint: String,
+    /// Its `@mask`.
+    mask: Option<Mask>,
 }
 
 impl Told {
     fn of(policy: &Policy) -> Self {
         let text = |key| policy.annotation(key).unwrap_or_default().to_owned();
-        Self { reason: text("reason"), hint: text("hint") }
+        // It was checked when it was loaded.
+        let mask = policy.annotation("mask").and_then(|mask| mask.parse().ok());
+        Self { reason: text("reason"), hint: text("hint"), mask }
     }
 }
 

@@ -205,6 +205,7 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         audit: agent.audit.clone(),
         connections: agent.connections.clone(),
         sensor: Some(agent.sensor.clone()),
+        masks: Arc::clone(&agent.masks),
         counters,
         stopping: fleet.stopping.clone(),
     });

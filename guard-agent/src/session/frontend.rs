@@ -9,7 +9,8 @@ use smallvec::smallvec;
 
 use super::{
     SessionError,
-    pending::{Awaited, Running},
+    masking::Source,
+    pending::{Awaited, Described, Running},
     prepared::Candidates,
     recorder::must_be_durable,
     refusal,
@@ -57,6 +58,9 @@ impl Relay<'_> {
             let Some(header) = Header::read(self.pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
                 return Ok(());
             };
+            if self.waits_for_catalog() {
+                return Ok(());
+            }
             if self.on_message(header).await? == Progress::Waits {
                 return Ok(());
             }
@@ -72,6 +76,9 @@ impl Relay<'_> {
 
     async fn on_message(&mut self, header: Header) -> Result<Progress, SessionError> {
         let kind = Frontend::from_tag(header.tag)?;
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.sees(kind);
+        }
         if self.skipping || self.pending.failed() {
             // Something before it failed or was refused: the server would skip all this too.
             match kind {
@@ -159,7 +166,8 @@ impl Relay<'_> {
         let statement = self.worker.classify_function(function_oid(here)?, self.modes);
         match self.admit(&[statement], Protocol::FunctionCall).await {
             Ok(admitted) => {
-                let awaited = Awaited::FunctionCall(Running::new(admitted.ordinal));
+                let results = self.results_of(Some(Source::Unknown));
+                let awaited = Awaited::FunctionCall(Running { results, ..Running::new(admitted.ordinal) });
                 self.run_statement(admitted.permit, awaited, header);
             }
             Err(response) => self.refuse_query(*response, header),
@@ -198,9 +206,16 @@ impl Relay<'_> {
             }
         }
         let protocol = if self.replication { Protocol::Replication } else { Protocol::Simple };
+        let source = self.source_of_query(&statement);
+        if let Some(decision) = self.refused_inference(source.as_ref()) {
+            self.record_refusal(&statement, &decision, protocol).await;
+            return self.refuse_query(refusal::by_policy(&decision), header);
+        }
         match self.admit(&statements, protocol).await {
             Ok(admitted) => {
-                let running = self.running(admitted.ordinal, &statement);
+                self.note_sent(&statement, source.as_ref());
+                let results = self.results_of(source);
+                let running = Running { results, ..self.running(admitted.ordinal, &statement) };
                 self.run_statement(admitted.permit, Awaited::Query(running), header);
             }
             Err(response) => self.refuse_query(*response, header),
@@ -246,6 +261,9 @@ impl Relay<'_> {
             self.refuse_extended(refusal::too_many_names(limit), header);
             return Ok(Progress::Went);
         }
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.portals.bound(&portal);
+        }
         let awaited = if room {
             let sequence = self.names.bound(&portal, statements);
             Awaited::Bind { portal, sequence }
@@ -265,7 +283,13 @@ impl Relay<'_> {
         };
         match kind {
             Frontend::Describe => {
-                self.pending.push(Awaited::Describe);
+                let (kind, name) = close_or_describe(body)?;
+                let name: Box<[u8]> = name.into();
+                let described = match kind {
+                    CloseKind::Portal => self.describes_portal(&name),
+                    CloseKind::Statement => Described::Statement,
+                };
+                self.pending.push(Awaited::Describe(described));
                 Ok(self.pass(header))
             }
             Frontend::Close => {
@@ -294,7 +318,8 @@ impl Relay<'_> {
         }
         if goes_on {
             // More rows of what was decided when it began.
-            self.pending.push(Awaited::Execute(None));
+            let again = self.goes_on(portal);
+            self.pending.push(Awaited::Execute(again));
             self.pass(header);
             return;
         }
@@ -314,13 +339,25 @@ impl Relay<'_> {
                 }
             }
         }
+        let source = self.source_of_portal(portal, &statements);
         statements.extend(inner);
+        if let Some(decision) = self.refused_inference(source.as_ref()) {
+            if let Some(statement) = statements.first().cloned() {
+                self.record_refusal(&statement, &decision, Protocol::Extended).await;
+            }
+            return self.refuse_extended(refusal::by_policy(&decision), header);
+        }
         match self.admit(&statements, Protocol::Extended).await {
             Ok(admitted) => {
+                if let Some(statement) = statements.first() {
+                    self.note_sent(statement, source.as_ref());
+                }
+                let results = self.results_of_portal(portal, source, admitted.ordinal);
                 let running = match statements.as_slice() {
                     [statement] => self.running(admitted.ordinal, statement),
                     _ => Running::new(admitted.ordinal),
                 };
+                let running = Running { results, ..running };
                 self.run_statement(admitted.permit, Awaited::Execute(Some(running)), header);
             }
             Err(response) => self.refuse_extended(*response, header),
@@ -381,11 +418,13 @@ impl Relay<'_> {
             return Err(Box::new(ErrorResponse::fatal("XX000", "guard: nothing to decide on")));
         };
         let durable = statements.iter().any(|statement| must_be_durable(statement));
+        let inferred = self.would_refuse_inference();
+        let decision = inferred.as_ref().unwrap_or(permit.decision());
         let ordinal = if durable && self.session.mode == Mode::Enforce {
-            let recorded = self.recorder.commit(statement, permit.decision(), protocol).await;
+            let recorded = self.recorder.commit(statement, decision, protocol).await;
             recorded.map_err(|error| Box::new(refusal::unrecorded(&error)))?
         } else {
-            self.recorder.note(statement, permit.decision(), protocol)
+            self.recorder.note(statement, decision, protocol)
         };
         self.proxy.counters.statement();
         let mut changed = false;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     Proxy, Served, SessionError, Worker,
     login::served,
+    masking::Masking,
     pending::{Awaited, MAX_PENDING, Pending},
     pipe::{Event, Pipe},
     prepared::Names,
@@ -129,6 +130,8 @@ pub(super) struct Relay<'a> {
     pub(super) skipping: bool,
     /// The client has said goodbye.
     pub(super) finished: bool,
+    /// `None`: rows pass as they are.
+    pub(super) masking: Option<Box<Masking>>,
 }
 
 impl Relay<'_> {
@@ -139,7 +142,7 @@ impl Relay<'_> {
             match awaited {
                 Awaited::Query(running)
                 | Awaited::Execute(Some(running))
-                | Awaited::FunctionCall(running) => self.recorder.ended(&running, Status::Unknown),
+                | Awaited::FunctionCall(running) => self.recorder.ended(running, Status::Unknown),
                 _ => {}
             }
         }
@@ -194,14 +197,23 @@ impl Relay<'_> {
             if let Some(at) = idle_at {
                 alarms.ring_by(at);
             }
-            let reads = self.pending.len() < MAX_PENDING && !self.refusals.full() && !self.finished;
+            let reads = self.pending.len() < MAX_PENDING
+                && !self.refusals.full()
+                && !self.finished
+                && !self.reads_catalog();
             let next = next(&mut self.pipe, reads, &mut alarms).await;
             if matches!(next, Next::Bytes(_)) {
                 idle_at = None;
             }
             match next {
                 Next::Bytes(Event::Client) => self.on_client().await?,
-                Next::Bytes(Event::Server) => self.on_server()?,
+                Next::Bytes(Event::Server) => {
+                    let held = self.reads_catalog();
+                    self.on_server()?;
+                    if held && !self.reads_catalog() {
+                        self.on_client().await?;
+                    }
+                }
                 Next::Bytes(Event::ClientEnded) => {
                     // The server ends when it has dealt with what it was sent: what runs is not cut short.
                     self.finished = true;

@@ -103,6 +103,7 @@ fn proxy(mode: Mode, audit: AuditLog) -> (Proxy, watch::Sender<bool>) {
         decider,
         audit,
         sensor: None,
+        masks: Arc::new(Masks::off()),
         counters: Arc::default(),
         stopping,
     };

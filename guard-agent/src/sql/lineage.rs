@@ -236,6 +236,11 @@ impl Origin {
         Self { text, known: Mutex::default() }
     }
 
+    /// The text, and whether backslashes are ordinary in its strings; `None` where it is not kept.
+    pub(crate) fn text(&self) -> Option<(&str, bool)> {
+        self.text.as_ref().map(|(text, standard)| (&**text, *standard))
+    }
+
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
         self.text.as_ref().map_or(0, |(text, _)| text.len())

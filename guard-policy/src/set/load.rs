@@ -13,14 +13,20 @@ use cedar_policy::{Authorizer, Effect, Policy, PolicyId, ValidationMode, Validat
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::{Origin, PolicySet, Told, slices::Slices};
-use crate::schema::SCHEMA;
+use super::{
+    Origin, PolicySet, Told,
+    slices::{Slices, names},
+};
+use crate::{
+    columns::{ColumnAction, Mask},
+    schema::SCHEMA,
+};
 
 /// The policies of this repository.
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
 
 /// Annotations with a meaning.
-const ANNOTATIONS: [&str; 4] = ["id", "reason", "hint", "mode"];
+const ANNOTATIONS: [&str; 5] = ["id", "reason", "hint", "mode", "mask"];
 
 /// Name of folders whose policies are not in force: they are there to be copied.
 pub const EXAMPLES: &str = "examples";
@@ -209,6 +215,15 @@ fn check_annotations(file: &str, policy: &Policy) -> Result<Policy, PolicyError>
     }
     if policy.effect() == Effect::Permit && policy.annotation("mode") == Some("monitor") {
         return Err(wrong("`@mode(\"monitor\")` is for forbids: a permit has nothing to watch".to_owned()));
+    }
+    if let Some(mask) = policy.annotation("mask") {
+        mask.parse::<Mask>().map_err(|problem| wrong(format!("`@mask(\"{mask}\")`: {problem}")))?;
+        if !names(&policy, ColumnAction::Reveal) {
+            return Err(wrong(
+                "`@mask` says how a column is seen: it stands on policies with `action == Guard::Action::\"reveal\"`"
+                    .to_owned(),
+            ));
+        }
     }
     if let Some((unknown, _)) = policy.annotations().find(|(key, _)| !ANNOTATIONS.contains(key)) {
         let nearest = ANNOTATIONS

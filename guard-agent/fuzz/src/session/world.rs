@@ -9,7 +9,7 @@ use guard_agent::{
     decide::Decider,
     listen::Logins,
     servers::{Engine, Server},
-    session::{Proxy, ServerSlot, Ways, Worker},
+    session::{Masks, Proxy, ServerSlot, Ways, Worker},
 };
 use guard_policy::PolicySet;
 use tokio::{net::UnixListener, runtime::Runtime, sync::mpsc, sync::watch};
@@ -81,6 +81,7 @@ impl World {
                 decider,
                 audit,
                 sensor: None,
+                masks: Arc::new(Masks::off()),
                 counters: Arc::default(),
                 stopping: stopping.clone(),
             };
