@@ -143,7 +143,7 @@ fn rules() -> Arc<Rules> {
 fn rows(data: &[Vec<String>], columns: Vec<Column>) -> Result<f64> {
     let bodies: Vec<Vec<u8>> = data.iter().map(|row| body(row)).collect();
     let bytes: usize = bodies.iter().map(Vec::len).sum();
-    let mut rewriter = RowRewriter::new(columns, rules(), Settings::default(), Detectors::default());
+    let mut rewriter = RowRewriter::new(columns, rules(), Settings::default(), Detectors);
     let mut out = Vec::new();
     let speed = speed(bytes, || {
         out.clear();
@@ -162,7 +162,7 @@ fn copied(data: &[Vec<String>], format: CopyFormat) -> Result<f64> {
     let separator = if format == CopyFormat::Csv { "," } else { "\t" };
     let lines: Vec<String> = data.iter().map(|row| row.join(separator) + "\n").collect();
     let bytes: usize = lines.iter().map(String::len).sum();
-    let with = (rules(), Detectors::default());
+    let with = (rules(), Detectors);
     let options = CopyOptions::of(format);
     let mut copy =
         CopyRewriter::new(masked(&Rule::Partial), options, with, Settings::default(), MAX_ROW_BYTES)?;

@@ -87,7 +87,7 @@ fn values(choice: u8, mut input: Input<'_>) {
             let column = column(choice, value_type.clone(), format);
             let full = matches!(&column.treatment, Treatment::Mask { rule: Rule::Full, .. });
             let text = matches!(column.value_type.base, Base::Text);
-            let mut rewriter = RowRewriter::new(vec![column], rules(), settings, Detectors::default());
+            let mut rewriter = RowRewriter::new(vec![column], rules(), settings, Detectors);
             let mut out = Vec::new();
             if rewriter.row(&body, &mut out) == Ok(Rewritten::Changed) {
                 let mut row = DataRow::read(&out[5..]).expect("a row stays a row");
@@ -108,7 +108,7 @@ fn row(choice: u8, body: &[u8]) {
         .map(|at| column(choice.wrapping_add(at), ValueType::new(Base::Text), Format::Text))
         .chain([Column::pass()])
         .collect();
-    let mut rewriter = RowRewriter::new(columns, rules(), settings(choice), Detectors::default());
+    let mut rewriter = RowRewriter::new(columns, rules(), settings(choice), Detectors);
     let mut out = b"before".to_vec();
     let read = DataRow::read(body).ok().filter(|row| row.width() == 4);
     match rewriter.row(body, &mut out) {
@@ -142,7 +142,7 @@ fn copy(choice: u8, mut input: Input<'_>) {
         let text = || ValueType::new(Base::Text);
         let columns =
             vec![Column::pass(), column(choice, text(), Format::Text), column(11, text(), Format::Text)];
-        let with = (rules(), Detectors::default());
+        let with = (rules(), Detectors);
         let mut copy = CopyRewriter::new(columns, options.clone(), with, Settings::default(), LIMIT)?;
         let mut data = Vec::new();
         for piece in pieces {
@@ -176,7 +176,7 @@ fn copy(choice: u8, mut input: Input<'_>) {
 
 /// The fields of an error.
 fn message(choice: u8, body: &[u8]) {
-    let mut scrubber = Scrubber::new(rules(), settings(choice), Detectors::default());
+    let mut scrubber = Scrubber::new(rules(), settings(choice), Detectors);
     let sent: [&[u8]; 1] = [b"SELECT 'sent'"];
     let about = About { sent: &sent, strict: choice & 1 == 1 };
     let mut out = Vec::new();

@@ -340,7 +340,8 @@ mod tests {
 
     #[test]
     fn outcomes_read_back_as_what_they_were() {
-        let masking = record::Masking { rows: 7, care: "no catalog".to_owned(), ..record::Masking::default() };
+        let masking =
+            record::Masking { rows: 7, care: "no catalog".to_owned(), ..record::Masking::default() };
         let encoded = masking.encode_to_vec();
         let mut batch = OutcomeBatch::default();
         let mut expected = Vec::new();

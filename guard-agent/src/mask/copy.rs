@@ -56,7 +56,8 @@ pub fn read(statement: &Statement, part: usize, catalog: &Catalog, session: &Ses
             let found = catalog.find(&schema, &name, &session.search_path, &session.db_user);
             match found.relations.as_slice() {
                 [relation] => {
-                    let wanted = |name: &str| columns.is_empty() || columns.iter().any(|column| **column == *name);
+                    let wanted =
+                        |name: &str| columns.is_empty() || columns.iter().any(|column| **column == *name);
                     let mut own: Vec<_> = relation
                         .columns
                         .iter()

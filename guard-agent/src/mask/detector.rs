@@ -1,12 +1,11 @@
-//! The detectors, as the rewriters ask for them.
+//! What names of columns say, as catalogs ask for it.
 
 use guard_policy::vocabulary::DataKind;
 
 use super::columns::{self, ColumnType, Named};
-pub use super::rewrite::Detectors as Finder;
 use crate::catalog::{Names, TypeShape};
 
-/// What names of columns say, as catalogs ask for it.
+/// Judges columns by their names.
 #[derive(Debug)]
 pub struct ColumnNames;
 

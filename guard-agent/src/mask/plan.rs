@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    sql::lineage::{self, Output, Outputs},
+    sql::lineage::{self, Output, Outputs, Part},
     wire::postgres::FieldDescription,
 };
 
@@ -33,7 +33,7 @@ pub struct Plan {
     /// Nothing in them changes: they pass unread.
     pub untouched: bool,
     /// Column by column.
-    pub columns: Vec<rewrite::Column>,
+    pub columns: Arc<[rewrite::Column]>,
     /// What becomes of what is found in values.
     pub rules: Arc<Rules>,
     /// What the record says of it.
@@ -45,8 +45,8 @@ pub struct Plan {
 pub struct Result<'a> {
     /// Its form.
     pub fields: &'a [FieldDescription<'a>],
-    /// What the statement shows; several where it may be any of several. Empty: nobody knows.
-    pub outputs: &'a [&'a Outputs],
+    /// What the statement does; several where it may be any of several. Empty: nobody knows.
+    pub parts: &'a [Part],
     /// The database's catalog; `None` before it has been read.
     pub catalog: Option<&'a Catalog>,
     /// Sensitive columns that this session has written elsewhere since the catalog was read.
@@ -82,7 +82,7 @@ pub fn plan(result: &Result<'_>, eyes: &mut dyn Eyes, key: &HashKey) -> Plan {
         scans.for_each(|column| column.treatment = Treatment::Pass);
     }
     let untouched = columns.iter().all(|column| matches!(column.treatment, Treatment::Pass));
-    Plan { untouched, columns, rules, report: planner.report }
+    Plan { untouched, columns: columns.into(), rules, report: planner.report }
 }
 
 struct Planner<'a> {
@@ -115,11 +115,10 @@ impl Planner<'_> {
         } else {
             self.by_sources(field, &origin)
         };
-        let value_type = result
-            .catalog
-            .map_or_else(|| ValueType::built_in(field.type_oid, field.type_modifier), |catalog| {
-                value_type(catalog, field.type_oid, field.type_modifier)
-            });
+        let value_type = result.catalog.map_or_else(
+            || ValueType::built_in(field.type_oid, field.type_modifier),
+            |catalog| value_type(catalog, field.type_oid, field.type_modifier),
+        );
         // The server knows no third format.
         let format = Format::from_code(field.format).unwrap_or(Format::Binary);
         rewrite::Column { treatment, value_type, format, computed }
@@ -128,11 +127,11 @@ impl Planner<'_> {
     fn origin(&mut self, at: usize) -> Origin {
         let result = self.result;
         let field = &result.fields[at];
-        let mut origin = Origin { same: true, followed: !result.outputs.is_empty(), ..Origin::default() };
-        for outputs in result.outputs {
-            self.follow(outputs, at, &mut origin);
+        let mut origin = Origin { same: true, followed: !result.parts.is_empty(), ..Origin::default() };
+        for part in result.parts {
+            self.follow(part, at, &mut origin);
         }
-        if result.outputs.is_empty() {
+        if result.parts.is_empty() {
             self.report.takes_care("the statement could not be followed");
         }
         if field.table != 0 && field.column > 0 {
@@ -150,22 +149,22 @@ impl Planner<'_> {
         origin
     }
 
-    fn follow(&mut self, outputs: &Outputs, at: usize, origin: &mut Origin) {
+    fn follow(&mut self, part: &Part, at: usize, origin: &mut Origin) {
         let fields = self.result.fields;
-        match outputs {
+        match &part.outputs {
             Outputs::Columns(columns) if columns.len() == fields.len() => {
                 let Output { sources, same, opaque, .. } = &columns[at];
                 origin.sources.extend(sources.iter().cloned());
                 origin.same &= *same;
                 origin.followed &= !*opaque;
             }
-            Outputs::Columns(columns) => {
+            Outputs::Columns(_) => {
                 // Such as `*` of a table that has got another column since.
                 self.report.takes_care("the result has other columns than the statement was read to have");
                 origin.followed = false;
                 if fields[at].table == 0 {
                     origin.same = false;
-                    origin.sources.extend(columns.iter().flat_map(|output| output.sources.iter().cloned()));
+                    origin.sources.extend(part.named.iter().cloned());
                 }
             }
             Outputs::Unknown(sources) => {
@@ -175,7 +174,13 @@ impl Planner<'_> {
                     origin.sources.extend(sources.iter().cloned());
                 }
             }
-            Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => origin.followed = false,
+            Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {
+                origin.followed = false;
+                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
+                    origin.same = false;
+                    origin.sources.extend(part.named.iter().cloned());
+                }
+            }
         }
     }
 
@@ -232,7 +237,8 @@ impl Planner<'_> {
     fn by_values(&mut self, at: usize, origin: &Origin) -> Treatment {
         let field = &self.result.fields[at];
         let name = String::from_utf8_lossy(field.name).into_owned();
-        let stored = field.table != 0 && self.result.catalog.is_some_and(|c| c.relation(field.table).is_some());
+        let stored =
+            field.table != 0 && self.result.catalog.is_some_and(|c| c.relation(field.table).is_some());
         let trusted = origin.followed || stored;
         let named = match columns::by_name("", &name, ColumnType::from_oid(field.type_oid)) {
             // Of what is followed, only the values count: `SELECT 1 AS email`.
@@ -282,7 +288,8 @@ impl Planner<'_> {
             table: source.table.to_string(),
             name: source.column.to_string(),
             kind: source.kind,
-            tags: sensitive.map_or_else(Vec::new, |known| known.tags.iter().map(ToString::to_string).collect()),
+            tags: sensitive
+                .map_or_else(Vec::new, |known| known.tags.iter().map(ToString::to_string).collect()),
             evidence: sensitive.map_or("column name", |known| known.evidence.as_str()).to_owned(),
         }
     }

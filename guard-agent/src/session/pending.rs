@@ -233,7 +233,12 @@ mod tests {
     #[test]
     fn a_failure_skips_to_the_next_sync() {
         let mut pending = Pending::default();
-        for awaited in [Awaited::Describe(Described::Statement), execute(), Awaited::Sync, Awaited::Describe(Described::Statement)] {
+        for awaited in [
+            Awaited::Describe(Described::Statement),
+            execute(),
+            Awaited::Sync,
+            Awaited::Describe(Described::Statement),
+        ] {
             pending.push(awaited);
         }
         assert_eq!(pending.skip_to_sync().len(), 2);

@@ -46,9 +46,9 @@ pub fn read(statement: &Statement, part: usize) -> Option<CopyOut> {
     if copy.name() != "CopyStmt" || copy.flag("is_from") || copy.flag("is_program") {
         return None;
     }
-    let relation = copy.get("relation").map(|relation| {
-        (relation.text("schemaname").to_owned(), relation.text("relname").to_owned())
-    });
+    let relation = copy
+        .get("relation")
+        .map(|relation| (relation.text("schemaname").to_owned(), relation.text("relname").to_owned()));
     Some(CopyOut {
         relation,
         columns: copy.names("attlist").into_iter().map(str::to_owned).collect(),
@@ -130,11 +130,19 @@ mod tests {
         let plain = of("COPY s.t (a, \"B\") TO STDOUT").unwrap();
         assert_eq!(plain.relation, Some(("s".to_owned(), "t".to_owned())));
         assert_eq!(plain.columns, ["a", "B"]);
-        assert_eq!((plain.form.delimiter, plain.form.null.as_slice(), plain.form.csv), (b'\t', &b"\\N"[..], false));
-        let csv = of("COPY (SELECT 1) TO STDOUT WITH (FORMAT csv, HEADER, DELIMITER ';', QUOTE '''', NULL 'x')").unwrap();
+        assert_eq!(
+            (plain.form.delimiter, plain.form.null.as_slice(), plain.form.csv),
+            (b'\t', &b"\\N"[..], false)
+        );
+        let csv =
+            of("COPY (SELECT 1) TO STDOUT WITH (FORMAT csv, HEADER, DELIMITER ';', QUOTE '''', NULL 'x')")
+                .unwrap();
         assert_eq!(csv.relation, None);
         let TextForm { csv, header, delimiter, quote, escape, null, .. } = csv.form;
-        assert_eq!((csv, header, delimiter, quote, escape, null.as_slice()), (true, true, b';', b'\'', b'\'', &b"x"[..]));
+        assert_eq!(
+            (csv, header, delimiter, quote, escape, null.as_slice()),
+            (true, true, b';', b'\'', b'\'', &b"x"[..])
+        );
         assert!(of("COPY t TO STDOUT CSV HEADER").unwrap().form.header);
         assert!(!of("COPY t TO STDOUT (FORMAT csv, HEADER false)").unwrap().form.header);
         assert!(of("COPY t TO STDOUT (FORMAT binary)").unwrap().form.binary);
@@ -143,7 +151,9 @@ mod tests {
 
     #[test]
     fn what_is_no_copy_to_the_client_or_not_known_is_none() {
-        for text in ["COPY t FROM STDIN", "SELECT 1", "COPY t TO PROGRAM 'x'", "COPY t TO STDOUT (ENCODING 'LATIN1')"] {
+        for text in
+            ["COPY t FROM STDIN", "SELECT 1", "COPY t TO PROGRAM 'x'", "COPY t TO STDOUT (ENCODING 'LATIN1')"]
+        {
             assert_eq!(of(text), None, "{text}");
         }
     }

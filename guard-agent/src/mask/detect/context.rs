@@ -23,6 +23,12 @@ pub struct Context {
 impl Context {
     /// Of the span that starts at `start`.
     pub fn before(cell: &[u8], start: usize) -> Self {
+        // `Safari/6535.27.5`: a version.
+        if let [.., before, b'/'] = cell[..start]
+            && before.is_ascii_alphabetic()
+        {
+            return Self { kind: None, other: true };
+        }
         let mut floor = start.saturating_sub(REACH);
         // A whole character.
         while floor < start && (0x80..0xC0).contains(&cell[floor]) {
@@ -48,7 +54,9 @@ impl Context {
             {
                 break;
             }
-            let Some(found) = read(word) else {
+            // A key `v` is no version.
+            let key = word.len() == 1 && gap.contains(['"', ':', '=']);
+            let Some(found) = read(word).filter(|_| !key) else {
                 unknown += 1;
                 if context.kind.is_some() || unknown > 1 {
                     break;

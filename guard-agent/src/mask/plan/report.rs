@@ -75,7 +75,9 @@ impl Told {
         for (columns, more) in [(&mut told.columns, &report.columns)] {
             for column in more {
                 let known = columns.iter().any(|known| {
-                    known.column == column.column && known.result == column.result && known.rule == column.rule
+                    known.column == column.column
+                        && known.result == column.result
+                        && known.rule == column.rule
                 });
                 if !known && columns.len() < MAX_COLUMNS {
                     columns.push(column.clone());

@@ -25,8 +25,23 @@ pub(super) fn carries(type_oid: u32) -> Carries {
         // int8, numeric, and arrays and ranges of them.
         20 | 1700 | 1016 | 1231 | 3906 | 3926 | 4532 | 4536 => Carries::Number,
         // "char", name, their arrays; types that print names of objects: regclass, regproc, regtype, ..
-        18 | 19 | 24 | 1002 | 1003 | 1008 | 2202..=2211 | 3734 | 3735 | 3769 | 3770 | 4089 | 4090 | 4096 | 4097
-        | 4191 | 4192 => Carries::Name,
+        18
+        | 19
+        | 24
+        | 1002
+        | 1003
+        | 1008
+        | 2202..=2211
+        | 3734
+        | 3735
+        | 3769
+        | 3770
+        | 4089
+        | 4090
+        | 4096
+        | 4097
+        | 4191
+        | 4192 => Carries::Name,
         // bool, int2, int4, oid, tid, xid, cid, vectors of them, and arrays.
         16 | 21..=23 | 26..=30 | 1000 | 1005..=1007 | 1010..=1013 | 1028 | 5069 | 271 => Carries::Nothing,
         // float4, float8, money, and arrays.
@@ -34,8 +49,24 @@ pub(super) fn carries(type_oid: u32) -> Carries {
         // Geometry.
         600..=604 | 628 | 718 | 1017..=1020 | 1027 | 629 | 719 => Carries::Nothing,
         // Dates and times, and arrays and ranges of them.
-        1082 | 1083 | 1114 | 1184 | 1186 | 1266 | 1115 | 1182 | 1183 | 1185 | 1187 | 1270 | 3904 | 3908 | 3910
-        | 3912 | 4451 | 4533..=4535 => Carries::Nothing,
+        1082
+        | 1083
+        | 1114
+        | 1184
+        | 1186
+        | 1266
+        | 1115
+        | 1182
+        | 1183
+        | 1185
+        | 1187
+        | 1270
+        | 3904
+        | 3908
+        | 3910
+        | 3912
+        | 4451
+        | 4533..=4535 => Carries::Nothing,
         // Bits, void, LSNs, snapshots, lists of privileges, trees of the planner.
         1560..=1563 | 2278 | 2279 | 2970 | 3220 | 3221 | 5038 | 1033 | 1034 | 194 | 2276 => Carries::Nothing,
         _ => Carries::Text,

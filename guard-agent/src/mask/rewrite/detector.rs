@@ -30,7 +30,7 @@ pub trait Detector {
 
 /// guard's own detectors.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Detectors(());
+pub struct Detectors;
 
 impl Detector for Detectors {
     fn scan(&self, cell: &[u8], hint: Hint, hits: &mut Hits) {

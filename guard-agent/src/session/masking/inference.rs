@@ -5,12 +5,12 @@ use std::{rc::Rc, sync::Arc};
 use guard_common::audit::v1::{Decision, decision::Verdict};
 use guard_policy::Use;
 
-use super::{Results, Source};
 use super::super::{
     pending::{Awaited, Described, Running},
     prepared::Candidates,
     relay::Relay,
 };
+use super::{Results, Source};
 use crate::{
     sql::{
         Statement,

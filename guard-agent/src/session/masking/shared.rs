@@ -42,7 +42,9 @@ pub struct Masks {
 
 /// Why the key of the rule `hash` cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the key of masking `{path}`: {error}; make the file readable for the agent, or name another one in `masking.hash_key_file`")]
+#[error(
+    "cannot use the key of masking `{path}`: {error}; make the file readable for the agent, or name another one in `masking.hash_key_file`"
+)]
 pub struct KeyError {
     path: PathBuf,
     error: io::Error,
