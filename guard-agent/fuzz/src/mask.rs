@@ -91,7 +91,7 @@ fn values(choice: u8, mut input: Input<'_>) {
             let mut out = Vec::new();
             if rewriter.row(&body, &mut out) == Ok(Rewritten::Changed) {
                 let mut row = DataRow::read(&out[5..]).expect("a row stays a row");
-                assert_eq!(row.count(), 1);
+                assert_eq!(row.width(), 1);
                 if full && text {
                     assert_eq!(row.next().flatten(), Some(&b"***"[..]));
                 }
@@ -110,7 +110,7 @@ fn row(choice: u8, body: &[u8]) {
         .collect();
     let mut rewriter = RowRewriter::new(columns, rules(), settings(choice), Detectors);
     let mut out = b"before".to_vec();
-    let read = DataRow::read(body).ok().filter(|row| row.count() == 4);
+    let read = DataRow::read(body).ok().filter(|row| row.width() == 4);
     match rewriter.row(body, &mut out) {
         Ok(Rewritten::Untouched) => assert!(read.is_some() && out == b"before"),
         Ok(Rewritten::Changed) => {

@@ -1,4 +1,7 @@
-//! What masking costs: megabytes per second of the rewriting core.
+//! What masking costs: megabytes per second of the rewriting core, and results through the proxy with masking on and
+//! off.
+
+mod sessions;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -7,21 +10,43 @@ use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 
 use super::report::{self, Samples};
 use crate::{
+    build,
     setup::{self, Group},
     shell, style,
 };
 
-/// Rewriting results and COPY data, and looking through results in which nothing is sensitive.
+/// What masking costs.
 ///
-/// Figures are megabytes of rows per second on one thread, medians over the rounds.
+/// Parts: `core` (rewriting results and COPY data, and looking through results in which nothing is sensitive: megabytes of
+/// rows per second on one thread), `sessions` (results through the proxy and pgbench -S, with masking on and switched off
+/// by configuration, in turns). Figures are medians over the rounds.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Measure a debug build: to see that the bench works
+    /// Seconds of each run of pgbench
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Parts of the bench
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
+    parts: Vec<Part>,
+    /// Measure a debug build of the core: to see that the bench works
     #[arg(long)]
     debug: bool,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The rewriting core
+    Core,
+    /// Results through the proxy
+    Sessions,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Core, Self::Sessions];
 }
 
 /// Rows of the table: what, the figure's name, and the least that is wanted.
@@ -38,7 +63,28 @@ const FIGURES: &[(&str, &str, Option<f64>)] = &[
 
 /// Runs the bench.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
-    setup::ensure(&[Group::Build])?;
+    let mut figures = BTreeMap::new();
+    if arguments.parts.contains(&Part::Core) {
+        setup::ensure(&[Group::Build])?;
+        let core = medians(&core(arguments)?);
+        ensure!(!core.is_empty(), "the bench has measured nothing");
+        println!("\n{}", table(&core));
+        figures.extend(core);
+    }
+    if arguments.parts.contains(&Part::Sessions) {
+        setup::ensure(&[Group::Build, Group::Bench])?;
+        println!("{}", style::strong("Building guard (release)"));
+        build::workspace(true)?;
+        let samples = sessions::measure(arguments.rounds, arguments.seconds)?;
+        figures.extend(sessions::report(&samples));
+        figures.extend(medians(&samples));
+    }
+    println!("written: {}", report::write("mask", &figures)?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the bench of the core.
+fn core(arguments: &Arguments) -> Result<Samples> {
     println!("{}", style::strong("Building the bench"));
     let rounds = arguments.rounds.to_string();
     let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", "guard-agent"]);
@@ -55,12 +101,11 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
             serde_json::from_str(line).with_context(|| format!("not a round of the bench: {line}"))?;
         round.iter().for_each(|(figure, value)| samples.add(figure, *value));
     }
-    let figures: BTreeMap<String, f64> =
-        samples.names().filter_map(|name| Some((name.to_owned(), samples.median(name)?))).collect();
-    ensure!(!figures.is_empty(), "the bench has measured nothing");
-    println!("\n{}", table(&figures));
-    println!("written: {}", report::write("mask", &figures)?.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(samples)
+}
+
+fn medians(samples: &Samples) -> BTreeMap<String, f64> {
+    samples.names().filter_map(|name| Some((name.to_owned(), samples.median(name)?))).collect()
 }
 
 fn table(figures: &BTreeMap<String, f64>) -> Table {

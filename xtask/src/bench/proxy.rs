@@ -3,7 +3,7 @@
 mod idle;
 mod large;
 mod logins;
-mod pgbench;
+pub(super) mod pgbench;
 mod throughput;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -97,7 +97,7 @@ impl Way {
 }
 
 /// The agent of this build, optimised.
-fn release_agent() -> PathBuf {
+pub(super) fn release_agent() -> PathBuf {
     shell::target().join("release/guard-agent")
 }
 

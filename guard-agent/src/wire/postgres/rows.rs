@@ -116,7 +116,7 @@ impl<'a> DataRow<'a> {
     }
 
     /// How many values it has.
-    pub fn count(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.count
     }
 }
