@@ -30,6 +30,8 @@ struct Open {
     /// The key before it makes everything in it sensitive.
     inherited: Option<DataKind>,
     array: bool,
+    /// Another key of its own says that it is about a person; what is nested in it need not be.
+    personal: bool,
     /// Values that are somebody's if another key of the object says that it is about a person: where, and what.
     pending: [Option<(usize, usize, DataKind)>; PENDING],
 }
@@ -51,8 +53,7 @@ fn is_personal(kind: DataKind) -> bool {
 
 /// Finds what keys say.
 pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
-    let mut walk =
-        Walk { cell, hint, open: [Open::default(); DEPTH], root: Open::default(), depth: 0, key: None };
+    let mut walk = Walk { cell, open: [Open::default(); DEPTH], root: Open::default(), depth: 0, key: None };
     walk.root.people = hint.people;
     let mut at = 0;
     while at < cell.len() {
@@ -62,7 +63,6 @@ pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
 
 struct Walk<'a> {
     cell: &'a [u8],
-    hint: Hint,
     open: [Open; DEPTH],
     /// What is outside of all objects: hstore has no braces.
     root: Open,
@@ -106,7 +106,7 @@ impl Walk<'_> {
     /// A key said that the object is about a person: what waited for that is this person's.
     fn settle(&mut self, hits: &mut Hits) {
         let open = self.top();
-        open.people = true;
+        open.personal = true;
         for (start, end, kind) in open.pending.iter_mut().filter_map(Option::take) {
             hits.push(kind, start..end, Evidence::Key);
         }
@@ -180,7 +180,8 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, start: usize, end: usize, number: bool, hits: &mut Hits) {
-        let Open { people, inherited, array, .. } = *self.top();
+        let Open { people, personal, inherited, array, .. } = *self.top();
+        let people = people || personal;
         let key = self.key;
         let named = match key {
             Some((from, to)) => hits.keys.named(&self.cell[from..to], number, people),
