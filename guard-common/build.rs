@@ -11,8 +11,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 mod proto {
     use std::{env, error::Error, fs, path::PathBuf};
 
-    const FILES: [&str; 3] =
-        ["guard/audit/v1/record.proto", "guard/control/v1/ingest.proto", "guard/agent/v1/local.proto"];
+    const FILES: [&str; 5] = [
+        "guard/audit/v1/record.proto",
+        "guard/control/v1/ingest.proto",
+        "guard/control/v1/approvals.proto",
+        "guard/agent/v1/local.proto",
+        "guard/agent/v1/approvals.proto",
+    ];
 
     pub(crate) fn generate() -> Result<(), Box<dyn Error>> {
         let out = PathBuf::from(env::var("OUT_DIR")?);

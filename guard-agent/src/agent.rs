@@ -3,6 +3,7 @@
 //! A checked configuration enters. It starts to protect before it says that it is ready, and it stops by letting
 //! sessions finish, then the journal.
 
+mod approvals;
 mod fleet;
 mod local;
 mod policies;
@@ -22,11 +23,13 @@ use tokio::{
     sync::{Mutex, watch},
 };
 
+pub use approvals::connect as connect_approvals;
 pub use local::{LocalError, socket_path, status};
 pub use policies::load as load_policies;
 
 use self::fleet::Fleet;
 use crate::{
+    approval::{Approvals, StoreError},
     audit::{AuditLog, JournalOpenError},
     config::Config,
     connections::Connections,
@@ -85,6 +88,9 @@ pub enum AgentError {
     /// The control plane's address is not one.
     #[error(transparent)]
     Uplink(#[from] UplinkError),
+    /// The file of requests for approval.
+    #[error(transparent)]
+    Approvals(#[from] StoreError),
     /// The socket for the command line.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -104,6 +110,7 @@ pub(crate) struct Agent {
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
     pub(crate) masks: Arc<Masks>,
+    pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
@@ -127,10 +134,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
-    let uplink = uplink::start(&config.control, identity, audit.clone())?;
+    let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,
@@ -139,6 +147,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         sensor,
         connections: connections.clone(),
         masks,
+        approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
         policy_error: std::sync::Mutex::default(),
@@ -148,8 +157,10 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(connections.run(events));
+    let keeping_time = tokio::spawn(approvals.keep_time());
     fleet::refresh(&agent).await?;
     let local = local::serve(Arc::clone(&agent)).await?;
+    let people = approvals::serve(Arc::clone(&agent))?;
     let rediscovery = tokio::spawn(fleet::keep_up(Arc::clone(&agent)));
     let watch = tokio::spawn(policies::watch(Arc::clone(&agent), stamp));
     announce(&agent).await;
@@ -168,11 +179,12 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     };
     tracing::info!("stopping: {reason}");
     rediscovery.abort();
+    keeping_time.abort();
     watch.abort();
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
-    drop(local);
+    drop((local, people));
     let closed = journal.close().await;
     let uplink = agent.uplink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some(uplink) = uplink {

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 it worked; 1 it did not, or a check failed; 2 the command line is wrong.
 
+mod approvals;
 pub mod audit;
 mod config;
 pub mod doctor;
@@ -24,6 +25,7 @@ Examples:
   guard-agent doctor                     what this host can do
   guard-agent run                        watch the PostgreSQL servers of this host; refuse nothing
   guard-agent status                     what is protected right now, and how
+  guard-agent approvals list             what waits for people
   guard-agent audit tail -f              what happens, as it happens
   guard-agent policy explain \"DROP TABLE t\" --unit orders.service
 
@@ -50,6 +52,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Find out what this host's kernel can do for guard
     Doctor(doctor::DoctorArgs),
+    /// List, show, approve and deny statements that wait
+    Approvals(approvals::ApprovalsArgs),
     /// Read the audit journal of this host
     Audit(audit::AuditArgs),
     /// Check, test, explain and replay policies
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),
         Command::Status(args) => with_config(config, |loaded| status::run(&args, &loaded.config)),
+        Command::Approvals(args) => with_config(config, |loaded| approvals::run(&args, &loaded.config)),
         Command::Audit(args) => with_config(config, |loaded| audit::run(&args, &loaded.config.paths.state)),
         Command::Policy(args) => with_config(config, |loaded| policy::run(&args, &loaded.config)),
     }

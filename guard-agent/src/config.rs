@@ -17,7 +17,7 @@ pub use self::{
     network::Network,
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
-use crate::servers::Engine;
+use crate::{approval::Groups, servers::Engine};
 
 /// Everything that can be configured. `Config::default()` is what runs with no file at all.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// The control plane.
     pub control: ControlConfig,
+    /// Statements that wait for people.
+    pub approvals: ApprovalsConfig,
 }
 
 /// What a refusal by policy does.
@@ -304,6 +306,38 @@ pub enum Sync {
 impl Default for JournalConfig {
     fn default() -> Self {
         Self { max_mib: 1024, segment_mib: 16, sync: Sync::Disk, queue: 65_536 }
+    }
+}
+
+/// Statements that wait for people.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalsConfig {
+    /// Seconds that a request is open, where its policy says nothing by `@within`.
+    pub within_seconds: u64,
+    /// Statements that may wait at the same time; more are refused.
+    pub max_waiting: usize,
+    /// Seconds between two notices to a client that waits; 0: only the first one.
+    pub remind_seconds: u64,
+    /// Ask the server what a waiting statement would touch, by EXPLAIN on its own connection.
+    pub estimates: bool,
+    /// Take approvals that the control plane hands down. Without it people decide on this host alone.
+    pub from_control: bool,
+    /// Who is in the groups that policies name: `user:alice`, `uid:1001`, `group:dba`. A group that is not here is the
+    /// unix group of its name; where the host has none, root decides.
+    pub groups: Groups,
+}
+
+impl Default for ApprovalsConfig {
+    fn default() -> Self {
+        Self {
+            within_seconds: 900,
+            max_waiting: 200,
+            remind_seconds: 60,
+            estimates: true,
+            from_control: false,
+            groups: Groups::default(),
+        }
     }
 }
 

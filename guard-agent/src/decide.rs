@@ -11,18 +11,20 @@ mod statement;
 
 use std::sync::{
     Arc, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
-use guard_policy::{Mask, Outcome, PolicySet, Principal, Target};
+use guard_common::audit::v1::{
+    ApprovalNeeds, ApprovalRequirement, BreakGlass, Decision, Workload, decision::Verdict,
+};
+use guard_policy::{Mask, Needs, Outcome, PolicySet, Principal, Requirement, Target};
 
 pub(crate) use self::statement::evaluate;
 pub use self::{
     cache::DecisionCache,
     modes::{AppliedMode, ModeFrom},
     rates::{Meter, Meters},
-    statement::{Asked, Permit, Ruling, Scope, Session, subject},
+    statement::{Asked, Grant, Held, Permit, Ruling, Scope, Session, subject},
 };
 use crate::{
     config::{Config, Mode},
@@ -52,6 +54,8 @@ pub struct Decider {
     meters: Meters,
     /// The rule of masking where policies name none.
     default_mask: Mask,
+    /// A policy reads whether a reason is given.
+    reads_reasons: AtomicBool,
 }
 
 impl Decider {
@@ -60,6 +64,7 @@ impl Decider {
         let meters = Meters::default();
         meters.want(policies.reads_rates());
         Self {
+            reads_reasons: AtomicBool::new(policies.reads_reasons()),
             policies: RwLock::new(Arc::new(policies)),
             epoch: AtomicU64::new(1),
             modes: modes::Modes::new(config),
@@ -77,9 +82,15 @@ impl Decider {
     pub fn replace(&self, policies: PolicySet) -> Arc<PolicySet> {
         let mut current = self.policies.write().unwrap_or_else(PoisonError::into_inner);
         self.meters.want(policies.reads_rates());
+        self.reads_reasons.store(policies.reads_reasons(), Ordering::Relaxed);
         let before = std::mem::replace(&mut *current, Arc::new(policies));
         self.epoch.fetch_add(1, Ordering::Release);
         before
+    }
+
+    /// Whether a policy reads that a reason is given: without one nobody needs to look for it.
+    pub fn reads_reasons(&self) -> bool {
+        self.reads_reasons.load(Ordering::Relaxed)
     }
 
     fn epoch(&self) -> u64 {
@@ -112,9 +123,12 @@ impl Decider {
 
 /// The record's form of `outcome`.
 fn decision(outcome: Outcome, mode: AppliedMode, policy_hash: &str, subject: String) -> Decision {
+    let waits = outcome.needs.is_some();
     let verdict = match (outcome.allowed, outcome.would_refuse, mode.mode) {
         (true, false, _) => Verdict::Allowed,
+        (false, _, Mode::Enforce) if waits => Verdict::Held,
         (false, _, Mode::Enforce) => Verdict::Refused,
+        (true, true, _) | (false, _, Mode::Monitor) if waits => Verdict::WouldHold,
         (true, true, _) | (false, _, Mode::Monitor) => Verdict::WouldRefuse,
     };
     // Where the mode would have refused, it is the policies' own mode that lets it run.
@@ -130,7 +144,27 @@ fn decision(outcome: Outcome, mode: AppliedMode, policy_hash: &str, subject: Str
         subject,
         mode: mode.mode.as_str().to_owned(),
         mode_from: mode.from.as_str().to_owned(),
+        needs: outcome.needs.map(needs),
+        break_glass: outcome.break_glass.map(|glass| BreakGlass {
+            policy: glass.policy,
+            group: glass.group.unwrap_or_default(),
+            reason: glass.reason,
+        }),
         ..Decision::default()
+    }
+}
+
+/// The record's form of what people have to say.
+fn needs(needs: Needs) -> ApprovalNeeds {
+    let requirement = |one: Requirement| ApprovalRequirement {
+        policy: one.policy,
+        groups: one.groups,
+        approvers: one.approvers,
+    };
+    ApprovalNeeds {
+        requirements: needs.requirements.into_iter().map(requirement).collect(),
+        wait: needs.wait.as_str().to_owned(),
+        within_seconds: needs.within.map_or(0, |within| u32::try_from(within.as_secs()).unwrap_or(u32::MAX)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! statements ([`listen`], [`wire`], [`session`], [`sql`]), decides ([`decide`]) and records ([`audit`], [`uplink`]).
 
 pub mod agent;
+pub mod approval;
 pub mod audit;
 pub mod catalog;
 pub mod cli;

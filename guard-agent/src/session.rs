@@ -9,6 +9,7 @@ mod error;
 mod flow;
 mod followed;
 mod frontend;
+mod held;
 mod login;
 mod masking;
 mod naming;
@@ -60,6 +61,7 @@ use self::{
     way::{Asked, Binding},
 };
 use crate::{
+    approval::{Approvals, cancel_digest},
     audit::AuditLog,
     config::ProxyConfig,
     config::TlsMode,
@@ -126,6 +128,8 @@ pub struct Proxy {
     pub sensor: Option<SensorHandle>,
     /// Masks results.
     pub masks: Arc<Masks>,
+    /// Asks people.
+    pub approvals: Approvals,
     /// Counts.
     pub counters: Arc<Counters>,
     /// Turns true when the agent stops.
@@ -354,8 +358,9 @@ fn opening(server: &Arc<Server>, peer: &Peer, workload: &Arc<Workload>, decision
 
 fn admit(decision: &Decision) -> Result<(), SessionError> {
     match decision.verdict() {
-        Verdict::Allowed | Verdict::WouldRefuse => Ok(()),
-        Verdict::Refused | Verdict::Unspecified => {
+        Verdict::Allowed | Verdict::WouldRefuse | Verdict::WouldHold => Ok(()),
+        // A connection does not wait.
+        Verdict::Refused | Verdict::Held | Verdict::Unspecified => {
             let response = refusal::by_policy(decision);
             let response = ErrorResponse { severity: Severity::Fatal, ..response };
             Err(SessionError::Refused(decision.policy.clone(), response))
@@ -395,6 +400,11 @@ async fn enter_session<'a>(
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,
         StartupPacket::Cancel(_) => {
+            // Behind its length and its code. What waits for people is not at the server.
+            let key = opening.bytes.get(8..).unwrap_or_default();
+            if proxy.approvals.cancel(&cancel_digest(key)) {
+                return without("cancel request for a statement that waited");
+            }
             // The server knows the session by the key that it gave out itself, whatever way the session took.
             let upstream = proxy.ways.to_cancel(dial).await?;
             upstream::send_cancel(upstream, &opening.bytes, limit).await;

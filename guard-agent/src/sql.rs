@@ -29,7 +29,7 @@ pub use roles::Roles;
 pub use search_path::{Change, SearchPath};
 
 /// What a statement string does: all of its parts together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Statement {
     /// The text for records: literals and comments gone, lists of literals shortened, bounded length.
     pub text: String,
@@ -291,6 +291,7 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
     let mut parts = 0;
     let (mut key, mut record) = (String::new(), None);
     let first = modes.standard_conforming_strings;
+    let mut readings = Vec::new();
     for standard in [first, !first] {
         let modes = Modes { standard_conforming_strings: standard, ..*modes };
         let mut scratch = Scratch::default();
@@ -305,6 +306,7 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
             findings.at_best(Parse::None);
             continue;
         }
+        readings.push(standard);
         let mut spelling = String::new();
         scratch.spell(&mut spelling);
         let Both { found: (found, count), .. } = both_grammars(&scratch, text, &spelling, &modes, limits);
@@ -315,7 +317,13 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
             record = Some(scratch.record_text(limits));
         }
     }
-    statement((findings, parts.max(1)), &key, record.unwrap_or_else(|| "-- unreadable".to_owned()))
+    let mut statement =
+        statement((findings, parts.max(1)), &key, record.unwrap_or_else(|| "-- unreadable".to_owned()));
+    // Of two readings neither tells for certain where results come from.
+    if readings == [first] && statement.parse != Parse::None {
+        statement.origin = lineage::Origin::new(text, first);
+    }
+    statement
 }
 
 fn fingerprint(key: &str) -> String {

@@ -4,6 +4,7 @@
 //! away is normal: the journal is the spool. It must never hold up a session, never send what a power cut could take
 //! back, and never send records in plaintext to another host.
 
+mod approvals;
 mod backoff;
 mod endpoint;
 mod stream;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use self::{backoff::Backoff, stream::Stream};
 use crate::{
+    approval::Approvals,
     audit::{AuditLog, ReadError, acknowledged},
     config::ControlConfig,
 };
@@ -128,6 +130,16 @@ pub fn start(
     identity: Identity,
     audit: AuditLog,
 ) -> Result<UplinkHandle, UplinkError> {
+    start_with(config, identity, audit, None)
+}
+
+/// The same, and tells the control plane of the statements that wait in `approvals`.
+pub fn start_with(
+    config: &ControlConfig,
+    identity: Identity,
+    audit: AuditLog,
+    approvals: Option<Approvals>,
+) -> Result<UplinkHandle, UplinkError> {
     let state = Arc::new(State::default());
     let Some(address) = config.endpoint.as_deref().filter(|address| !address.is_empty()) else {
         return Ok(UplinkHandle { state, audit, task: None });
@@ -148,8 +160,14 @@ pub fn start(
         labels: config.labels.clone().into_iter().collect(),
         oldest_sequence: 0,
     };
-    let stream =
-        Stream { endpoint, address: address.to_owned(), hello, audit: audit.clone(), state: state.clone() };
+    let stream = Stream {
+        endpoint,
+        address: address.to_owned(),
+        hello,
+        audit: audit.clone(),
+        state: state.clone(),
+        approvals,
+    };
     let task = tokio::spawn(keep_up(stream));
     Ok(UplinkHandle { state, audit, task: Some(task) })
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything a peer sends is bounded, and so is how many peers there are. Plaintext stays on this host.
 
+mod approvals;
 mod ingest;
 mod query;
 mod sessions;
@@ -16,7 +17,9 @@ use std::{
 };
 
 use guard_common::{
-    api::control::{ingest_server::IngestServer, query_server::QueryServer},
+    api::control::{
+        approvals_server::ApprovalsServer, ingest_server::IngestServer, query_server::QueryServer,
+    },
     audit::MAX_SEALED_LEN,
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -28,7 +31,12 @@ use tonic::{
 };
 use tower::Service;
 
-use self::{ingest::IngestService, query::QueryService, sessions::Sessions};
+use self::{
+    approvals::{ApprovalsService, Waiting},
+    ingest::IngestService,
+    query::QueryService,
+    sessions::Sessions,
+};
 use crate::store::Store;
 
 /// Largest message: an agent ends a batch with the record that takes it over 1 MiB.
@@ -95,11 +103,15 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (stopping, stopped) = watch::channel(false);
         let sessions = Sessions::default();
-        let ingest = IngestService::new(self.store.clone(), sessions.clone(), stopped.clone());
+        let waiting = Waiting::default();
+        let ingest =
+            IngestService::new(self.store.clone(), sessions.clone(), waiting.clone(), stopped.clone());
         let query = QueryService::new(self.store, sessions);
         let services = Services {
             ingest: IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE),
             query: QueryServer::new(query).max_decoding_message_size(64 * 1024),
+            approvals: ApprovalsServer::new(ApprovalsService::new(waiting))
+                .max_decoding_message_size(64 * 1024),
         };
         let transport = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -129,11 +141,12 @@ impl Server {
     }
 }
 
-/// Both services behind one address.
+/// All services behind one address.
 #[derive(Clone)]
 struct Services {
     ingest: IngestServer<IngestService>,
     query: QueryServer<QueryService>,
+    approvals: ApprovalsServer<ApprovalsService>,
 }
 
 impl Service<Request<Body>> for Services {
@@ -151,6 +164,7 @@ impl Service<Request<Body>> for Services {
             path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         match service {
             Some(<QueryServer<QueryService> as NamedService>::NAME) => self.query.call(request),
+            Some(<ApprovalsServer<ApprovalsService> as NamedService>::NAME) => self.approvals.call(request),
             // It answers what it does not know with UNIMPLEMENTED.
             _ => self.ingest.call(request),
         }

@@ -55,6 +55,9 @@ pub struct Case {
     /// Its rows in the last minute.
     #[serde(default)]
     pub rows_per_minute: u64,
+    /// A reason is given.
+    #[serde(default)]
+    pub justified: bool,
     /// What must come of it.
     pub expect: Expect,
     /// The rule by which the column must be masked.
@@ -111,6 +114,12 @@ pub enum Expect {
     Clear,
     /// It is masked.
     Masked,
+    /// It waits for an approval.
+    Hold,
+    /// It would wait, but for a policy with `@break_glass` that lets it run with a reason.
+    BreakGlass,
+    /// It goes on, and the record says that a policy in `@mode("monitor")` would have held it.
+    WouldHold,
 }
 
 /// A column with sensitive data.

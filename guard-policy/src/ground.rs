@@ -61,6 +61,7 @@ struct Shape {
     has_where: bool,
     parse: Parse,
     parts: u32,
+    justified: bool,
 }
 
 /// An object under one action, ready to be asked about.
@@ -156,6 +157,7 @@ impl Ground {
             has_where: conditions.has_where.unwrap_or(true),
             parse: conditions.parse,
             parts: conditions.parts,
+            justified: conditions.justified,
         };
         if let Some(rates) = rates {
             return self.build_context(shape, rates);
@@ -179,6 +181,7 @@ impl Ground {
             ("parts", number(shape.parts.into())),
             ("statements_per_minute", number(rates.statements)),
             ("rows_per_minute", number(rates.rows)),
+            ("justified", Value::new_bool(shape.justified)),
         ];
         let facts = self.facts.iter().cloned().chain(added);
         Context::from_pairs(facts.map(|(key, value)| (key.to_owned(), value)))

@@ -109,8 +109,15 @@ impl Principal {
 
 /// Covers all that policies can read of a workload, and leaves out what differs from process to process.
 fn fingerprint(workload: &Workload) -> [u8; 16] {
-    let mut shared =
-        Workload { pid: 0, process_started_ns: 0, argv: Vec::new(), cgroup_id: 0, ..workload.clone() };
+    let mut shared = Workload {
+        pid: 0,
+        process_started_ns: 0,
+        argv: Vec::new(),
+        cgroup_id: 0,
+        // A new one for each login of the same person.
+        login_session: 0,
+        ..workload.clone()
+    };
     shared.ancestry.iter_mut().for_each(|ancestor| ancestor.pid = 0);
     let digest = Sha256::digest(shared.encode_to_vec());
     let mut fingerprint = [0; 16];
@@ -228,6 +235,11 @@ impl Target {
         &self.server
     }
 
+    /// The database's name; empty for the server as a whole.
+    pub fn database_name(&self) -> &str {
+        &self.database
+    }
+
     pub(crate) fn database(&self) -> &str {
         &self.database
     }
@@ -271,4 +283,6 @@ pub struct Conditions {
     pub parts: u32,
     /// The principal's last minute.
     pub rates: Rates,
+    /// A reason is given, in the statement or by the client's name.
+    pub justified: bool,
 }

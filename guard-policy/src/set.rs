@@ -13,6 +13,7 @@ use cedar_policy::{Authorizer, Decision, Entities, Policy, PolicyId, Request};
 
 use self::slices::{Slice, Slices};
 use crate::{
+    approval::{self, BreakGlass, Needs},
     columns::Mask,
     ground::{self, Ground},
     rates::{Rates, RatesKey},
@@ -57,6 +58,10 @@ pub struct Outcome {
     pub hint: String,
     /// Evaluation errors. Each one is a refusal, whatever the other policies say.
     pub errors: Vec<String>,
+    /// It is not allowed yet, and will be once people have approved it. With `would_refuse`: it would have waited.
+    pub needs: Option<Needs>,
+    /// It need not wait where a justification is given.
+    pub break_glass: Option<BreakGlass>,
 }
 
 /// Policies that have passed every check. Immutable: a change is a new set.
@@ -77,6 +82,8 @@ struct Told {
     hint: String,
     /// Its `@mask`.
     mask: Option<Mask>,
+    needs: Option<Needs>,
+    break_glass: Option<BreakGlass>,
 }
 
 impl Told {
@@ -84,7 +91,13 @@ impl Told {
         let text = |key| policy.annotation(key).unwrap_or_default().to_owned();
         // It was checked when it was loaded.
         let mask = policy.annotation("mask").and_then(|mask| mask.parse().ok());
-        Self { reason: text("reason"), hint: text("hint"), mask }
+        // INVARIANT: they were checked when the policy was read.
+        let mut needs = approval::needs(policy).ok().flatten();
+        let mut break_glass = approval::break_glass(policy).ok().flatten();
+        let id = || policy.id().to_string();
+        needs.iter_mut().flat_map(|needs| &mut needs.requirements).for_each(|one| one.policy = id());
+        break_glass.iter_mut().for_each(|glass| glass.policy = id());
+        Self { reason: text("reason"), hint: text("hint"), mask, needs, break_glass }
     }
 }
 
@@ -124,6 +137,16 @@ impl PolicySet {
         self.slices.reading.any()
     }
 
+    /// True where a policy reads `context.justified`: without one nobody needs to look for reasons.
+    pub fn reads_reasons(&self) -> bool {
+        self.slices.reads_reasons
+    }
+
+    /// True where a policy can make a statement wait.
+    pub fn asks_people(&self) -> bool {
+        self.told.values().any(|told| told.needs.is_some())
+    }
+
     /// The same for rates that lead to the same decisions.
     pub fn rates_key(&self, rates: Rates) -> RatesKey {
         self.slices.reading.key(rates)
@@ -132,7 +155,11 @@ impl PolicySet {
     /// Decides whether `principal` may connect to the server of `target`.
     pub fn connect(&self, principal: &Principal, target: &Target, proxied: bool, transport: &str) -> Outcome {
         match ground::connect(principal, target, proxied, transport) {
-            Ok((request, entities)) => self.answer(self.slices.of(Action::Connect), &request, &entities),
+            Ok((request, entities)) => {
+                let outcome = self.answer(self.slices.of(Action::Connect), &request, &entities);
+                // A connection cannot wait.
+                Outcome { needs: None, break_glass: None, ..outcome }
+            }
             Err(error) => refused_by_error(vec![error]),
         }
     }
@@ -155,18 +182,38 @@ impl PolicySet {
 
     fn answer(&self, slice: &Slice, request: &Request, entities: &Entities) -> Outcome {
         let outcome = self.evaluate(&slice.policies, request, entities);
-        match &slice.enforced {
-            // Refused, and not by an error: would it be without the policies that only watch?
-            Some(enforced) if !outcome.allowed && outcome.errors.is_empty() => {
+        if outcome.allowed || !outcome.errors.is_empty() {
+            return outcome;
+        }
+        let refused = match &slice.enforced {
+            // Would it be without the policies that only watch?
+            Some(enforced) => {
                 let enforced = self.evaluate(enforced, request, entities);
                 if enforced.allowed {
-                    Outcome { allowed: true, would_refuse: true, ..outcome }
-                } else {
-                    enforced
+                    return Outcome { allowed: true, would_refuse: true, ..outcome };
                 }
+                enforced
             }
-            _ => outcome,
+            None => outcome,
+        };
+        self.waiting(slice, refused, request, entities)
+    }
+
+    /// What is refused by policies alone that ask for an approval waits, if nothing else stands against it.
+    fn waiting(&self, slice: &Slice, refused: Outcome, request: &Request, entities: &Entities) -> Outcome {
+        let Some(unheld) = &slice.unheld else { return Outcome { needs: None, ..refused } };
+        let without = self.evaluate(unheld, request, entities);
+        if !without.allowed {
+            // Such as what nothing permits: nobody can approve that.
+            return Outcome { needs: None, ..without };
         }
+        let glass = slice.break_glass.as_ref().and_then(|permits| {
+            let response = self.authorizer.is_authorized(request, permits, entities);
+            let certain = response.diagnostics().errors().next().is_none();
+            let id = response.diagnostics().reason().min().filter(|_| certain)?;
+            self.told.get(id)?.break_glass.clone()
+        });
+        Outcome { break_glass: glass, ..refused }
     }
 
     fn evaluate(
@@ -193,13 +240,26 @@ impl PolicySet {
                 ..Outcome::default()
             };
         };
+        let needs = if allowed { None } else { self.needs(response.diagnostics().reason()) };
         Outcome {
             allowed,
+            needs,
             policy: policy.to_string(),
             reason: told.reason.clone(),
             hint: told.hint.clone(),
             ..Outcome::default()
         }
+    }
+}
+
+impl PolicySet {
+    /// What the policies that determine a refusal ask for; `None` where one of them asks for nothing.
+    fn needs<'a>(&self, determining: impl Iterator<Item = &'a PolicyId>) -> Option<Needs> {
+        let mut ids: Vec<&PolicyId> = determining.collect();
+        ids.sort();
+        let all: Option<Vec<Needs>> =
+            ids.into_iter().map(|id| self.told.get(id).and_then(|told| told.needs.clone())).collect();
+        all?.into_iter().reduce(Needs::and)
     }
 }
 

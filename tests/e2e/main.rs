@@ -1,5 +1,8 @@
 //! End to end: real servers, real clients, the real kernel. One module per scenario.
 
+mod approvals;
+mod approvals_protocol;
+mod approvals_races;
 mod bad_input;
 mod bad_input_flow;
 mod bad_input_limits;

@@ -28,7 +28,9 @@ impl House {
         let postgres = Postgres::start()?;
         let owner = postgres.psql(postgres::OWNER, "postgres");
         owner.query(&format!("CREATE ROLE {USER} LOGIN"))?.expect_ok("creating the role")?;
-        owner.query(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?.expect_ok("creating the database")?;
+        owner
+            .query(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?
+            .expect_ok("creating the database")?;
         postgres.psql(USER, DATABASE).query(SCHEMA)?.expect_ok("creating the tables")?;
         let folder = Folder::new("policies")?;
         let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
@@ -53,4 +55,5 @@ impl House {
 }
 
 /// Reveals everything to everybody.
-const REVEAL_ALL: &str = "@id(\"all-see-all\") permit (principal, action == Guard::Action::\"reveal\", resource);";
+const REVEAL_ALL: &str =
+    "@id(\"all-see-all\") permit (principal, action == Guard::Action::\"reveal\", resource);";

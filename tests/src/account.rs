@@ -32,11 +32,37 @@ impl Account {
         )
     }
 
+    /// The account of this name, if the host has it and the caller may become it.
+    pub fn named(name: &str) -> Result<Option<Self>> {
+        if !Uid::effective().is_root() {
+            return Ok(None);
+        }
+        let user = User::from_name(name)?;
+        Ok(user.map(|user| Self { name: user.name, uid: user.uid, gid: user.gid }))
+    }
+
     /// Lets `command` run as this account.
     pub fn apply(&self, command: &mut Command) {
         if Uid::effective().is_root() {
             command.uid(self.uid.as_raw()).gid(self.gid.as_raw());
         }
+    }
+
+    /// The same command by whoever this account belongs to: under it, and logged in as it, as far as the kernel lets the
+    /// caller say so.
+    pub fn in_person(&self, command: &Command) -> Command {
+        let run = "echo $0 2>/dev/null > /proc/self/loginuid; \
+                   exec setpriv --reuid=$0 --regid=$1 --clear-groups -- \"$2\" \"${@:3}\"";
+        let mut shell = Command::new("bash");
+        shell.args(["-c", run]).arg(self.uid.to_string()).arg(self.gid.to_string());
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell
     }
 
     /// Gives `path` to this account.

@@ -5,6 +5,7 @@
 
 mod account;
 pub mod agent;
+pub mod approvals;
 pub mod binaries;
 pub mod cgroup;
 pub mod control;

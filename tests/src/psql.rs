@@ -6,7 +6,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::{
-    Authority, Server,
+    Account, Authority, Server,
     run::{self, CLIENT_LIMIT, Finished},
     tls::Signed,
 };
@@ -127,6 +127,20 @@ impl Psql {
         let mut command = self.command();
         command.args(["-A", "-t", "-q", "-c", sql]);
         Server::start("psql", command, log, Signal::SIGTERM)
+    }
+
+    /// The same by another account of this host.
+    pub fn start_as(&self, account: &Account, sql: &str, log: &Path) -> Result<Server> {
+        let mut command = self.command();
+        command.args(["-A", "-t", "-q", "-c", sql]);
+        Server::start("psql", account.in_person(&command), log, Signal::SIGTERM)
+    }
+
+    /// Runs a script in one session by another account of this host.
+    pub fn script_as(&self, account: &Account, lines: &str) -> Result<Finished> {
+        let mut command = self.command();
+        command.args(["-A", "-t", "-q"]);
+        run::run(account.in_person(&command), lines, CLIENT_LIMIT)
     }
 
     /// Runs a script with the output that a person sees, and errors of ordinary length.

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    Cgroup, Finished, Folder, Psql, binaries,
+    Account, Cgroup, Finished, Folder, Psql, binaries,
     run::{self, CLIENT_LIMIT},
 };
 
@@ -33,6 +33,16 @@ impl AiAgent {
     /// Lets it run one statement with psql.
     pub fn run(&self, psql: &Psql, sql: &str) -> Result<Finished> {
         run::run(through_shell(&self.folder.join("claude"), psql, sql), "", CLIENT_LIMIT)
+    }
+
+    /// Lets it run any command, by `account` where one is named.
+    pub fn run_command(&self, command: &Command, account: Option<&Account>) -> Result<Finished> {
+        let mut shell = Command::new(self.folder.join("claude"));
+        shell.args(["-c", "\"$@\"; exit $?", "sh"]).arg(command.get_program()).args(command.get_args());
+        if let Some(account) = account {
+            shell = account.in_person(&shell);
+        }
+        run::run(shell, "", CLIENT_LIMIT)
     }
 
     /// What a person would type.

@@ -1,5 +1,6 @@
 //! guard at work on this machine, before a person's eyes; and a check that it is.
 
+mod approval;
 mod interrupt;
 mod show;
 mod steps;
@@ -44,7 +45,13 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let started = Instant::now();
     let mut show = Show::default();
     show.section("Everything up", "A private PostgreSQL, the control plane, and the agent in enforce mode.");
-    let site = Site::with(AgentConfig { mode: "enforce", ebpf: true, ..AgentConfig::default() })?;
+    let policies = approval::policies()?;
+    let site = Site::with(AgentConfig {
+        mode: "enforce",
+        ebpf: true,
+        policies: Some(policies.path().to_owned()),
+        ..AgentConfig::default()
+    })?;
     for step in steps::ALL {
         interrupt::check()?;
         step(&mut show, &site)?;

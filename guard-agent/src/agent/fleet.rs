@@ -203,6 +203,7 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         limits: agent.config.proxy.clone(),
         decider: Arc::clone(&agent.decider),
         audit: agent.audit.clone(),
+        approvals: agent.approvals.clone(),
         connections: agent.connections.clone(),
         sensor: Some(agent.sensor.clone()),
         masks: Arc::clone(&agent.masks),

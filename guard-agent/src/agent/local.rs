@@ -71,6 +71,13 @@ pub(super) struct Serving {
     path: PathBuf,
 }
 
+impl Serving {
+    /// Whatever `task` serves at `path`.
+    pub(super) fn new(task: JoinHandle<()>, path: PathBuf) -> Self {
+        Self { task, path }
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
         self.task.abort();
@@ -133,6 +140,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
             .map(|uplink| uplink.status()),
+        approvals: Some(agent.approvals.status()),
     }
 }
 
@@ -178,7 +186,7 @@ pub async fn status(run: &Path) -> Result<StatusResponse, LocalError> {
     response.map(Response::into_inner).map_err(|status| no_answer(status.message().to_owned()))
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -69,6 +69,13 @@ fn describe(status: &StatusResponse) -> String {
         }
         _ => line("control", "none configured".to_owned()),
     }
+    if let Some(approvals) = &status.approvals {
+        let (waiting, approved) = (approvals.waiting, approvals.approved);
+        line("approvals", format!("{waiting} waiting, {approved} approved and not yet sent again"));
+        if !approvals.error.is_empty() {
+            line("", format!("NOT KEPT: {}", approvals.error));
+        }
+    }
     if status.servers.is_empty() {
         text.push_str("\nno database server found on this host\n");
         return text;

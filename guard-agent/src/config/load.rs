@@ -227,6 +227,16 @@ fn check(config: &Config) -> Result<(), Problem> {
             "choose at most 3600 seconds, or 0 for SIGHUP alone",
         );
     }
+    if !(1..=7 * 86_400).contains(&config.approvals.within_seconds) {
+        return wrong(
+            "approvals.within_seconds".to_owned(),
+            "choose between 1 second and 604800, which is 7 days",
+        );
+    }
+    if !(1..=10_000).contains(&config.approvals.max_waiting) {
+        return wrong("approvals.max_waiting".to_owned(), "choose between 1 and 10000 statements");
+    }
+    config.approvals.groups.check()?;
     if config.discovery.interval_seconds == 0 {
         return wrong("discovery.interval_seconds".to_owned(), "choose at least 1 second");
     }

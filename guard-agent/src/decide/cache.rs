@@ -32,7 +32,8 @@ pub struct DecisionCache {
     pub(super) grounds: HashMap<Scope, Ground, RandomState>,
 }
 
-type Key = (Scope, *const Statement, RatesKey);
+/// With whether a reason is given.
+type Key = (Scope, *const Statement, RatesKey, bool);
 
 #[derive(Debug)]
 struct Decided {
@@ -51,16 +52,27 @@ impl DecisionCache {
 
     /// Decides on `statement` in `session`, whose scope is `scope`.
     pub fn rule(&mut self, session: &Session, scope: Scope, statement: &Arc<Statement>) -> Ruling {
+        self.rule_with_reason(session, scope, statement, false)
+    }
+
+    /// The same; `justified` where a reason is given.
+    pub fn rule_with_reason(
+        &mut self,
+        session: &Session,
+        scope: Scope,
+        statement: &Arc<Statement>,
+        justified: bool,
+    ) -> Ruling {
         self.follow();
         let rates = if self.policies.reads_rates() { session.meter.read() } else { Rates::default() };
-        let key = (scope, Arc::as_ptr(statement), self.policies.rates_key(rates));
+        let key = (scope, Arc::as_ptr(statement), self.policies.rates_key(rates), justified);
         if let Some(decided) = self.decisions.get(&key) {
             return Ruling::of(Arc::clone(&decided.decision));
         }
         self.make_room(scope);
         let ground = self.grounds.entry(scope).or_insert_with(|| session.ground());
         let effects = session.search_path.resolve(statement);
-        let asked = Asked::of(statement, &effects);
+        let asked = Asked { justified, ..Asked::of(statement, &effects) };
         let fresh = evaluate(&self.policies, ground, session.applied_mode(), asked, rates);
         if self.decisions.len() >= CAPACITY {
             self.decisions.clear();

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Instant};
 
 use guard_common::audit::v1::{Decision, decision::Verdict};
 use guard_policy::{
-    Conditions, Facts, Ground, Outcome, PolicySet, Principal, Rates, Target,
+    Conditions, Facts, Ground, Outcome, PolicySet, Principal, Rates, Target, Wait,
     vocabulary::{Effect, Object, ObjectKind, Parse},
 };
 use sha2::{Digest, Sha256};
 
 use super::{AppliedMode, Decider, Meter, ModeFrom};
 use crate::{
+    approval::{Broken, Claim},
     config::Mode,
     sql::{Change, Roles, SearchPath, Statement},
 };
@@ -128,11 +129,85 @@ impl Permit {
     }
 }
 
+/// A statement that waits for people. It becomes a permit by what they say, and by nothing else.
+#[derive(Clone, Debug)]
+pub struct Held {
+    decision: Arc<Decision>,
+}
+
+impl Held {
+    /// What was decided, with what people have to say.
+    pub fn decision(&self) -> &Arc<Decision> {
+        &self.decision
+    }
+
+    /// Both: what either asks for has to be said.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut decision = (*self.decision).clone();
+        decision.cached = false;
+        if let (Some(needs), Some(more)) = (&mut decision.needs, &other.decision.needs) {
+            for requirement in &more.requirements {
+                if !needs.requirements.contains(requirement) {
+                    needs.requirements.push(requirement.clone());
+                }
+            }
+            if more.wait == Wait::Retry.as_str() {
+                needs.wait.clone_from(&more.wait);
+            }
+            let given =
+                [needs.within_seconds, more.within_seconds].into_iter().filter(|seconds| *seconds > 0);
+            needs.within_seconds = given.min().unwrap_or(0);
+        }
+        if other.decision.break_glass.is_none() {
+            decision.break_glass = None;
+        }
+        Self { decision: Arc::new(decision) }
+    }
+
+    /// Leave to prepare it, which runs nothing: it waits when it is to be run.
+    pub fn to_prepare(&self) -> Permit {
+        Permit { decision: Arc::clone(&self.decision) }
+    }
+
+    /// Leave to run it, by what `grant` stands for.
+    pub fn granted(&self, grant: Grant) -> Permit {
+        let mut decision = (*self.decision).clone();
+        decision.set_verdict(Verdict::Allowed);
+        // It was made for this run alone.
+        decision.cached = false;
+        if let Grant::Approved(claim) = grant {
+            decision.approval_request = claim.into_request();
+        }
+        Permit { decision: Arc::new(decision) }
+    }
+
+    /// What is on record where it is not to run after all.
+    pub fn refused(&self, request: &str) -> Arc<Decision> {
+        let mut decision = (*self.decision).clone();
+        decision.set_verdict(Verdict::Refused);
+        decision.cached = false;
+        request.clone_into(&mut decision.approval_request);
+        Arc::new(decision)
+    }
+}
+
+/// Why a statement that has to wait may run.
+#[derive(Debug)]
+pub enum Grant {
+    /// People have approved it.
+    Approved(Claim),
+    /// A policy lets its principal go at once.
+    BreakGlass(Broken),
+}
+
 /// What came of a statement.
 #[derive(Debug)]
 pub enum Ruling {
     /// It may run.
     Permitted(Permit),
+    /// It may run once people have approved it.
+    Held(Held),
     /// It must not.
     Refused(Arc<Decision>),
 }
@@ -140,7 +215,10 @@ pub enum Ruling {
 impl Ruling {
     pub(super) fn of(decision: Arc<Decision>) -> Self {
         match decision.verdict() {
-            Verdict::Allowed | Verdict::WouldRefuse => Self::Permitted(Permit { decision }),
+            Verdict::Allowed | Verdict::WouldRefuse | Verdict::WouldHold => {
+                Self::Permitted(Permit { decision })
+            }
+            Verdict::Held => Self::Held(Held { decision }),
             Verdict::Refused | Verdict::Unspecified => Self::Refused(decision),
         }
     }
@@ -149,6 +227,7 @@ impl Ruling {
     pub fn decision(&self) -> &Arc<Decision> {
         match self {
             Self::Permitted(permit) => permit.decision(),
+            Self::Held(held) => held.decision(),
             Self::Refused(decision) => decision,
         }
     }
@@ -163,17 +242,19 @@ pub struct Asked<'a> {
     pub parse: Parse,
     /// Statements in the same string.
     pub parts: u32,
+    /// A reason is given.
+    pub justified: bool,
 }
 
 impl<'a> Asked<'a> {
     /// `statement`, whose `effects` are those with its names resolved.
     pub(crate) fn of(statement: &Statement, effects: &'a [Effect]) -> Self {
-        Self { effects, parse: statement.parse, parts: statement.parts }
+        Self { effects, parse: statement.parse, parts: statement.parts, justified: false }
     }
 
     fn outcome(&self, policies: &PolicySet, ground: &mut Ground, effect: &Effect, rates: Rates) -> Outcome {
-        let Self { parse, parts, .. } = *self;
-        let conditions = Conditions { has_where: effect.has_where, parse, parts, rates };
+        let Self { parse, parts, justified, .. } = *self;
+        let conditions = Conditions { has_where: effect.has_where, parse, parts, rates, justified };
         policies.decide(ground, effect.action, &effect.object, &conditions)
     }
 }
@@ -181,10 +262,21 @@ impl<'a> Asked<'a> {
 impl Decider {
     /// Decides on `statement` without a cache.
     pub fn statement(&self, session: &Session, statement: &Statement, rates: Rates) -> Decision {
+        self.with_reason(session, statement, rates, false)
+    }
+
+    /// The same; `justified` where a reason is given.
+    pub fn with_reason(
+        &self,
+        session: &Session,
+        statement: &Statement,
+        rates: Rates,
+        justified: bool,
+    ) -> Decision {
         let during = session.during(statement);
         let session = during.as_ref().unwrap_or(session);
         let effects = session.search_path.resolve(statement);
-        let asked = Asked::of(statement, &effects);
+        let asked = Asked { justified, ..Asked::of(statement, &effects) };
         evaluate(&self.policies(), &mut session.ground(), session.applied_mode(), asked, rates)
     }
 
@@ -208,11 +300,13 @@ pub(crate) fn evaluate(
     rates: Rates,
 ) -> Decision {
     let started = Instant::now();
-    let mut would_refuse = None;
-    let mut allowed = None;
-    let mut refused = None;
+    let (mut refused, mut held, mut would_refuse, mut allowed) = (None, None, None, None);
     for effect in asked.effects {
         let outcome = asked.outcome(policies, ground, effect, rates);
+        if !outcome.allowed && outcome.needs.is_some() {
+            also_held(&mut held, outcome, effect);
+            continue;
+        }
         let slot = match (outcome.allowed, outcome.would_refuse) {
             (false, _) => &mut refused,
             (true, true) => &mut would_refuse,
@@ -223,7 +317,7 @@ pub(crate) fn evaluate(
             break;
         }
     }
-    let (outcome, subject) = match refused.or(would_refuse).or(allowed) {
+    let (outcome, subject) = match refused.or(held).or(would_refuse).or(allowed) {
         Some((outcome, effect)) => (outcome, subject(effect)),
         // An empty statement does nothing to anything.
         None => (
@@ -234,6 +328,22 @@ pub(crate) fn evaluate(
     let mut decision = super::decision(outcome, mode, policies.hash(), subject);
     decision.evaluation_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     decision
+}
+
+/// One effect more that waits: all that is asked for has to be said, and glass is broken for all or for none.
+fn also_held<'a>(held: &mut Option<(Outcome, &'a Effect)>, outcome: Outcome, effect: &'a Effect) {
+    match held {
+        None => *held = Some((outcome, effect)),
+        Some((first, _)) => {
+            first.needs = match (first.needs.take(), outcome.needs) {
+                (Some(one), Some(two)) => Some(one.and(two)),
+                (one, two) => one.or(two),
+            };
+            if outcome.break_glass.is_none() {
+                first.break_glass = None;
+            }
+        }
+    }
 }
 
 /// In words, such as `drop of table public.customers`.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    sql::lineage::{self, Output, Outputs},
+    sql::lineage::{self, Output, Outputs, Part},
     wire::postgres::FieldDescription,
 };
 
@@ -33,7 +33,7 @@ pub struct Plan {
     /// Nothing in them changes: they pass unread.
     pub untouched: bool,
     /// Column by column.
-    pub columns: Vec<rewrite::Column>,
+    pub columns: Arc<[rewrite::Column]>,
     /// What becomes of what is found in values.
     pub rules: Arc<Rules>,
     /// What the record says of it.
@@ -45,8 +45,8 @@ pub struct Plan {
 pub struct Result<'a> {
     /// Its form.
     pub fields: &'a [FieldDescription<'a>],
-    /// What the statement shows; several where it may be any of several. Empty: nobody knows.
-    pub outputs: &'a [&'a Outputs],
+    /// What the statement does; several where it may be any of several. Empty: nobody knows.
+    pub parts: &'a [Part],
     /// The database's catalog; `None` before it has been read.
     pub catalog: Option<&'a Catalog>,
     /// Sensitive columns that this session has written elsewhere since the catalog was read.
@@ -82,7 +82,7 @@ pub fn plan(result: &Result<'_>, eyes: &mut dyn Eyes, key: &HashKey) -> Plan {
         scans.for_each(|column| column.treatment = Treatment::Pass);
     }
     let untouched = columns.iter().all(|column| matches!(column.treatment, Treatment::Pass));
-    Plan { untouched, columns, rules, report: planner.report }
+    Plan { untouched, columns: columns.into(), rules, report: planner.report }
 }
 
 struct Planner<'a> {
@@ -127,11 +127,11 @@ impl Planner<'_> {
     fn origin(&mut self, at: usize) -> Origin {
         let result = self.result;
         let field = &result.fields[at];
-        let mut origin = Origin { same: true, followed: !result.outputs.is_empty(), ..Origin::default() };
-        for outputs in result.outputs {
-            self.follow(outputs, at, &mut origin);
+        let mut origin = Origin { same: true, followed: !result.parts.is_empty(), ..Origin::default() };
+        for part in result.parts {
+            self.follow(part, at, &mut origin);
         }
-        if result.outputs.is_empty() {
+        if result.parts.is_empty() {
             self.report.takes_care("the statement could not be followed");
         }
         if field.table != 0 && field.column > 0 {
@@ -149,22 +149,22 @@ impl Planner<'_> {
         origin
     }
 
-    fn follow(&mut self, outputs: &Outputs, at: usize, origin: &mut Origin) {
+    fn follow(&mut self, part: &Part, at: usize, origin: &mut Origin) {
         let fields = self.result.fields;
-        match outputs {
+        match &part.outputs {
             Outputs::Columns(columns) if columns.len() == fields.len() => {
                 let Output { sources, same, opaque, .. } = &columns[at];
                 origin.sources.extend(sources.iter().cloned());
                 origin.same &= *same;
                 origin.followed &= !*opaque;
             }
-            Outputs::Columns(columns) => {
+            Outputs::Columns(_) => {
                 // Such as `*` of a table that has got another column since.
                 self.report.takes_care("the result has other columns than the statement was read to have");
                 origin.followed = false;
                 if fields[at].table == 0 {
                     origin.same = false;
-                    origin.sources.extend(columns.iter().flat_map(|output| output.sources.iter().cloned()));
+                    origin.sources.extend(part.named.iter().cloned());
                 }
             }
             Outputs::Unknown(sources) => {
@@ -174,7 +174,13 @@ impl Planner<'_> {
                     origin.sources.extend(sources.iter().cloned());
                 }
             }
-            Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => origin.followed = false,
+            Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {
+                origin.followed = false;
+                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
+                    origin.same = false;
+                    origin.sources.extend(part.named.iter().cloned());
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use smallvec::smallvec;
 
 use super::{
     SessionError,
-    masking::Source,
+    held::{Asked, Message, Parameters},
     pending::{Awaited, Described, Running},
     prepared::Candidates,
     recorder::must_be_durable,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Mode,
-    decide::{Permit, Ruling},
+    decide::{Held, Permit, Ruling},
     sql::{Prepared, Statement},
     wire::postgres::{
         BindHead, CloseKind, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, ParseHead,
@@ -34,7 +34,7 @@ const FUNCTION_OID_BYTES: usize = 4;
 
 /// Whether the next message can be taken up.
 #[derive(PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// A message has been dealt with.
     Went,
     /// More bytes are needed.
@@ -42,15 +42,23 @@ enum Progress {
 }
 
 /// A statement that may run, and its number in the record.
-struct Admitted {
-    permit: Permit,
-    ordinal: u64,
+pub(super) struct Admitted {
+    pub(super) permit: Permit,
+    pub(super) ordinal: u64,
+}
+
+/// Why a statement does not run now.
+pub(super) enum Stop {
+    Refused(Box<ErrorResponse>),
+    /// The one of its statements with this number waits for people.
+    Held(Held, usize),
 }
 
 impl Relay<'_> {
     /// Deals with every whole message that has come from the client.
     pub(super) async fn on_client(&mut self) -> Result<(), SessionError> {
-        while !self.finished {
+        // What waits for people stays where it is, and so does everything behind it.
+        while !self.finished && !self.holding.waits() {
             self.stream_through();
             if self.passing > 0 || self.dropping > 0 {
                 return Ok(());
@@ -58,6 +66,9 @@ impl Relay<'_> {
             let Some(header) = Header::read(self.pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
                 return Ok(());
             };
+            if self.masking.is_some() {
+                self.first_catalog().await;
+            }
             if self.waits_for_catalog() {
                 return Ok(());
             }
@@ -106,6 +117,13 @@ impl Relay<'_> {
             }
             Frontend::CopyData | Frontend::Flush => Ok(self.pass(header)),
             Frontend::Terminate => {
+                // Nothing that comes behind it is read: it goes on whole.
+                if header.body > MAX_NAMES {
+                    return Err(WireError::Malformed('X').into());
+                }
+                if self.body(header).is_none() {
+                    return Ok(Progress::Waits);
+                }
                 self.finished = true;
                 Ok(self.pass(header))
             }
@@ -114,14 +132,14 @@ impl Relay<'_> {
     }
 
     /// Forwards a message that runs no statement by itself.
-    fn pass(&mut self, header: Header) -> Progress {
+    pub(super) fn pass(&mut self, header: Header) -> Progress {
         self.passing = header.total();
         self.stream_through();
         Progress::Went
     }
 
     /// The body, once all of it is here.
-    fn body(&self, header: Header) -> Option<&[u8]> {
+    pub(super) fn body(&self, header: Header) -> Option<&[u8]> {
         self.pipe.requests.unread().get(HEADER_BYTES..header.total())
     }
 
@@ -151,7 +169,7 @@ impl Relay<'_> {
                 } else {
                     self.worker.read(text, self.modes).await
                 };
-                self.on_query(statement, header).await;
+                return Ok(self.on_query(statement, header).await);
             }
         }
         Ok(Progress::Went)
@@ -164,15 +182,9 @@ impl Relay<'_> {
             return Ok(Progress::Waits);
         }
         let statement = self.worker.classify_function(function_oid(here)?, self.modes);
-        match self.admit(&[statement], Protocol::FunctionCall).await {
-            Ok(admitted) => {
-                let results = self.results_of(Some(Source::Unknown));
-                let awaited = Awaited::FunctionCall(Running { results, ..Running::new(admitted.ordinal) });
-                self.run_statement(admitted.permit, awaited, header);
-            }
-            Err(response) => self.refuse_query(*response, header),
-        }
-        Ok(Progress::Went)
+        let source = self.source_of_query(&statement);
+        let asked = Asked::new(Message::FunctionCall, smallvec![statement], header);
+        Ok(self.ask(asked.from(source)).await)
     }
 
     /// Longer than what is read: nobody can say what it does, and policy decides about that.
@@ -191,12 +203,12 @@ impl Relay<'_> {
                 let name = Box::from(&body[..end]);
                 self.on_parse(name, statement, header).await;
             }
-            _ => self.on_query(statement, header).await,
+            _ => return Ok(self.on_query(statement, header).await),
         }
         Ok(Progress::Went)
     }
 
-    async fn on_query(&mut self, statement: Arc<Statement>, header: Header) {
+    async fn on_query(&mut self, statement: Arc<Statement>, header: Header) -> Progress {
         let mut statements: Candidates = smallvec![Arc::clone(&statement)];
         for prepared in &statement.prepared {
             match prepared {
@@ -205,21 +217,8 @@ impl Relay<'_> {
                 Prepared::Deallocate(_) | Prepared::DeallocateAll => {}
             }
         }
-        let protocol = if self.replication { Protocol::Replication } else { Protocol::Simple };
         let source = self.source_of_query(&statement);
-        if let Some(decision) = self.refused_inference(source.as_ref()) {
-            self.record_refusal(&statement, &decision, protocol).await;
-            return self.refuse_query(refusal::by_policy(&decision), header);
-        }
-        match self.admit(&statements, protocol).await {
-            Ok(admitted) => {
-                self.note_sent(&statement, source.as_ref());
-                let results = self.results_of(source);
-                let running = Running { results, ..self.running(admitted.ordinal, &statement) };
-                self.run_statement(admitted.permit, Awaited::Query(running), header);
-            }
-            Err(response) => self.refuse_query(*response, header),
-        }
+        self.ask(Asked::new(Message::Query, statements, header).from(source)).await
     }
 
     async fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
@@ -228,9 +227,10 @@ impl Relay<'_> {
         if !room && self.session.mode == Mode::Enforce {
             return self.refuse_extended(refusal::too_many_names(limit), header);
         }
-        match self.worker.rule(&self.session, self.scope, &statement) {
+        let (ruling, statement) = self.rule_to_prepare(statement, header);
+        match ruling {
             // It runs with Execute: recorded then.
-            Ruling::Permitted(permit) => {
+            Ok(permit) => {
                 // A name without room stands for nothing that is known.
                 let awaited = if room {
                     let sequence = self.names.parsed(&name, statement);
@@ -240,9 +240,9 @@ impl Relay<'_> {
                 };
                 self.run_statement(permit, awaited, header);
             }
-            Ruling::Refused(decision) => {
+            Err((decision, response)) => {
                 self.record_refusal(&statement, &decision, Protocol::Extended).await;
-                self.refuse_extended(refusal::by_policy(&decision), header);
+                self.refuse_extended(response, header);
             }
         }
     }
@@ -261,6 +261,14 @@ impl Relay<'_> {
             self.refuse_extended(refusal::too_many_names(limit), header);
             return Ok(Progress::Went);
         }
+        let statements = match self.with_parameters(statements, header)? {
+            Parameters::Known(statements) => statements,
+            Parameters::Wait => return Ok(Progress::Waits),
+            Parameters::Refused(response) => {
+                self.refuse_extended(response, header);
+                return Ok(Progress::Went);
+            }
+        };
         if let Some(masking) = self.masking.as_deref_mut() {
             masking.portals.bound(&portal);
         }
@@ -305,23 +313,21 @@ impl Relay<'_> {
             _ => {
                 let portal: Box<[u8]> =
                     crate::wire::postgres::cstring(body).ok_or(WireError::Malformed('E'))?.0.into();
-                self.on_execute(&portal, header).await;
-                Ok(Progress::Went)
+                Ok(self.on_execute(portal, header).await)
             }
         }
     }
 
-    async fn on_execute(&mut self, portal: &[u8], header: Header) {
-        let (mut statements, goes_on) = self.names.run_portal(portal);
+    async fn on_execute(&mut self, portal: Box<[u8]>, header: Header) -> Progress {
+        let (mut statements, goes_on) = self.names.run_portal(&portal);
         if statements.is_empty() {
             statements.push(self.worker.unknown_statement());
         }
         if goes_on {
             // More rows of what was decided when it began.
-            let again = self.goes_on(portal);
+            let again = self.goes_on(&portal);
             self.pending.push(Awaited::Execute(again));
-            self.pass(header);
-            return;
+            return self.pass(header);
         }
         let inner: Candidates = statements
             .iter()
@@ -339,29 +345,9 @@ impl Relay<'_> {
                 }
             }
         }
-        let source = self.source_of_portal(portal, &statements);
+        let source = self.source_of_portal(&portal, &statements);
         statements.extend(inner);
-        if let Some(decision) = self.refused_inference(source.as_ref()) {
-            if let Some(statement) = statements.first().cloned() {
-                self.record_refusal(&statement, &decision, Protocol::Extended).await;
-            }
-            return self.refuse_extended(refusal::by_policy(&decision), header);
-        }
-        match self.admit(&statements, Protocol::Extended).await {
-            Ok(admitted) => {
-                if let Some(statement) = statements.first() {
-                    self.note_sent(statement, source.as_ref());
-                }
-                let results = self.results_of_portal(portal, source, admitted.ordinal);
-                let running = match statements.as_slice() {
-                    [statement] => self.running(admitted.ordinal, statement),
-                    _ => Running::new(admitted.ordinal),
-                };
-                let running = Running { results, ..running };
-                self.run_statement(admitted.permit, Awaited::Execute(Some(running)), header);
-            }
-            Err(response) => self.refuse_extended(*response, header),
-        }
+        self.ask(Asked::new(Message::Execute { portal }, statements, header).from(source)).await
     }
 
     /// SQL's PREPARE of `name` is about to be sent.
@@ -372,7 +358,7 @@ impl Relay<'_> {
     }
 
     /// `statement` under way, with what the server forgets when it ends well.
-    fn running(&mut self, ordinal: u64, statement: &Statement) -> Running {
+    pub(super) fn running(&mut self, ordinal: u64, statement: &Statement) -> Running {
         let forget = match statement.prepared.as_slice() {
             [Prepared::Deallocate(name)] if statement.parts == 1 => {
                 Some(Box::new(self.names.forgetting(Some(name.as_bytes()))))
@@ -390,36 +376,57 @@ impl Relay<'_> {
         if candidates.is_empty() { smallvec![self.worker.unknown_statement()] } else { candidates }
     }
 
-    /// Decides on what the client asks for and records it. `statements` are what it may turn out to be, the likeliest
-    /// first: all must be permitted, and the one that is not stands in the record.
-    async fn admit(
+    /// Decides on what the client asks for. `statements` are what it may turn out to be, the likeliest first: all must be
+    /// permitted, and the one that is not, which is on record, or has to wait stands for all. With a permit comes the
+    /// number of the one that stands in the record.
+    pub(super) async fn rule(
         &mut self,
         statements: &[Arc<Statement>],
         protocol: Protocol,
-    ) -> Result<Admitted, Box<ErrorResponse>> {
-        self.session.meter.statement();
-        let mut admitted = None;
-        for statement in statements {
-            match self.worker.rule(&self.session, self.scope, statement) {
+        justified: bool,
+    ) -> Result<(Permit, usize), Stop> {
+        let mut admitted: Option<(Permit, usize)> = None;
+        let mut waits: Option<(Held, usize)> = None;
+        for (number, statement) in statements.iter().enumerate() {
+            match self.worker.rule_with_reason(&self.session, self.scope, statement, justified) {
                 Ruling::Permitted(permit) => {
                     let telling = permit.decision().verdict() != Verdict::Allowed;
                     if admitted.is_none() || telling {
-                        admitted = Some((permit, statement));
+                        admitted = Some((permit, number));
                     }
+                }
+                Ruling::Held(held) => {
+                    waits = Some(match waits {
+                        Some((before, number)) => (before.and(&held), number),
+                        None => (held, number),
+                    });
                 }
                 Ruling::Refused(decision) => {
                     self.record_refusal(statement, &decision, protocol).await;
-                    return Err(Box::new(refusal::by_policy(&decision)));
+                    return Err(Stop::Refused(Box::new(refusal::by_policy(&decision))));
                 }
             }
         }
-        let Some((permit, statement)) = admitted else {
-            // INVARIANT: callers name at least one statement.
-            return Err(Box::new(ErrorResponse::fatal("XX000", "guard: nothing to decide on")));
-        };
+        if let Some((held, number)) = waits {
+            return Err(Stop::Held(held, number));
+        }
+        // INVARIANT: callers name at least one statement.
+        admitted.ok_or_else(|| {
+            Stop::Refused(Box::new(ErrorResponse::fatal("XX000", "guard: nothing to decide on")))
+        })
+    }
+
+    /// Records what is about to run: the one of `statements` with this number stands in the record.
+    pub(super) async fn admit(
+        &mut self,
+        statements: &[Arc<Statement>],
+        (permit, number): (Permit, usize),
+        protocol: Protocol,
+    ) -> Result<Admitted, Box<ErrorResponse>> {
         let durable = statements.iter().any(|statement| must_be_durable(statement));
         let inferred = self.would_refuse_inference();
         let decision = inferred.as_ref().unwrap_or(permit.decision());
+        let statement = &statements[number];
         let ordinal = if durable && self.session.mode == Mode::Enforce {
             let recorded = self.recorder.commit(statement, decision, protocol).await;
             recorded.map_err(|error| Box::new(refusal::unrecorded(&error)))?
@@ -438,14 +445,14 @@ impl Relay<'_> {
     }
 
     /// Sends a statement on. Takes its permit: none, no bytes.
-    fn run_statement(&mut self, permit: Permit, awaited: Awaited, header: Header) {
+    pub(super) fn run_statement(&mut self, permit: Permit, awaited: Awaited, header: Header) {
         drop(permit);
         self.pending.push(awaited);
         self.pass(header);
     }
 
     /// Lets the server fail in the place of a simple query.
-    fn refuse_query(&mut self, response: ErrorResponse, header: Header) {
+    pub(super) fn refuse_query(&mut self, response: ErrorResponse, header: Header) {
         self.dropping = header.total();
         self.stream_through();
         let (number, message) = self.refusals.query(response);
@@ -454,7 +461,7 @@ impl Relay<'_> {
     }
 
     /// Lets the server fail in the place of an extended query's message, and skips what belongs to it.
-    fn refuse_extended(&mut self, response: ErrorResponse, header: Header) {
+    pub(super) fn refuse_extended(&mut self, response: ErrorResponse, header: Header) {
         self.dropping = header.total();
         self.stream_through();
         let (number, message) = self.refusals.parse(response);
@@ -465,7 +472,7 @@ impl Relay<'_> {
 
     /// Whoever is refused finds it on record. A journal that cannot be written does not change the refusal: what was
     /// lost stands in a gap record.
-    async fn record_refusal(
+    pub(super) async fn record_refusal(
         &mut self,
         statement: &Arc<Statement>,
         decision: &Arc<Decision>,

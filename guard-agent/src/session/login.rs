@@ -7,6 +7,7 @@ use guard_policy::{Principal, Target};
 
 use super::{
     Attested, Peer, Proxy, Served, SessionError, Worker,
+    held::Holding,
     masking::Masking,
     pending::Pending,
     pipe::{Event, Pipe},
@@ -19,6 +20,7 @@ use super::{
     way::Binding,
 };
 use crate::{
+    approval::cancel_digest,
     audit::SessionStamp,
     decide::{AppliedMode, Ruling, Session},
     sql::{Roles, SearchPath},
@@ -70,6 +72,8 @@ pub(super) enum End<'a> {
 struct Told {
     parameters: Vec<(Vec<u8>, String)>,
     backend_pid: u32,
+    /// Names the session to whoever cancels.
+    cancel: Option<[u8; 32]>,
     failure: String,
     /// The server wanted something before it let the client in.
     asked: bool,
@@ -206,6 +210,7 @@ impl<'a> Login<'a> {
             skipping: false,
             finished: false,
             masking: None,
+            holding: Holding::new(self.attested, told.cancel),
         };
         relay.masking = masking;
         for (name, value) in &told.parameters {
@@ -318,6 +323,7 @@ fn pass_request(pipe: &mut Pipe, told: &mut Told) -> Result<bool, SessionError> 
         }
         Backend::BackendKeyData => {
             told.backend_pid = backend_process_id(body).map_err(SessionError::Server)?;
+            told.cancel = Some(cancel_digest(body));
         }
         Backend::ErrorResponse => {
             let fields = ErrorFields::read(body).map_err(SessionError::Server)?;

@@ -18,7 +18,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
 use guard_common::audit::v1::Decision;
-use guard_policy::vocabulary::Action;
+use guard_policy::vocabulary::{Action, Effect, ObjectKind};
 use smallvec::SmallVec;
 
 pub use self::shared::{KeyError, Masks};
@@ -34,7 +34,7 @@ use crate::{
     catalog::{Catalog, Database},
     config::Mode,
     mask::rewrite::Settings,
-    sql::{Statement, lineage},
+    sql::{Prepared, Statement, lineage},
     wire::postgres::Frontend,
 };
 
@@ -74,12 +74,16 @@ pub(super) struct Masking {
     lost: bool,
     /// Sensitive columns that were written elsewhere: where, the catalog may not know yet.
     pub(super) spilled: Vec<lineage::Column>,
+    /// A statement has written what is sensitive into a setting.
+    pub(super) tainted: bool,
     /// A statement was sent that may change the catalogue.
     changing: bool,
     /// The client is within a pipeline that it has not ended.
     pub(super) mid_pipeline: bool,
     /// The catalog is being read on this connection.
     pub(super) reading: bool,
+    /// It has waited for the first catalog as long as it should.
+    pub(super) patient: bool,
     /// A policy in monitor mode would have refused the statement that is about to be admitted.
     pub(super) inferred: Option<Arc<Decision>>,
     pub(super) settings: Settings,
@@ -107,9 +111,11 @@ impl Masking {
             cursors: HashMap::default(),
             lost: false,
             spilled: Vec::new(),
+            tainted: false,
             changing: false,
             mid_pipeline: false,
             reading: false,
+            patient: false,
             inferred: None,
             settings: Settings::default(),
             date_style: String::new(),
@@ -164,13 +170,24 @@ impl Masking {
 
     /// True once the catalog has been read.
     pub(super) fn knows_catalog(&self) -> bool {
-        self.catalog.is_complete()
+        // A database has its system's relations at least. One that was too large to be kept whole is better than none.
+        self.catalog.relations().next().is_some()
     }
 
     /// `looked` is sent: what it names, writes and changes.
     pub(super) fn sent(&mut self, statement: &Statement, looked: Option<&Rc<Looked>>) {
         self.changing |= statement.effects.iter().any(|effect| changes_catalog(effect.action));
         let Some(looked) = looked else { return };
+        let sets =
+            |effect: &Effect| effect.action == Action::Set && effect.object.kind == ObjectKind::Setting;
+        if looked.touches() && !self.tainted && statement.effects.iter().any(sets) {
+            self.tainted = true;
+            // What was followed before was followed without knowing.
+            self.spilled.push(lineage::Column::any());
+        }
+        if self.sensitive && statement.prepared.iter().any(|name| matches!(name, Prepared::Execute(_))) {
+            self.database.learn(&stored_by_name(statement));
+        }
         for (at, part) in looked.lineage.parts.iter().enumerate() {
             match &part.names {
                 Some(lineage::Named::Prepared(name, _)) => self.name_statement(name, &looked.statement),
@@ -233,6 +250,19 @@ impl Masking {
             self.database.changed();
         }
     }
+}
+
+/// Tables that a statement fills with what a prepared one shows: any column of theirs may hold anything.
+fn stored_by_name(statement: &Statement) -> Vec<lineage::Target> {
+    let made = statement.effects.iter().filter(|effect| effect.action == Action::Create);
+    made.map(|effect| lineage::Target {
+        schema: effect.object.schema.as_deref().unwrap_or_default().into(),
+        table: effect.object.name.as_str().into(),
+        relation: None,
+        column: "*".into(),
+        sources: vec![lineage::Column::any()],
+    })
+    .collect()
 }
 
 /// Whether what does this may change what the catalog says.

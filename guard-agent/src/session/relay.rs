@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Proxy, Served, SessionError, Worker,
+    held::Holding,
     login::served,
     masking::Masking,
     pending::{Awaited, MAX_PENDING, Pending},
@@ -22,6 +23,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    approval::Word,
     decide::{Scope, Session},
     sql::Modes,
     wire::postgres::{ErrorResponse, TransactionStatus},
@@ -42,6 +44,8 @@ enum Alarm {
 enum Next {
     Bytes(Event),
     Alarm(Alarm),
+    /// About a statement that waits for people.
+    Word(Word),
 }
 
 /// The session's one timer and the sign that the agent stops. Both rarely come, and asking them costs as much as a
@@ -88,11 +92,19 @@ impl<S: Future<Output = bool>> Alarms<'_, S> {
 }
 
 /// The next thing that happens.
-async fn next<S: Future<Output = bool>>(pipe: &mut Pipe, reads: bool, alarms: &mut Alarms<'_, S>) -> Next {
+async fn next<S: Future<Output = bool>>(
+    pipe: &mut Pipe,
+    reads: bool,
+    holding: &mut Holding,
+    alarms: &mut Alarms<'_, S>,
+) -> Next {
     let mut woken = false;
     poll_fn(|cx| {
         if let Poll::Ready(event) = pipe.poll_next(reads, cx) {
             return Poll::Ready(Next::Bytes(event));
+        }
+        if let Poll::Ready(word) = holding.poll_word(cx) {
+            return Poll::Ready(Next::Word(word));
         }
         let ask = woken || !alarms.know(cx);
         woken = true;
@@ -132,6 +144,8 @@ pub(super) struct Relay<'a> {
     pub(super) finished: bool,
     /// `None`: rows pass as they are.
     pub(super) masking: Option<Box<Masking>>,
+    /// The statement that waits for people, if one does.
+    pub(super) holding: Holding,
 }
 
 impl Relay<'_> {
@@ -200,21 +214,27 @@ impl Relay<'_> {
             let reads = self.pending.len() < MAX_PENDING
                 && !self.refusals.full()
                 && !self.finished
-                && !self.reads_catalog();
-            let next = next(&mut self.pipe, reads, &mut alarms).await;
+                && !self.reads_catalog()
+                && self.holding.reads(&self.pipe);
+            let next = next(&mut self.pipe, reads, &mut self.holding, &mut alarms).await;
             if matches!(next, Next::Bytes(_)) {
                 idle_at = None;
             }
             match next {
                 Next::Bytes(Event::Client) => self.on_client().await?,
                 Next::Bytes(Event::Server) => {
-                    let held = self.reads_catalog();
+                    let reading = self.reads_catalog();
                     self.on_server()?;
-                    if held && !self.reads_catalog() {
+                    if self.holding.waits() {
+                        Box::pin(self.skip_held()).await?;
+                    }
+                    if reading && !self.reads_catalog() {
                         self.on_client().await?;
                     }
                 }
+                Next::Word(word) => Box::pin(self.on_word(word)).await?,
                 Next::Bytes(Event::ClientEnded) => {
+                    self.holding.withdraw("its client has gone");
                     // The server ends when it has dealt with what it was sent: what runs is not cut short.
                     self.finished = true;
                     reason = if self.whole() {
@@ -235,6 +255,7 @@ impl Relay<'_> {
                     }
                 }
                 Next::Alarm(Alarm::Stopping) => {
+                    Box::pin(self.give_up("the agent is stopping")).await?;
                     let at = Instant::now() + Duration::from_secs(self.proxy.limits.drain_seconds);
                     stop_at = Some(at);
                     alarms.ring_by(at);

@@ -115,10 +115,20 @@ impl Worker {
 
     /// Decides on a statement.
     pub(super) fn rule(&self, session: &Session, scope: Scope, statement: &Arc<Statement>) -> Ruling {
-        match session.during(statement) {
-            Some(during) => self.inner().decisions.rule(&during, during.scope(), statement),
-            None => self.inner().decisions.rule(session, scope, statement),
-        }
+        self.rule_with_reason(session, scope, statement, false)
+    }
+
+    /// The same; `justified` where a reason is given.
+    pub(super) fn rule_with_reason(
+        &self,
+        session: &Session,
+        scope: Scope,
+        statement: &Arc<Statement>,
+        justified: bool,
+    ) -> Ruling {
+        let during = session.during(statement);
+        let (session, scope) = during.as_ref().map_or((session, scope), |during| (during, during.scope()));
+        self.inner().decisions.rule_with_reason(session, scope, statement, justified)
     }
 
     /// A prepared statement or portal of which nobody knows the text.

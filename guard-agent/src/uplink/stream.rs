@@ -17,8 +17,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
 
-use super::{State, UplinkError};
-use crate::audit::{AuditLog, ReadError, Reader};
+use super::{State, UplinkError, approvals::Telling};
+use crate::{
+    approval::Approvals,
+    audit::{AuditLog, ReadError, Reader},
+};
 
 /// Batches that may be on their way.
 const WINDOW: usize = 4;
@@ -39,6 +42,7 @@ pub struct Stream {
     pub(super) hello: Hello,
     pub(super) audit: AuditLog,
     pub(super) state: Arc<State>,
+    pub(super) approvals: Option<Approvals>,
 }
 
 /// An open stream.
@@ -51,6 +55,8 @@ struct Open {
     in_flight: VecDeque<u64>,
     acknowledged: u64,
     saved: Instant,
+    /// Where the control plane wants to hear of approvals.
+    telling: Option<Telling>,
 }
 
 impl Stream {
@@ -106,6 +112,12 @@ impl Stream {
         if reader.position() > stored + 1 && reader.position() != oldest {
             return Err(ReadError::Missing { expected: stored + 1 }.into());
         }
+        let telling = match &self.approvals {
+            Some(approvals) if resume.takes_approvals => {
+                Some(Telling::begin(approvals, messages.clone()).await)
+            }
+            _ => None,
+        };
         Ok(Open {
             messages,
             answers,
@@ -113,6 +125,7 @@ impl Stream {
             in_flight: VecDeque::new(),
             acknowledged: stored,
             saved: Instant::now(),
+            telling,
         })
     }
 
@@ -130,6 +143,7 @@ impl Stream {
                     self.take(open, answer)?;
                     waiting_since = tokio::time::Instant::now();
                 }
+                () = tell(&mut open.telling) => {}
                 changed = durable.changed(), if open.in_flight.len() < WINDOW => {
                     if changed.is_err() {
                         // The journal is gone; whoever closed it ends this task.
@@ -166,6 +180,12 @@ impl Stream {
                 Err(UplinkError::Rejected { sequence: reject.sequence, reason: reject.reason })
             }
             Some(FromControl::Resume(_)) => Err(UplinkError::Nonsense("where to go on, for a second time")),
+            Some(FromControl::ApprovalVerdict(verdict)) => {
+                if let Some(telling) = &open.telling {
+                    telling.take(verdict);
+                }
+                Ok(())
+            }
             None => Err(UplinkError::Nonsense("a message that this version does not know")),
         }
     }
@@ -179,6 +199,14 @@ impl Stream {
             // A hint for the next start; what goes wrong here is told when the stream ends.
             let _ = self.audit.save_acknowledged();
         }
+    }
+}
+
+/// Tells what has changed, where anybody wants to hear it.
+async fn tell(telling: &mut Option<Telling>) {
+    match telling {
+        Some(telling) => telling.next().await,
+        None => std::future::pending().await,
     }
 }
 

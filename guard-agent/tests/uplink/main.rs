@@ -1,6 +1,7 @@
 //! Journal, uplink and a real control plane, over real sockets: outages, restarts, kills, lost journals.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something fails")]
 
+mod approvals;
 mod outages;
 mod restarts;
 mod trouble;

@@ -50,6 +50,8 @@ pub fn verdict(verdict: Verdict) -> Cell {
         Verdict::Allowed => Cell::new("allowed").fg(Color::Green),
         Verdict::Refused => Cell::new("refused").fg(Color::Red),
         Verdict::WouldRefuse => Cell::new("would refuse").fg(Color::Yellow),
+        Verdict::Held => Cell::new("held").fg(Color::Yellow),
+        Verdict::WouldHold => Cell::new("would hold").fg(Color::Yellow),
         Verdict::Unspecified => Cell::new("unknown"),
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use guard_common::api::control::{
-    Ack, AgentMessage, Batch as BatchMessage, ControlMessage, Hello, Reject, Resume,
+    Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, Reject, Resume,
     agent_message::Message as FromAgent, control_message::Message as ToAgent, ingest_server::Ingest,
 };
 use tokio::sync::{mpsc, watch};
@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::sessions::Sessions;
+use super::{approvals::Waiting, sessions::Sessions};
 use crate::store::{Appended, Batch, Store, StoreError, row::Row};
 
 /// How long a new stream may take to say hello.
@@ -29,13 +29,14 @@ const MAX_NAME: usize = 256;
 pub struct IngestService {
     store: Store,
     sessions: Sessions,
+    waiting: Waiting,
     stopping: watch::Receiver<bool>,
 }
 
 impl IngestService {
     /// Stores into `store` until `stopping` says otherwise.
-    pub fn new(store: Store, sessions: Sessions, stopping: watch::Receiver<bool>) -> Self {
-        Self { store, sessions, stopping }
+    pub fn new(store: Store, sessions: Sessions, waiting: Waiting, stopping: watch::Receiver<bool>) -> Self {
+        Self { store, sessions, waiting, stopping }
     }
 }
 
@@ -53,6 +54,7 @@ impl Ingest for IngestService {
         let stream = Stream {
             store: self.store.clone(),
             sessions: self.sessions.clone(),
+            waiting: self.waiting.clone(),
             stopping: self.stopping.clone(),
             messages: request.into_inner(),
             answers,
@@ -62,10 +64,18 @@ impl Ingest for IngestService {
     }
 }
 
+/// What a stream waits for.
+enum Came {
+    Message(Option<AgentMessage>),
+    /// Of a person, for the agent.
+    Verdict(ApprovalVerdict),
+}
+
 /// One agent's stream.
 struct Stream {
     store: Store,
     sessions: Sessions,
+    waiting: Waiting,
     stopping: watch::Receiver<bool>,
     messages: Streaming<AgentMessage>,
     answers: Answers,
@@ -92,8 +102,9 @@ impl Stream {
             .enter(&agent_id)
             .ok_or_else(|| Status::resource_exhausted("too many agents are connected"))?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
+        let mut place = self.waiting.enter(&agent_id, &hello.host);
         let stored_sequence = self.store.hello(hello).await.map_err(unavailable)?;
-        self.answer(ToAgent::Resume(Resume { stored_sequence })).await?;
+        self.answer(ToAgent::Resume(Resume { stored_sequence, takes_approvals: true })).await?;
         loop {
             let message = tokio::select! {
                 biased;
@@ -103,7 +114,15 @@ impl Stream {
                 _ = self.stopping.wait_for(|stopping| *stopping) => {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
-                message = self.messages.message() => message?,
+                Some(verdict) = place.verdicts.recv() => Came::Verdict(verdict),
+                message = self.messages.message() => Came::Message(message?),
+            };
+            let message = match message {
+                Came::Message(message) => message,
+                Came::Verdict(verdict) => {
+                    self.answer(ToAgent::ApprovalVerdict(verdict)).await?;
+                    continue;
+                }
             };
             match message.map(|message| message.message) {
                 None => return Ok(()),
@@ -112,6 +131,10 @@ impl Stream {
                         return Ok(());
                     }
                 }
+                Some(Some(FromAgent::Approval(update))) => {
+                    update.request.into_iter().for_each(|request| place.update(request));
+                }
+                Some(Some(FromAgent::ApprovalAnswer(answer))) => place.answer(answer),
                 Some(Some(FromAgent::Hello(_))) => {
                     return Err(Status::failed_precondition("Hello comes once, as the first message"));
                 }

@@ -93,6 +93,7 @@ fn kind_of(body: &Body) -> i64 {
         Body::SessionStarted(_) => 22,
         Body::Statement(_) => kind::STATEMENT,
         Body::Outcomes(_) => 31,
+        Body::Approval(_) => 50,
     }
 }
 

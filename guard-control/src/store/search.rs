@@ -163,7 +163,12 @@ impl Filter {
             "allowed" => filter.verdict("r.verdict IS NOT NULL", Verdict::Allowed),
             "refused" => filter.verdict("r.verdict > 1", Verdict::Refused),
             "would_refuse" => filter.verdict("r.verdict > 1", Verdict::WouldRefuse),
-            _ => return Err(StoreError::Request("the verdict must be allowed, refused or would_refuse")),
+            "would_hold" => filter.verdict("r.verdict > 1", Verdict::WouldHold),
+            _ => {
+                return Err(StoreError::Request(
+                    "the verdict must be allowed, refused, would_refuse or would_hold",
+                ));
+            }
         }
         match request.kind.as_str() {
             "" => {}

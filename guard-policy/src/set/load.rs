@@ -18,6 +18,7 @@ use super::{
     slices::{Slices, names},
 };
 use crate::{
+    approval,
     columns::{ColumnAction, Mask},
     schema::SCHEMA,
 };
@@ -26,7 +27,8 @@ use crate::{
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
 
 /// Annotations with a meaning.
-const ANNOTATIONS: [&str; 5] = ["id", "reason", "hint", "mode", "mask"];
+const ANNOTATIONS: [&str; 10] =
+    ["id", "reason", "hint", "mode", "mask", "approval", "wait", "approvers", "within", "break_glass"];
 
 /// Name of folders whose policies are not in force: they are there to be copied.
 pub const EXAMPLES: &str = "examples";
@@ -218,13 +220,15 @@ fn check_annotations(file: &str, policy: &Policy) -> Result<Policy, PolicyError>
     }
     if let Some(mask) = policy.annotation("mask") {
         mask.parse::<Mask>().map_err(|problem| wrong(format!("`@mask(\"{mask}\")`: {problem}")))?;
-        if !names(&policy, ColumnAction::Reveal) {
+        if !names(policy, ColumnAction::Reveal) {
             return Err(wrong(
                 "`@mask` says how a column is seen: it stands on policies with `action == Guard::Action::\"reveal\"`"
                     .to_owned(),
             ));
         }
     }
+    approval::needs(policy).map_err(&wrong)?;
+    approval::break_glass(policy).map_err(&wrong)?;
     if let Some((unknown, _)) = policy.annotations().find(|(key, _)| !ANNOTATIONS.contains(key)) {
         let nearest = ANNOTATIONS
             .into_iter()

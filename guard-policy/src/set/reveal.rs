@@ -93,7 +93,9 @@ fn reads_place(policy: &Policy) -> bool {
     let Ok(json) = policy.to_json() else { return true };
     let json = json.to_string();
     policy.resource_constraint() != ResourceConstraint::Any
-        || ["name", "table", "schema"].iter().any(|attribute| json.contains(&format!("\"attr\":\"{attribute}\"")))
+        || ["name", "table", "schema"]
+            .iter()
+            .any(|attribute| json.contains(&format!("\"attr\":\"{attribute}\"")))
         || json.contains("\"Slot\"")
         || reads_resource_itself(&json)
 }

@@ -23,6 +23,10 @@ pub(super) struct Slice {
     pub(super) enforced: Option<PolicySet>,
     /// One of them reads rates.
     pub(super) reads_rates: bool,
+    /// Those that are enforced, without the forbids that ask for an approval; `None` where there are none of these.
+    pub(super) unheld: Option<PolicySet>,
+    /// Permits to go without an approval: no part of the other sets.
+    pub(super) break_glass: Option<PolicySet>,
 }
 
 /// A slice for each action; actions that the same policies speak of share one.
@@ -35,6 +39,8 @@ pub(super) struct Slices {
     of_column: Vec<Option<usize>>,
     /// What any policy reads of rates.
     pub(super) reading: Reading,
+    /// Any policy reads whether a reason is given.
+    pub(super) reads_reasons: bool,
 }
 
 impl Slices {
@@ -49,6 +55,8 @@ impl Slices {
         all.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
         let mut reading = Reading::default();
         all.iter().for_each(|(_, of_policy)| reading.merge(of_policy));
+        // More than those that do, at worst: reasons are then looked for in vain.
+        let reads_reasons = all.iter().any(|(policy, _)| policy.to_string().contains("justified"));
         let (mut slices, mut of_action) = (Vec::new(), Vec::new());
         let mut places: HashMap<Vec<&PolicyId>, usize> = HashMap::new();
         let statements = Action::ALL.iter().map(|action| AnyAction::Statement(*action));
@@ -70,7 +78,7 @@ impl Slices {
         let of_column = of_action.split_off(Action::ALL.len());
         let of_column =
             ColumnAction::ALL.iter().zip(of_column).map(|(action, at)| named(*action).then_some(at));
-        Ok(Self { slices, of_action, of_column: of_column.collect(), reading })
+        Ok(Self { slices, of_action, of_column: of_column.collect(), reading, reads_reasons })
     }
 
     pub(super) fn of(&self, action: Action) -> &Slice {
@@ -85,18 +93,33 @@ impl Slices {
 
 impl Slice {
     fn new<'a>(chosen: impl Iterator<Item = &'a (&'a Policy, Reading)>) -> Result<Self, Box<PolicySetError>> {
-        let (mut policies, mut enforced) = (PolicySet::new(), PolicySet::new());
-        let (mut reads_rates, mut watching) = (false, false);
+        let [mut policies, mut enforced, mut unheld, mut break_glass] = [(); 4].map(|()| PolicySet::new());
+        let (mut reads_rates, mut watching, mut holding) = (false, false, false);
         for (policy, reading) in chosen {
-            policies.add((*policy).clone())?;
             reads_rates |= reading.any();
+            if policy.annotation("break_glass").is_some() {
+                break_glass.add((*policy).clone())?;
+                continue;
+            }
+            policies.add((*policy).clone())?;
             if is_watching(policy) {
                 watching = true;
+                continue;
+            }
+            enforced.add((*policy).clone())?;
+            if policy.annotation("approval").is_some() {
+                holding = true;
             } else {
-                enforced.add((*policy).clone())?;
+                unheld.add((*policy).clone())?;
             }
         }
-        Ok(Self { policies, enforced: watching.then_some(enforced), reads_rates })
+        Ok(Self {
+            policies,
+            enforced: watching.then_some(enforced),
+            reads_rates,
+            unheld: holding.then_some(unheld),
+            break_glass: (!break_glass.is_empty()).then_some(break_glass),
+        })
     }
 }
 

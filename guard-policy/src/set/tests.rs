@@ -9,6 +9,7 @@ use crate::{
     vocabulary::{ObjectKind, Parse},
 };
 
+mod approvals;
 mod properties;
 mod reveal;
 
@@ -24,7 +25,7 @@ fn ground(workload: &Workload) -> Ground {
 }
 
 fn conditions(has_where: Option<bool>) -> Conditions {
-    Conditions { has_where, parse: Parse::Full, parts: 1, rates: Rates::default() }
+    Conditions { has_where, parse: Parse::Full, parts: 1, rates: Rates::default(), justified: false }
 }
 
 fn decide(set: &PolicySet, workload: &Workload, action: Action, has_where: Option<bool>) -> Outcome {

@@ -119,14 +119,17 @@ fn answers(address: SocketAddr, statements: &[String], form: Form) -> Result<Vec
 fn leaks(messages: &[Message]) -> Vec<String> {
     let bytes: Vec<u8> = messages.iter().flat_map(|message| message.body.iter().copied()).collect();
     let lower = bytes.to_ascii_lowercase();
-    let holds = |haystack: &[u8], needle: &[u8]| haystack.windows(needle.len()).any(|window| window == needle);
+    let holds =
+        |haystack: &[u8], needle: &[u8]| haystack.windows(needle.len()).any(|window| window == needle);
     let mut found = Vec::new();
     for needle in NEEDLES {
         let reversed: String = needle.chars().rev().collect();
-        let hex = |text: &str| text.bytes().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+        let hex = |text: &str| {
+            text.bytes().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            })
+        };
         let capital = needle[..1].to_ascii_uppercase() + &needle[1..];
         for form in [needle.to_owned(), reversed, hex(needle), hex(&capital)] {
             if holds(&lower, form.as_bytes()) {
@@ -182,7 +185,11 @@ fn nothing_gets_round() -> Result<()> {
 fn data(messages: &[Message]) -> Vec<(u8, Vec<u8>)> {
     let told = messages.iter().filter(|message| b"DdCE".contains(&message.tag));
     told.map(|message| {
-        let body = if message.tag == b'E' { message.sqlstate().unwrap_or_default().into_bytes() } else { message.body.clone() };
+        let body = if message.tag == b'E' {
+            message.sqlstate().unwrap_or_default().into_bytes()
+        } else {
+            message.body.clone()
+        };
         (message.tag, body)
     })
     .collect()
@@ -194,7 +201,8 @@ fn who_may_see_it_sees_it_as_it_is() -> Result<()> {
         return Ok(());
     }
     let house = House::new("enforce", REVEAL_ALL, "")?;
-    let reads = |sql: &str| ["SELECT", "TABLE", "WITH", "VALUES", "COPY"].iter().any(|word| sql.starts_with(word));
+    let reads =
+        |sql: &str| ["SELECT", "TABLE", "WITH", "VALUES", "COPY"].iter().any(|word| sql.starts_with(word));
     let mut differing = Vec::new();
     for statements in attempts() {
         let [statement] = statements.as_slice() else { continue };

@@ -21,7 +21,7 @@ fn monitoring_alters_nothing_and_says_what_it_would() -> Result<()> {
     let masking = super::records::masking(&house, |masking| masking["only_recorded"] == true)?;
     let columns: Vec<_> = masking["columns"].as_array().into_iter().flatten().collect();
     assert!(columns.iter().any(|column| column["column"] == "public.customers.email"), "{masking}");
-    assert_eq!(masking["rows"], 2, "{masking}");
+    assert_eq!(masking["rows"], "2", "{masking}");
     Ok(())
 }
 
@@ -48,12 +48,18 @@ fn rules_of_policies_apply() -> Result<()> {
     };
     let email = query("SELECT email FROM customers WHERE id = 1")?;
     assert!(email.starts_with('z') && email.ends_with("example") && !email.contains("ebulon"), "{email}");
-    assert!(!query("SELECT upper(email) FROM customers WHERE id = 1")?.contains("WOBBLE"));
+    assert!(!query("SELECT upper(email) FROM customers WHERE id = 1")?.contains("EBULON"));
+    // A part of it may be all that somebody wants to know.
+    assert!(!query("SELECT split_part(email, '@', 2) FROM customers WHERE id = 1")?.contains("wobble"));
     assert_eq!(query("SELECT full_name FROM customers WHERE id = 1")?, "somebody");
     assert_eq!(query("SELECT diagnosis FROM customers WHERE id = 1")?, "");
     let card = query("SELECT card_number FROM customers WHERE id = 1")?;
     assert!(card.parse::<i64>().is_ok() && card != "4111111111111111", "{card}");
-    assert_eq!(card, query("SELECT c.card_number FROM customers c WHERE id = 1")?, "the same value, the same hash");
+    assert_eq!(
+        card,
+        query("SELECT c.card_number FROM customers c WHERE id = 1")?,
+        "the same value, the same hash"
+    );
     Ok(())
 }
 
@@ -78,7 +84,11 @@ fn inference_is_refused_where_policy_forbids_it() -> Result<()> {
     ] {
         let refused = psql.query(sql)?;
         assert!(refused.has_sqlstate("42501"), "{sql}: {} {}", refused.stdout, refused.stderr);
-        assert!(refused.stderr.contains("no-guessing") && refused.stderr.contains("customers"), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("no-guessing") && refused.stderr.contains("by column public."),
+            "{}",
+            refused.stderr
+        );
     }
     for sql in [
         "SELECT id FROM customers WHERE email = 'zebulon.quackenbush@wobbleworth.example'",

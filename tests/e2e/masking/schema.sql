@@ -31,7 +31,7 @@ INSERT INTO customers VALUES
    'mail philippa.featherstone@grimblefax.example',
    '{"mail": "philippa.featherstone@grimblefax.example"}', '{"iban": "GB82WEST12345698765432"}',
    ARRAY['philippa.featherstone@grimblefax.example'], 'AKIAI44QH8DHBEXAMPLE');
-CREATE TABLE notes (id int PRIMARY KEY, customer int REFERENCES customers, body text, amount bigint);
+CREATE TABLE notes (id int PRIMARY KEY, customer int REFERENCES customers, body text, val bigint);
 INSERT INTO notes VALUES
   (1, 1, 'wrote from zebulon.quackenbush@wobbleworth.example about card 4111 1111 1111 1111', 4111111111111111),
   (2, 2, 'IBAN GB82 WEST 1234 5698 7654 32, phone +44 7911 123456', 5500005555555559);

@@ -10,13 +10,14 @@ use guard_tests::{
 };
 use serde_json::Value;
 
-use super::{show::Show, table};
+use super::{approval, show::Show, table};
 
 /// One step. An error ends the demo; a check that fails does not.
 pub type Step = fn(&mut Show, &Site) -> Result<()>;
 
 /// All steps, in order.
-pub const ALL: &[Step] = &[up, ordinary, refused, disguised, non_proxied, two_workloads, recorded];
+pub const ALL: &[Step] =
+    &[up, ordinary, refused, disguised, approval::step, non_proxied, two_workloads, recorded];
 
 /// How guard's refusal names itself: insufficient_privilege.
 const REFUSED: &str = "42501";

@@ -30,6 +30,7 @@ pub enum Stage {
     Kernel,
     Control,
     EndToEnd,
+    Approvals,
     Drivers,
     Regress,
     Disguises,
@@ -62,6 +63,7 @@ impl Stage {
             Self::Kernel => "kernel",
             Self::Control => "control",
             Self::EndToEnd => "e2e",
+            Self::Approvals => "approvals",
             Self::Drivers => "drivers",
             Self::Regress => "regress",
             Self::Disguises => "disguises",
@@ -80,6 +82,7 @@ impl Stage {
             Self::Kernel => "kernel and uplink tests",
             Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
+            Self::Approvals => "approvals",
             Self::Drivers => "drivers through guard",
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Disguises => "disguised statements",
@@ -101,7 +104,7 @@ impl Stage {
 
     /// The stages that `filter` names, the usual ones where it names none; and what else it says: parts of test names.
     pub fn selected(filter: &[String]) -> (Vec<Self>, Vec<String>) {
-        let known = || USUAL.iter().copied().chain([Self::Fuzz]);
+        let known = || USUAL.iter().copied().chain([Self::Approvals, Self::Fuzz]);
         let named = |word: &String| known().find(|stage| stage.name() == word);
         let stages: Vec<_> = filter.iter().filter_map(named).collect();
         let names: Vec<_> = filter.iter().filter(|word| named(word).is_none()).cloned().collect();
@@ -122,6 +125,8 @@ impl Stage {
             Self::Kernel => rust_tests(&["--package", "guard-agent", "--test", "*"], names, skips),
             Self::Control => rust_tests(&["--package", "guard-control", "--test", "*"], names, skips),
             Self::EndToEnd => rust_tests(&["--workspace", "--test", "e2e"], names, skips),
+            // Also a part of the unit and the end-to-end tests: here alone, and all of it.
+            Self::Approvals => approvals(names, skips),
             Self::Policies => {
                 let agent = guard_tests::binaries::path("guard-agent")?;
                 let mut counts = checked(shell::command(&agent, &["policy", "test", "policies"]))?;
@@ -144,6 +149,15 @@ impl Stage {
             }
         }
     }
+}
+
+/// Everything about statements that wait: the book of requests, sessions, people at several terminals.
+fn approvals(names: &[String], skips: &Skips) -> Result<Counts> {
+    let names = if names.is_empty() { &["approval".to_owned(), "held".to_owned()] } else { names };
+    let mut counts =
+        rust_tests(&["--package", "guard-policy", "--package", "guard-agent", "--lib"], names, skips)?;
+    counts += rust_tests(&["--package", "guard-tests", "--test", "e2e"], names, skips)?;
+    Ok(counts)
 }
 
 /// Runs tests with nextest where it is installed, with cargo test otherwise.

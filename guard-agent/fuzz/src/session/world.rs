@@ -3,8 +3,9 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use guard_agent::{
+    approval::Approvals,
     audit::{AuditLog, Entry},
-    config::{Config, Mode, ProxyConfig, UpstreamTlsMode},
+    config::{ApprovalsConfig, Config, Mode, ProxyConfig, UpstreamTlsMode},
     connections::Connections,
     decide::Decider,
     listen::Logins,
@@ -79,6 +80,7 @@ impl World {
                 limits,
                 connections: Connections::new(audit.clone(), Arc::clone(&decider)),
                 decider,
+                approvals: Approvals::in_memory(&ApprovalsConfig::default(), audit.clone()),
                 audit,
                 sensor: None,
                 masks: Arc::new(Masks::off()),

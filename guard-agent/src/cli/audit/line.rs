@@ -3,8 +3,8 @@
 use guard_common::audit::{
     display::{short, visible},
     v1::{
-        ConnectionOpened, Decision, Gap, Masking, Outcomes, Record, SessionStarted, Statement, Workload,
-        connection_opened::Access, decision::Verdict, record::Body,
+        Approval, ConnectionOpened, Decision, Gap, Masking, Outcomes, Record, SessionStarted, Statement,
+        Workload, approval::Event, connection_opened::Access, decision::Verdict, record::Body,
     },
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -17,12 +17,14 @@ pub fn of(sequence: u64, record: &Record, colours: bool) -> String {
         Some(Verdict::Allowed) => "allowed ",
         Some(Verdict::Refused) => "REFUSED ",
         Some(Verdict::WouldRefuse) => "WOULD REFUSE ",
+        Some(Verdict::Held) => "HELD ",
+        Some(Verdict::WouldHold) => "WOULD HOLD ",
         Some(Verdict::Unspecified) => "undecided ",
     };
     let colour = match verdict {
         "allowed " => "\x1b[32m",
         "REFUSED " => "\x1b[31m",
-        "WOULD REFUSE " => "\x1b[33m",
+        "WOULD REFUSE " | "HELD " | "WOULD HOLD " => "\x1b[33m",
         _ => "",
     };
     let (on, off) = if colours && !colour.is_empty() { (colour, "\x1b[0m") } else { ("", "") };
@@ -73,6 +75,7 @@ fn body(body: &Body) -> String {
         Body::SessionStarted(session) => logged_in(session),
         Body::Statement(statement) => ran(statement),
         Body::Outcomes(outcomes) => ended(outcomes),
+        Body::Approval(approval) => asked(approval),
     }
 }
 
@@ -188,4 +191,26 @@ fn masked(masking: &Masking) -> String {
         text.push_str(&format!("; with care: {}", short(&masking.care, 80)));
     }
     text
+}
+
+fn asked(approval: &Approval) -> String {
+    let what = match approval.event() {
+        Event::Unspecified => "something",
+        Event::Requested => "asked for",
+        Event::Approved if approval.complete => "approved",
+        Event::Approved => "approved by one of several",
+        Event::Denied => "denied",
+        Event::Expired => "expired",
+        Event::Withdrawn => "withdrawn",
+        Event::Ran => "ran",
+        Event::BreakGlass => "BREAK-GLASS",
+        Event::Refused => "refused after all",
+    };
+    let by = approval.person.as_ref().map_or_else(String::new, |person| {
+        let user = if person.login_user.is_empty() { &person.user } else { &person.login_user };
+        format!(" by {}", short(user, 40))
+    });
+    let note = [&approval.note, &approval.justification].into_iter().find(|note| !note.is_empty());
+    let note = note.map_or_else(String::new, |note| format!(" ({})", short(note, 80)));
+    format!("approval {} {what}{by}{note}: {}", visible(&approval.request_id), short(&approval.text, 120))
 }

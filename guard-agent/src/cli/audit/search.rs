@@ -66,6 +66,8 @@ enum Kind {
     Statement,
     /// How statements ended
     Outcome,
+    /// Requests for approval, and what became of them
+    Approval,
 }
 
 /// The beginning of what is looked at.
@@ -152,6 +154,7 @@ fn kind_of(body: &Body) -> Kind {
         Body::SessionStarted(_) => Kind::Session,
         Body::Statement(_) => Kind::Statement,
         Body::Outcomes(_) => Kind::Outcome,
+        Body::Approval(_) => Kind::Approval,
     }
 }
 

@@ -128,7 +128,7 @@ impl Bench {
         let text = case.sql.as_deref().unwrap_or_default();
         let statement = self.classifier.classify(text.as_bytes(), &Modes::default());
         let rates = Rates { statements: case.statements_per_minute, rows: case.rows_per_minute };
-        self.decider.statement(&session, &statement, rates)
+        self.decider.with_reason(&session, &statement, rates, case.justified)
     }
 }
 
@@ -136,6 +136,9 @@ fn check_decision(case: &Case, decision: &Decision) -> Result<(), String> {
     let got = match decision.verdict() {
         Verdict::Allowed => Expect::Allow,
         Verdict::WouldRefuse => Expect::WouldRefuse,
+        Verdict::WouldHold => Expect::WouldHold,
+        Verdict::Held if decision.break_glass.is_some() => Expect::BreakGlass,
+        Verdict::Held => Expect::Hold,
         Verdict::Refused | Verdict::Unspecified => Expect::Refuse,
     };
     // Round the proxy a refusal can only be recorded; a case means what the policy says.

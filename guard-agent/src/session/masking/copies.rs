@@ -8,10 +8,8 @@ use super::{
 use crate::{
     mask::{
         copy::{self, CopyForm},
-        detector::Finder,
-        rewrite::{CopyRewriter, Rewritten, Tally},
+        rewrite::{CopyRewriter, Detectors, Rewritten, Tally},
     },
-    sql::lineage::Outputs,
     wire::postgres::{Backend, CopyOutResponse, HEADER_BYTES, Header},
 };
 
@@ -19,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct CopyNow {
     planned: Planned,
-    rewriter: CopyRewriter<Finder>,
+    rewriter: CopyRewriter<Detectors>,
 }
 
 impl CopyNow {
@@ -44,8 +42,7 @@ impl Relay<'_> {
             }
             _ => return Ok(Step::Pass),
         };
-        let outputs = self.outputs(&source, part);
-        let outputs: Vec<&Outputs> = outputs.iter().collect();
+        let parts = self.parts(&source, part);
         let Some(masking) = self.masking.as_deref() else { return Ok(Step::Pass) };
         // Which text it is decides how the data is written: of several, none is certain.
         let text = match source.all() {
@@ -60,16 +57,16 @@ impl Relay<'_> {
             };
         };
         let fields = text.describe(form);
-        let planned = self.worker.plan_copy(masking, (&self.session, self.scope), &outputs, &fields);
+        let planned = self.worker.plan_copy(masking, (&self.session, self.scope), &parts, &fields);
         let rewriter = if planned.plan.untouched {
             None
         } else {
             let plan = &planned.plan;
             let (rules, limit) = (plan.rules.clone(), masking.masks.max_row);
             let made = CopyRewriter::new(
-                plan.columns.clone(),
+                plan.columns.to_vec(),
                 text.options(form),
-                (rules, Finder::default()),
+                (rules, Detectors),
                 masking.settings,
                 limit,
             );

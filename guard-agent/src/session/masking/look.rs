@@ -16,6 +16,7 @@ use crate::{
         lineage::{self, Lineage, Outputs, World},
     },
 };
+use guard_policy::vocabulary::Action;
 
 /// Entries that one thread keeps; then it starts afresh.
 const ENTRIES: usize = 8_192;
@@ -47,12 +48,13 @@ fn part_touches(part: &lineage::Part) -> bool {
         None => false,
     };
     inner
+        || !part.named.is_empty()
         || !part.uses.is_empty()
         || !part.targets.is_empty()
         || match &part.outputs {
             Outputs::None => false,
             Outputs::Columns(columns) => {
-                columns.iter().any(|column| !column.sources.is_empty() || !column.steered_by.is_empty())
+                columns.iter().any(|column| column.opaque || !column.sources.is_empty())
             }
             Outputs::Unknown(sources) => !sources.is_empty(),
             Outputs::Prepared(_) | Outputs::Cursor(_) => true,
@@ -97,6 +99,46 @@ impl Source {
     }
 }
 
+/// Whether `statement` shows settings, into which this session has written what it must not see.
+fn reads_settings(statement: &Statement) -> bool {
+    let text = statement.origin.text().map(|(text, _)| text.to_ascii_lowercase());
+    statement.effects.iter().any(|effect| effect.action == Action::Show)
+        || text.is_none_or(|text| ["setting", "show"].iter().any(|word| text.contains(word)))
+}
+
+/// Whether `statement` runs code that no lineage follows.
+fn runs_unfollowed(statement: &Statement) -> bool {
+    let unfollowed = [Action::Do, Action::Call, Action::Execute, Action::Unreadable];
+    statement.effects.iter().any(|effect| unfollowed.contains(&effect.action))
+}
+
+/// `lineage`, where any result may be any column of the database.
+fn shows_anything(lineage: &Lineage) -> Lineage {
+    let mut lineage = lineage.clone();
+    for part in &mut lineage.parts {
+        part_shows_anything(part);
+    }
+    lineage
+}
+
+fn part_shows_anything(part: &mut lineage::Part) {
+    let any = lineage::Column::any();
+    part.named.push(any.clone());
+    match &mut part.outputs {
+        Outputs::Columns(columns) => {
+            for column in columns {
+                column.same = false;
+                column.sources.push(any.clone());
+            }
+        }
+        Outputs::Unknown(sources) => sources.push(any),
+        Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {}
+    }
+    if let Some(lineage::Named::Prepared(_, inner) | lineage::Named::Cursor(_, inner)) = &mut part.names {
+        part_shows_anything(inner);
+    }
+}
+
 /// By everything that lineage depends on: the state of the catalog, the scope, the statement.
 type Key = (State, Scope, *const Statement);
 
@@ -121,10 +163,17 @@ impl Looks {
         }
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
+        let lineage = if masking.sensitive && masking.tainted && reads_settings(statement) {
+            Arc::new(shows_anything(&lineage))
+        } else {
+            lineage
+        };
         let by_name =
             |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
         let looked = Rc::new(Looked {
-            touches: lineage.parts.iter().any(part_touches),
+            // Where nothing is sensitive, nothing that is not followed can be.
+            touches: (masking.sensitive || !masking.knows_catalog())
+                && (runs_unfollowed(statement) || lineage.parts.iter().any(part_touches)),
             stands_alone: !lineage.parts.iter().any(by_name),
             statement: Arc::clone(statement),
             lineage,

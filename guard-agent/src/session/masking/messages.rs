@@ -8,10 +8,7 @@ use smallvec::SmallVec;
 use super::super::{SessionError, pending::Awaited, relay::Relay};
 use super::{Masking, Step};
 use crate::{
-    mask::{
-        detector::Finder,
-        rewrite::{About, RewriteError, Rewritten, Scrubber},
-    },
+    mask::rewrite::{About, Detectors, RewriteError, Rewritten, Scrubber},
     wire::postgres::{Backend, HEADER_BYTES, Header, parameter_status},
 };
 
@@ -44,8 +41,11 @@ impl Relay<'_> {
         header: Header,
         at: usize,
     ) -> Result<Step, SessionError> {
-        // A long error is a long quotation.
-        if !self.is_here(header, at)? {
+        let longest = self.masking.as_ref().map_or(0, |masking| masking.masks.max_row);
+        if header.body > longest {
+            return Err(SessionError::LongRow(longest));
+        }
+        if self.pipe.answers.unread().len() - at < header.total() {
             return Ok(Step::Waits);
         }
         let (strict, texts) = match self.pending.front() {
@@ -120,7 +120,7 @@ impl Relay<'_> {
 
 /// Scrubs texts of one message.
 struct Texts {
-    scrubber: Scrubber<Finder>,
+    scrubber: Scrubber<Detectors>,
     strict: bool,
     enforces: bool,
     /// It shows what a call of an unknown function returns.
@@ -135,7 +135,7 @@ impl Texts {
         Self {
             // Whom everything is shown is shown what is quoted too.
             strict: strict && !shows_results,
-            scrubber: Scrubber::new(rules, masking.settings, Finder::default()),
+            scrubber: Scrubber::new(rules, masking.settings, Detectors),
             enforces: masking.enforces,
             shows_results,
             masked: 0,

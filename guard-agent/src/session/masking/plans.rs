@@ -16,7 +16,7 @@ use crate::{
         plan::{self, Eyes, unplaced},
         rewrite::Rules,
     },
-    sql::{Statement, lineage::Outputs},
+    sql::{Statement, lineage::Part},
     wire::postgres::{FieldDescription, RowDescription, WireError},
 };
 
@@ -122,13 +122,13 @@ impl Worker {
     }
 
     /// The plan of the result that the body of a RowDescription describes. `statement` is what the text it belongs to may
-    /// be, and its place there; `outputs` is what it shows.
+    /// be, and its place there; `parts` is what it does.
     pub(super) fn plan(
         &self,
         masking: &Masking,
         session: (&Session, Scope),
         statement: (&Source, usize),
-        outputs: &[&Outputs],
+        parts: &[Part],
         body: &[u8],
     ) -> Result<Planned, WireError> {
         let inner = &mut *self.inner();
@@ -147,7 +147,7 @@ impl Worker {
         }
         let fields: Vec<_> = RowDescription::read(body)?.columns().collect();
         let mut eyes = Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
-        let planned = planned(masking, &fields, outputs, &mut eyes);
+        let planned = planned(masking, &fields, parts, &mut eyes);
         if lasts {
             plans.keep(hash, &key, &planned);
         }
@@ -159,14 +159,14 @@ impl Worker {
         &self,
         masking: &Masking,
         session: (&Session, Scope),
-        outputs: &[&Outputs],
+        parts: &[Part],
         fields: &[FieldDescription<'_>],
     ) -> Planned {
         let inner = &mut *self.inner();
         let (decisions, plans) = (&mut inner.decisions, &mut inner.plans);
         plans.follow(decisions.policy_epoch());
         let mut eyes = Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
-        planned(masking, fields, outputs, &mut eyes)
+        planned(masking, fields, parts, &mut eyes)
     }
 
     /// What becomes of what is found in texts that belong to no column, and whether this session is shown in clear what
@@ -224,12 +224,12 @@ impl Worker {
 fn planned(
     masking: &Masking,
     fields: &[FieldDescription<'_>],
-    outputs: &[&Outputs],
+    parts: &[Part],
     eyes: &mut Sees<'_>,
 ) -> Planned {
     let result = plan::Result {
         fields,
-        outputs,
+        parts,
         catalog: masking.knows_catalog().then_some(&masking.catalog),
         spilled: &masking.spilled,
         sensitive: masking.sensitive,

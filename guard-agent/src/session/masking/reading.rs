@@ -3,13 +3,16 @@
 //! The client is held meanwhile, for some milliseconds, and sees nothing of it: not the answers, no change of its
 //! transaction or settings. Begun only where nothing is under way and no transaction is open.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::{SessionError, pending::Awaited, relay::Relay};
 use crate::{
     catalog::{Progress, Reader},
     wire::postgres::{Backend, ErrorFields, HEADER_BYTES, Header, TransactionStatus},
 };
+
+/// How long a session waits for another one to read.
+const FIRST_CATALOG: Duration = Duration::from_secs(2);
 
 /// A reading under way.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ impl Relay<'_> {
             && self.transaction == TransactionStatus::Idle
             && !self.skipping
             && !self.pending.failed()
-            && !masking.mid_pipeline;
+            && !masking.mid_pipeline
+            && !self.holding.waits();
         let now = Instant::now();
         if !quiet || !masking.database.is_due(now) {
             return false;
@@ -37,6 +41,21 @@ impl Relay<'_> {
         self.pipe.requests.insert(&request);
         self.pending.push(Awaited::Catalog(Reading(Box::new(reader))));
         true
+    }
+
+    /// Waits for the first catalog of a database, where another session reads it: until then only names and values tell
+    /// what is sensitive.
+    pub(in super::super) async fn first_catalog(&mut self) {
+        let Some(masking) = self.masking.as_deref_mut() else { return };
+        let until = Instant::now() + FIRST_CATALOG;
+        while !masking.knows_catalog() && !masking.patient && !masking.database.is_due(Instant::now()) {
+            if Instant::now() >= until {
+                masking.patient = true;
+                return;
+            }
+            tokio::time::sleep(FIRST_CATALOG / 200).await;
+            masking.follow_catalog();
+        }
     }
 
     /// True while the catalog is being read on this connection.
@@ -54,6 +73,12 @@ impl Relay<'_> {
         let end = at + header.total();
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..end];
         match kind {
+            // The reading has a search path of its own, which the server reports from version 18 on.
+            Backend::ParameterStatus if body.starts_with(b"search_path\0") => {
+                self.pipe.answers.pass(at);
+                self.pipe.answers.skip(header.total());
+                return Ok(true);
+            }
             Backend::ParameterStatus | Backend::NotificationResponse => return Ok(false),
             // The server ends the connection, and says why.
             Backend::ErrorResponse

@@ -7,9 +7,8 @@ use smallvec::SmallVec;
 use super::{Portal, Source, copies::CopyNow};
 use crate::{
     mask::{
-        detector::Finder,
         plan::{Plan, Told},
-        rewrite::{RowRewriter, Settings, Tally},
+        rewrite::{Detectors, RowRewriter, Settings, Tally},
     },
     sql::Statement,
 };
@@ -68,7 +67,7 @@ pub(super) enum Now {
 #[derive(Debug)]
 pub(super) struct RowsNow {
     pub(super) planned: Planned,
-    pub(super) rewriter: RowRewriter<Finder>,
+    pub(super) rewriter: RowRewriter<Detectors>,
 }
 
 impl Results {
@@ -88,8 +87,7 @@ impl Results {
             Now::Pass(planned)
         } else {
             let plan = &planned.plan;
-            let rewriter =
-                RowRewriter::new(plan.columns.clone(), plan.rules.clone(), settings, Finder::default());
+            let rewriter = RowRewriter::new(plan.columns.clone(), plan.rules.clone(), settings, Detectors);
             Now::Rows(Box::new(RowsNow { planned, rewriter }))
         };
     }

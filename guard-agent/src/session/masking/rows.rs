@@ -16,7 +16,7 @@ use super::{Fate, Masking, Portal, Source, State, results::Now};
 use crate::{
     catalog::Catalog,
     mask::{plan::unplaced, rewrite::Rewritten},
-    sql::lineage::{self, Outputs},
+    sql::lineage::{self, Outputs, Part},
     wire::postgres::{Backend, HEADER_BYTES, Header, WireError},
 };
 
@@ -43,15 +43,15 @@ impl Relay<'_> {
         at: usize,
     ) -> Result<Step, SessionError> {
         let Some(masking) = self.masking.as_deref_mut() else { return Ok(Step::Pass) };
+        if masking.reading {
+            return self.mask_reading(kind, header, at);
+        }
         if kind == Backend::DataRow {
             return match masking.fate {
                 Fate::Pass => Ok(Step::Pass),
                 Fate::Rewrite => self.mask_row(header, at),
                 Fate::Ask => self.first_row(header, at),
             };
-        }
-        if masking.reading {
-            return self.mask_reading(kind, header, at);
         }
         if kind == Backend::CopyData {
             return self.mask_copy_data(header, at);
@@ -130,13 +130,12 @@ impl Relay<'_> {
             }
             (None, _) => return Ok(()),
         };
-        let outputs = self.outputs(&source, part);
-        let outputs: Vec<&Outputs> = outputs.iter().collect();
+        let parts = self.parts(&source, part);
         let Some(masking) = self.masking.as_deref() else { return Ok(()) };
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..at + header.total()];
         let planned = self
             .worker
-            .plan(masking, (&self.session, self.scope), (&source, part), &outputs, body)
+            .plan(masking, (&self.session, self.scope), (&source, part), &parts, body)
             .map_err(SessionError::Server)?;
         let settings = masking.settings;
         match portal {
@@ -150,41 +149,40 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// What the results of the statement at `part` of a text may show: one for each text that it may be. None: nobody
-    /// knows.
-    pub(super) fn outputs(&self, source: &Source, part: usize) -> Vec<Outputs> {
+    /// What the statement at `part` of a text may do: one for each that it may be. None: nobody knows.
+    pub(super) fn parts(&self, source: &Source, part: usize) -> Vec<Part> {
         let mut all = Vec::new();
-        let unknown = || self.anything();
         for looked in source.all() {
-            let part = looked.lineage.parts.get(part);
+            let parts = &looked.lineage.parts;
+            // Of a text of very many statements the last stands for the rest.
+            let part = parts.get(part).or(parts.last());
             match part.map(|part| &part.outputs) {
-                None => all.extend(unknown()),
+                None => all.extend(self.anything()),
                 Some(Outputs::Prepared(name)) => all.extend(self.named(self.prepared_parts(name))),
                 Some(Outputs::Cursor(name)) => all.extend(self.named(self.cursor_parts(name))),
-                Some(outputs) => all.push(outputs.clone()),
+                Some(_) => all.extend(part.cloned()),
             }
         }
-        if all.is_empty() { unknown().into_iter().collect() } else { all }
+        if all.is_empty() { self.anything().into_iter().collect() } else { all }
     }
 
-    fn named(&self, parts: Vec<lineage::Part>) -> Vec<Outputs> {
+    fn named(&self, parts: Vec<Part>) -> Vec<Part> {
         if parts.is_empty() {
             return self.anything().into_iter().collect();
         }
-        parts
-            .into_iter()
-            .map(|part| match part.outputs {
-                // A name for a name: not followed further.
-                Outputs::Prepared(_) | Outputs::Cursor(_) => self.anything().unwrap_or_default(),
-                outputs => outputs,
-            })
-            .collect()
+        let follow = |part: Part| match part.outputs {
+            // A name for a name: not followed further.
+            Outputs::Prepared(_) | Outputs::Cursor(_) => self.anything().unwrap_or_default(),
+            _ => part,
+        };
+        parts.into_iter().map(follow).collect()
     }
 
     /// Any column of the database, where some are sensitive.
-    fn anything(&self) -> Option<Outputs> {
-        let masking = self.masking.as_deref()?;
-        masking.sensitive.then(|| Outputs::Unknown(vec![lineage::Column::any()]))
+    fn anything(&self) -> Option<Part> {
+        let any = || vec![lineage::Column::any()];
+        let sensitive = self.masking.as_ref().is_some_and(|masking| masking.sensitive);
+        sensitive.then(|| Part { outputs: Outputs::Unknown(any()), named: any(), ..Part::default() })
     }
 
     /// The first row after something else: whose it is says what happens to it.

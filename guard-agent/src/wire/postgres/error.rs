@@ -49,8 +49,17 @@ impl ErrorResponse {
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
         };
+        self.encode_as(b'E', severity)
+    }
+
+    /// The same as a NoticeResponse, which ends nothing.
+    pub fn encode_notice(&self) -> Vec<u8> {
+        self.encode_as(b'N', "NOTICE")
+    }
+
+    fn encode_as(&self, tag: u8, severity: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.message.len() + self.detail.len() + self.hint.len());
-        super::frame::write(&mut out, b'E', |out| {
+        super::frame::write(&mut out, tag, |out| {
             let fields = [
                 (b'S', severity),
                 (b'V', severity),

@@ -136,6 +136,16 @@ pub fn function_oid(body: &[u8]) -> Result<u32, WireError> {
     body.first_chunk().map(|oid| u32::from_be_bytes(*oid)).ok_or(WireError::Malformed('F'))
 }
 
+/// A Query message with `text`.
+pub fn query_message(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 8);
+    super::frame::write(&mut out, b'Q', |out| {
+        out.extend_from_slice(text);
+        out.push(0);
+    });
+    out
+}
+
 /// A Parse message for `text` under `name`, without parameter types.
 pub fn parse_message(name: &str, text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + text.len() + 16);

@@ -159,6 +159,7 @@ fn slices_decide_as_the_whole_set_does() {
                 parse: random.pick(&[Parse::Full, Parse::Tokens, Parse::None]),
                 parts: random.pick(&[0, 1, 3]),
                 rates: some_rates(&mut random),
+                justified: random.below(2) == 0,
             };
             let sliced = sorted(set.decide(ground, action, &object, &conditions));
             let whole = sorted(by_all(&set, ground, action, &object, &conditions));

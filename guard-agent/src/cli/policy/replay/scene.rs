@@ -46,7 +46,13 @@ impl Scene {
             Some(Body::ConnectionClosed(closed)) => drop(self.connections.remove(&closed.connection_id)),
             // What was open before is not any more.
             Some(Body::AgentStarted(_)) => self.connections.clear(),
-            Some(Body::AgentStopped(_) | Body::PolicyChange(_) | Body::SensorState(_) | Body::Gap(_)) => {}
+            Some(
+                Body::AgentStopped(_)
+                | Body::PolicyChange(_)
+                | Body::SensorState(_)
+                | Body::Gap(_)
+                | Body::Approval(_),
+            ) => {}
             None => tally.skipped("record of a newer version"),
         }
     }
@@ -122,7 +128,7 @@ impl Scene {
             statement::Parse::Tokens => Parse::Tokens,
             statement::Parse::None | statement::Parse::Unspecified => Parse::None,
         };
-        let asked = decide::Asked { effects: &effects, parse, parts: statement.parts };
+        let asked = decide::Asked { effects: &effects, parse, parts: statement.parts, justified: false };
         let rates: Rates = connected.meter.read_at(second);
         let now = evaluate(policies, &mut connected.ground, AppliedMode::ENFORCED, asked, rates);
         let Some(then) = statement.decision.as_ref().map(Then::of) else {

@@ -47,11 +47,18 @@ pub(super) struct Then {
 impl Then {
     pub(super) fn of(decision: &Decision) -> Self {
         let says = match decision.verdict() {
+            // What waited was not let through by policies alone.
+            Verdict::Allowed if decision.needs.is_some() => Says::Refused,
             Verdict::Allowed => Says::Allowed,
-            Verdict::WouldRefuse if decision.mode_from == "policy" => Says::Watched,
-            Verdict::WouldRefuse | Verdict::Refused | Verdict::Unspecified => Says::Refused,
+            Verdict::WouldRefuse | Verdict::WouldHold if decision.mode_from == "policy" => Says::Watched,
+            Verdict::WouldRefuse
+            | Verdict::WouldHold
+            | Verdict::Held
+            | Verdict::Refused
+            | Verdict::Unspecified => Says::Refused,
         };
-        Self { says, ran: matches!(decision.verdict(), Verdict::Allowed | Verdict::WouldRefuse) }
+        let ran = matches!(decision.verdict(), Verdict::Allowed | Verdict::WouldRefuse | Verdict::WouldHold);
+        Self { says, ran }
     }
 }
 
