@@ -12,6 +12,9 @@ use crate::mask::columns::{self, Named};
 /// Nested objects whose keys are remembered; deeper ones are read without.
 const DEPTH: usize = 16;
 
+/// Values of one object that wait for a key that says whose they are.
+const PENDING: usize = 4;
+
 /// Whether a cell looks like a document.
 pub fn is_document(cell: &[u8]) -> bool {
     let first = cell.iter().copied().find(|byte| !byte.is_ascii_whitespace());
@@ -27,11 +30,31 @@ struct Open {
     /// The key before it makes everything in it sensitive.
     inherited: Option<DataKind>,
     array: bool,
+    /// Another key of its own says that it is about a person; what is nested in it need not be.
+    personal: bool,
+    /// Values that are somebody's if another key of the object says that it is about a person: where, and what.
+    pending: [Option<(usize, usize, DataKind)>; PENDING],
+}
+
+/// Keys by which an object is known to be about a person; companies have mail and telephone, too.
+fn is_personal(kind: DataKind) -> bool {
+    use DataKind as K;
+    matches!(
+        kind,
+        K::NationalId
+            | K::BirthDate
+            | K::PersonName
+            | K::Special
+            | K::Document
+            | K::PasswordHash
+            | K::Password
+    )
 }
 
 /// Finds what keys say.
 pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
-    let mut walk = Walk { cell, hint, open: [Open::default(); DEPTH], depth: 0, key: None };
+    let mut walk = Walk { cell, open: [Open::default(); DEPTH], root: Open::default(), depth: 0, key: None };
+    walk.root.people = hint.people;
     let mut at = 0;
     while at < cell.len() {
         at = walk.step(at, hits);
@@ -40,8 +63,9 @@ pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
 
 struct Walk<'a> {
     cell: &'a [u8],
-    hint: Hint,
     open: [Open; DEPTH],
+    /// What is outside of all objects: hstore has no braces.
+    root: Open,
     depth: usize,
     /// The key whose value comes next.
     key: Option<(usize, usize)>,
@@ -72,20 +96,38 @@ impl Walk<'_> {
         }
     }
 
-    fn top(&self) -> Open {
+    fn top(&mut self) -> &mut Open {
         match self.depth {
-            0 => Open { people: self.hint.people, inherited: None, array: false },
-            depth => self.open[(depth - 1).min(DEPTH - 1)],
+            0 => &mut self.root,
+            depth => &mut self.open[(depth - 1).min(DEPTH - 1)],
+        }
+    }
+
+    /// A key said that the object is about a person: what waited for that is this person's.
+    fn settle(&mut self, hits: &mut Hits) {
+        let open = self.top();
+        open.personal = true;
+        for (start, end, kind) in open.pending.iter_mut().filter_map(Option::take) {
+            hits.push(kind, start..end, Evidence::Key);
+        }
+    }
+
+    /// Remembers a value that is sensitive if the object is about a person.
+    fn wait(&mut self, key: (usize, usize), number: bool, value: (usize, usize), hits: &mut Hits) {
+        if let Named::Sensitive(kind) = hits.keys.named(&self.cell[key.0..key.1], number, true)
+            && let Some(free) = self.top().pending.iter_mut().find(|waiting| waiting.is_none())
+        {
+            *free = Some((value.0, value.1, kind));
         }
     }
 
     fn enter(&mut self, array: bool, hits: &mut Hits) {
-        let outer = self.top();
-        let mut open = Open { people: outer.people, inherited: outer.inherited, array };
+        let (people, inherited) = (self.top().people, self.top().inherited);
+        let mut open = Open { people, inherited, array, ..Open::default() };
         if let Some((start, end)) = self.key {
             let key = &self.cell[start..end];
             open.people |= std::str::from_utf8(key).is_ok_and(columns::is_about_people);
-            if let Named::Sensitive(kind) = hits.keys.named(key, false, outer.people) {
+            if let Named::Sensitive(kind) = hits.keys.named(key, false, people) {
                 open.inherited = Some(kind);
             }
         }
@@ -138,19 +180,29 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, start: usize, end: usize, number: bool, hits: &mut Hits) {
-        let open = self.top();
-        let named = match self.key {
-            Some((from, to)) => hits.keys.named(&self.cell[from..to], number, open.people),
+        let Open { people, personal, inherited, array, .. } = *self.top();
+        let people = people || personal;
+        let key = self.key;
+        let named = match key {
+            Some((from, to)) => hits.keys.named(&self.cell[from..to], number, people),
             None => Named::Plain,
         };
-        if !open.array {
+        if !array {
             self.key = None;
         }
-        match (named, open.inherited) {
+        match (named, inherited) {
             (Named::Sensitive(kind), _) | (Named::Plain | Named::Hint(_), Some(kind)) if end > start => {
                 hits.push(kind, start..end, Evidence::Key);
+                if !people && is_personal(kind) {
+                    self.settle(hits);
+                }
             }
             (Named::Hint(hint), _) => read(&self.cell[..end], start, hint, hits),
+            (Named::Plain, None) if !people && end > start => {
+                if let Some(key) = key {
+                    self.wait(key, number, (start, end), hits);
+                }
+            }
             _ => {}
         }
     }

@@ -221,8 +221,13 @@ impl Reader<'_> {
     /// A day of birth at group `start`, where the words before or the column speak of birth.
     fn birth(&self, start: usize) -> Option<Found> {
         let group = &self.run.groups[start];
-        let (kind, evidence) = if start == 0 { self.expected(0)? } else { return None };
-        let end = (kind == DataKind::BirthDate).then(|| dates::date_at(self.cell, group.start)).flatten()?;
+        // `DOB 01/02/1980`: the letters are a group of their own.
+        if self.run.groups[..start].iter().any(|group| group.digits > 0) {
+            return None;
+        }
+        // Words are read last: that is what takes time.
+        let end = dates::date_at(self.cell, group.start)?;
+        let (kind, evidence) = self.expected(start).filter(|&(kind, _)| kind == DataKind::BirthDate)?;
         Some(Found { kind, evidence, weakness: 0, start: group.start, end })
     }
 
