@@ -36,6 +36,7 @@ use crate::{
     decide::Decider,
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
+    session::{KeyError, Masks},
     tls::{ConnectorError, TlsError},
     uplink::{self, UplinkError, UplinkHandle},
 };
@@ -93,6 +94,9 @@ pub enum AgentError {
     /// The socket for the command line.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The key of masking cannot be used.
+    #[error(transparent)]
+    MaskingKey(#[from] KeyError),
     /// The operating system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -105,6 +109,7 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
+    pub(crate) masks: Arc<Masks>,
     pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
@@ -126,6 +131,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (audit, journal) = AuditLog::open(&config.journal, &config.paths.state.join("journal"))?;
     let decider = Arc::new(Decider::new(policies, &config));
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
+    let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
@@ -140,6 +146,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
+        masks,
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),

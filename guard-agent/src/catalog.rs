@@ -6,6 +6,7 @@
 
 mod build;
 mod builtin;
+mod code;
 mod database;
 mod derive;
 mod queries;
@@ -67,6 +68,8 @@ struct Base {
     relations: HashMap<Oid, Relation, ahash::RandomState>,
     by_name: HashMap<Arc<str>, Vec<Oid>, ahash::RandomState>,
     types: HashMap<Oid, Type, ahash::RandomState>,
+    /// Relations that users' functions of a name have in their code.
+    functions: HashMap<Arc<str>, Vec<Oid>, ahash::RandomState>,
     /// Nothing was left out, and there was a reading at all.
     complete: bool,
 }
@@ -256,7 +259,8 @@ impl Catalog {
 
     /// What makes a column of a relation sensitive that the catalog does not know.
     pub fn sensitive_by_name(&self, table: &str, column: &str) -> Option<Sensitive> {
-        let learned = self.learned.by_name.get(table).and_then(|columns| columns.get(column));
+        let learned = self.learned.by_name.get(table);
+        let learned = learned.and_then(|columns| columns.get(column).or_else(|| columns.get("*")));
         let built_in = || builtin::kind(table, column).map(|kind| Sensitive::new(kind, Evidence::BuiltIn));
         learned.cloned().or_else(built_in).or_else(|| {
             let shape = TypeShape { category: '?', ..TypeShape::default() };
@@ -309,6 +313,12 @@ impl Catalog {
             }
         }
         Found { relations }
+    }
+
+    /// Relations that users' functions of this name have in their code.
+    pub fn read_by_function(&self, name: &str) -> impl Iterator<Item = &Relation> {
+        let relations = self.base.functions.get(name).into_iter().flatten();
+        relations.filter_map(|oid| self.relation(*oid))
     }
 
     /// Relations, in no order.

@@ -3,6 +3,7 @@
 //! Enters: a file and the environment. Leaves: a checked [`Config`], or an error that names the key and the fix.
 
 mod load;
+mod masking;
 mod network;
 mod tls;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
+    masking::{MaskingConfig, TaggedColumn},
     network::Network,
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
@@ -39,6 +41,8 @@ pub struct Config {
     pub servers: Vec<ServerConfig>,
     /// The proxy's limits.
     pub proxy: ProxyConfig,
+    /// Masking of sensitive data in results.
+    pub masking: MaskingConfig,
     /// The audit journal on this host.
     pub journal: JournalConfig,
     /// The control plane.

@@ -6,6 +6,7 @@
 mod cache;
 mod modes;
 mod rates;
+mod reveal;
 mod statement;
 
 use std::sync::{
@@ -16,7 +17,7 @@ use std::sync::{
 use guard_common::audit::v1::{
     ApprovalNeeds, ApprovalRequirement, BreakGlass, Decision, Workload, decision::Verdict,
 };
-use guard_policy::{Needs, Outcome, PolicySet, Principal, Requirement, Target};
+use guard_policy::{Mask, Needs, Outcome, PolicySet, Principal, Requirement, Target};
 
 pub(crate) use self::statement::evaluate;
 pub use self::{
@@ -51,6 +52,8 @@ pub struct Decider {
     epoch: AtomicU64,
     modes: modes::Modes,
     meters: Meters,
+    /// The rule of masking where policies name none.
+    default_mask: Mask,
     /// A policy reads whether a reason is given.
     reads_reasons: AtomicBool,
 }
@@ -66,6 +69,7 @@ impl Decider {
             epoch: AtomicU64::new(1),
             modes: modes::Modes::new(config),
             meters,
+            default_mask: config.masking.default_mask(),
         }
     }
 

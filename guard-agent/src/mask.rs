@@ -5,5 +5,8 @@
 //! rewritten becomes NULL.
 
 pub mod columns;
+pub mod copy;
 pub mod detect;
+pub mod detector;
+pub mod plan;
 pub mod rewrite;

@@ -11,6 +11,7 @@ mod followed;
 mod frontend;
 mod held;
 mod login;
+mod masking;
 mod naming;
 mod pending;
 mod pipe;
@@ -48,6 +49,7 @@ use tokio::{
 
 pub use self::{
     error::SessionError,
+    masking::{KeyError, Masks},
     stream::Stream,
     way::Ways,
     worker::{Worker, caps},
@@ -124,6 +126,8 @@ pub struct Proxy {
     pub connections: Connections,
     /// Knows who connects; absent in tests of sessions alone.
     pub sensor: Option<SensorHandle>,
+    /// Masks results.
+    pub masks: Arc<Masks>,
     /// Asks people.
     pub approvals: Approvals,
     /// Counts.

@@ -4,6 +4,7 @@
 //! never recurses deeper than the caps allow, never keeps a literal.
 
 mod cache;
+pub mod copy;
 mod effects;
 mod encoding;
 mod large;
@@ -179,12 +180,14 @@ impl Classifier {
         }
         let Both { found, certain, spelled } = both_grammars(scratch, &text, key, modes, limits);
         let mut statement = statement(found, key, scratch.record_text(limits));
-        statement.origin = match spelled {
+        // The options of a COPY say how its data is to be taken apart: they are literals.
+        let copies = statement.effects.iter().any(|effect| effect.action == Action::CopyOut);
+        statement.origin = match spelled && !copies {
             true => lineage::Origin::new(key, true),
             false => lineage::Origin::new(&text, modes.standard_conforming_strings),
         };
         let statement = Arc::new(statement);
-        if shared && certain {
+        if shared && certain && !copies {
             cache.insert(key, &statement);
         }
         const KEEP: usize = 256 * 1024;
@@ -288,6 +291,7 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
     let mut parts = 0;
     let (mut key, mut record) = (String::new(), None);
     let first = modes.standard_conforming_strings;
+    let mut readings = Vec::new();
     for standard in [first, !first] {
         let modes = Modes { standard_conforming_strings: standard, ..*modes };
         let mut scratch = Scratch::default();
@@ -302,6 +306,7 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
             findings.at_best(Parse::None);
             continue;
         }
+        readings.push(standard);
         let mut spelling = String::new();
         scratch.spell(&mut spelling);
         let Both { found: (found, count), .. } = both_grammars(&scratch, text, &spelling, &modes, limits);
@@ -312,7 +317,13 @@ fn both_ways(text: &str, modes: &Modes, limits: &Limits) -> Statement {
             record = Some(scratch.record_text(limits));
         }
     }
-    statement((findings, parts.max(1)), &key, record.unwrap_or_else(|| "-- unreadable".to_owned()))
+    let mut statement =
+        statement((findings, parts.max(1)), &key, record.unwrap_or_else(|| "-- unreadable".to_owned()));
+    // Of two readings neither tells for certain where results come from.
+    if readings == [first] && statement.parse != Parse::None {
+        statement.origin = lineage::Origin::new(text, first);
+    }
+    statement
 }
 
 fn fingerprint(key: &str) -> String {

@@ -6,6 +6,11 @@
 use guard_common::audit::v1::{Ancestor, Container, Pod, Workload, workload::Evidence};
 use serde::Deserialize;
 
+use crate::{
+    columns::{Column, Use},
+    vocabulary::DataKind,
+};
+
 /// One file of cases.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,10 +26,14 @@ pub struct CaseFile {
 pub struct Case {
     /// What the case shows.
     pub name: String,
-    /// A statement; or `connect` is given.
+    /// A statement; or one of the following is given.
     pub sql: Option<String>,
     /// A connection.
     pub connect: Option<Connect>,
+    /// A column that is looked at.
+    pub reveal: Option<CaseColumn>,
+    /// A column that a statement uses without showing it.
+    pub infer: Option<CaseUse>,
     /// Who asks.
     #[serde(default)]
     pub workload: CaseWorkload,
@@ -51,6 +60,8 @@ pub struct Case {
     pub justified: bool,
     /// What must come of it.
     pub expect: Expect,
+    /// The rule by which the column must be masked.
+    pub mask: Option<String>,
     /// The policy that must decide.
     pub policy: Option<String>,
     /// Evaluation errors that must come.
@@ -99,12 +110,88 @@ pub enum Expect {
     Refuse,
     /// It goes on, and the record says that a policy in `@mode("monitor")` would have refused it.
     WouldRefuse,
+    /// The column is seen in clear.
+    Clear,
+    /// It is masked.
+    Masked,
     /// It waits for an approval.
     Hold,
     /// It would wait, but for a policy with `@break_glass` that lets it run with a reason.
     BreakGlass,
     /// It goes on, and the record says that a policy in `@mode("monitor")` would have held it.
     WouldHold,
+}
+
+/// A column with sensitive data.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseColumn {
+    /// Its schema.
+    #[serde(default = "public")]
+    pub schema: String,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub column: String,
+    /// The kind of its data: `email`, `payment_card`, ..
+    pub kind: String,
+    /// Tags beside those of the kind.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What says that it is sensitive.
+    #[serde(default = "by_name")]
+    pub evidence: String,
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+fn by_name() -> String {
+    "column name".to_owned()
+}
+
+impl CaseColumn {
+    /// As policies see it.
+    pub fn to_column(&self) -> Result<Column, String> {
+        let kind = DataKind::ALL.iter().copied().find(|kind| kind.as_str() == self.kind);
+        let kind = kind.ok_or_else(|| {
+            let known: Vec<&str> = DataKind::ALL.iter().map(|kind| kind.as_str()).collect();
+            format!("`{}` is no kind of data (known: {})", self.kind, known.join(", "))
+        })?;
+        Ok(Column {
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+            name: self.column.clone(),
+            kind,
+            tags: self.tags.clone(),
+            evidence: self.evidence.clone(),
+        })
+    }
+}
+
+/// How a statement uses a column.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseUse {
+    /// The column.
+    pub of: CaseColumn,
+    /// `where`, `join`, `group`, `order`, `distinct`.
+    pub uses: Vec<String>,
+    /// It is only compared with a value that the statement gives.
+    #[serde(default)]
+    pub equality: bool,
+}
+
+impl CaseUse {
+    /// As policies see it.
+    pub fn to_use(&self) -> Result<Use, String> {
+        let word = |word: &String| Use::WORDS.iter().copied().find(|known| known == word);
+        let words = self.uses.iter().map(|given| {
+            word(given).ok_or_else(|| format!("`{given}` is no use (known: {})", Use::WORDS.join(", ")))
+        });
+        Ok(Use { words: words.collect::<Result<_, _>>()?, equality: self.equality })
+    }
 }
 
 /// A workload, as far as a case cares.
@@ -166,8 +253,16 @@ impl From<&CaseWorkload> for Workload {
 pub fn parse(text: &str) -> Result<Vec<Case>, String> {
     let file: CaseFile = toml::from_str(text).map_err(|error| error.to_string())?;
     for case in &file.cases {
-        if case.sql.is_some() == case.connect.is_some() {
-            return Err(format!("case `{}`: give either `sql` or `connect`", case.name));
+        let given = [case.sql.is_some(), case.connect.is_some(), case.reveal.is_some(), case.infer.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            return Err(format!("case `{}`: give one of `sql`, `connect`, `reveal`, `infer`", case.name));
+        }
+        let looks = matches!(case.expect, Expect::Clear | Expect::Masked);
+        if looks != case.reveal.is_some() || (case.mask.is_some() && case.expect != Expect::Masked) {
+            return Err(format!(
+                "case `{}`: `reveal` goes with `expect = \"clear\"` or `\"masked\"`, and `mask` with the latter",
+                case.name
+            ));
         }
     }
     Ok(file.cases)

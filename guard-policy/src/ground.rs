@@ -10,6 +10,7 @@ use ahash::RandomState;
 use cedar_policy::{Context, Entities, Entity, EntityUid, RestrictedExpression as Value};
 
 use crate::{
+    columns::{Column, ColumnAction, Use},
     rates::Rates,
     request::{Conditions, Principal, Target, entity, text, uid},
     schema::{ACTIONS, TYPES},
@@ -106,6 +107,47 @@ impl Ground {
         let Known { uid, entities, .. } = self.known(action, object)?;
         let action = ACTIONS.uid(action).clone();
         let request = cedar_policy::Request::new(principal, action, uid.clone(), context, None)
+            .map_err(|error| error.to_string())?;
+        Ok((request, entities))
+    }
+
+    /// The request for `action` on `column`, and its entities. Who asks keeps the answer: nothing is kept here.
+    pub(crate) fn column_request(
+        &self,
+        action: ColumnAction,
+        column: &Column,
+        used: Option<&Use>,
+    ) -> Result<(cedar_policy::Request, Entities), String> {
+        let (table_uid, mut entities) = object_entities(&self.target, &column.object())?;
+        let id = format!(
+            "{}/{}/column/{}.{}.{}",
+            self.target.server(),
+            self.target.database(),
+            if column.schema.is_empty() { DEFAULT_SCHEMA } else { &column.schema },
+            column.table,
+            column.name
+        );
+        let column_uid = uid(&TYPES.column, &id);
+        let attributes = [
+            ("name", text(&column.name)),
+            ("table", text(&column.table)),
+            ("schema", text(if column.schema.is_empty() { DEFAULT_SCHEMA } else { &column.schema })),
+            ("kind", text(column.kind.as_str())),
+            ("tags", Value::new_set(column.all_tags().map(text))),
+            ("evidence", text(&column.evidence)),
+        ];
+        entities.push(entity(column_uid.clone(), attributes, [table_uid].into())?);
+        entities.push(ACTIONS.column_entity(action).clone());
+        let entities = self.base.clone()?.add_entities(entities, None).map_err(|error| error.to_string())?;
+        let added = used.into_iter().flat_map(|used| {
+            let words = Value::new_set(used.words.iter().map(|word| text(word)));
+            [("uses", words), ("equality", Value::new_bool(used.equality))]
+        });
+        let facts = self.facts.iter().cloned().chain(added);
+        let context = Context::from_pairs(facts.map(|(key, value)| (key.to_owned(), value)))
+            .map_err(|error| error.to_string())?;
+        let action = ACTIONS.column_uid(action).clone();
+        let request = cedar_policy::Request::new(self.principal.clone(), action, column_uid, context, None)
             .map_err(|error| error.to_string())?;
         Ok((request, entities))
     }

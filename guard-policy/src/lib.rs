@@ -5,6 +5,7 @@
 
 pub mod approval;
 pub mod cases;
+pub mod columns;
 pub mod ground;
 pub mod rates;
 pub mod request;
@@ -13,6 +14,7 @@ pub mod set;
 pub mod vocabulary;
 
 pub use approval::{BreakGlass, Needs, Requirement, Wait};
+pub use columns::{Column, ColumnAction, Mask, Sight, Use};
 pub use ground::{Facts, Ground};
 pub use rates::{Rates, RatesKey};
 pub use request::{Conditions, Principal, Target};

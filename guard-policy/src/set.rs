@@ -3,6 +3,7 @@
 //! A folder (or the policies built into the binary) enters; a [`PolicySet`] that has passed every check leaves.
 
 mod load;
+mod reveal;
 mod slices;
 
 use std::{collections::HashMap, fmt, path::PathBuf};
@@ -13,6 +14,7 @@ use cedar_policy::{Authorizer, Decision, Entities, Policy, PolicyId, Request};
 use self::slices::{Slice, Slices};
 use crate::{
     approval::{self, BreakGlass, Needs},
+    columns::Mask,
     ground::{self, Ground},
     rates::{Rates, RatesKey},
     request::{Conditions, Principal, Target},
@@ -78,6 +80,8 @@ pub struct PolicySet {
 struct Told {
     reason: String,
     hint: String,
+    /// Its `@mask`.
+    mask: Option<Mask>,
     needs: Option<Needs>,
     break_glass: Option<BreakGlass>,
 }
@@ -85,13 +89,15 @@ struct Told {
 impl Told {
     fn of(policy: &Policy) -> Self {
         let text = |key| policy.annotation(key).unwrap_or_default().to_owned();
+        // It was checked when it was loaded.
+        let mask = policy.annotation("mask").and_then(|mask| mask.parse().ok());
         // INVARIANT: they were checked when the policy was read.
         let mut needs = approval::needs(policy).ok().flatten();
         let mut break_glass = approval::break_glass(policy).ok().flatten();
         let id = || policy.id().to_string();
         needs.iter_mut().flat_map(|needs| &mut needs.requirements).for_each(|one| one.policy = id());
         break_glass.iter_mut().for_each(|glass| glass.policy = id());
-        Self { reason: text("reason"), hint: text("hint"), needs, break_glass }
+        Self { reason: text("reason"), hint: text("hint"), mask, needs, break_glass }
     }
 }
 

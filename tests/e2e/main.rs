@@ -11,6 +11,7 @@ mod entry;
 mod faults;
 mod harness;
 mod least_privilege;
+mod masking;
 mod monitor_mode;
 mod non_proxied;
 mod ordinary_work;

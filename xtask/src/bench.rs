@@ -1,6 +1,7 @@
 //! Measurements: side by side, in interleaved rounds, as ratios.
 
 mod decide;
+mod mask;
 mod proxy;
 mod report;
 
@@ -15,6 +16,7 @@ use anyhow::Result;
 pub enum Bench {
     Proxy(proxy::Arguments),
     Decide(decide::Arguments),
+    Mask(mask::Arguments),
 }
 
 /// Runs the task.
@@ -22,5 +24,6 @@ pub fn main(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Proxy(arguments) => proxy::main(arguments),
         Bench::Decide(arguments) => decide::main(arguments),
+        Bench::Mask(arguments) => mask::main(arguments),
     }
 }

@@ -71,7 +71,9 @@ pub fn run(data: &[u8]) {
     let secret = [format!("SELECT '{SECRET}' ;").as_bytes(), text].concat();
     let kept = read(&secret, &modes, tight());
     check(&kept);
-    assert!(!kept.text.contains(SECRET), "a literal is on record: {}", kept.text);
+    // A name that is spelled like the literal may stand there.
+    let named = text.to_ascii_lowercase().windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
+    assert!(named || !kept.text.contains(SECRET), "a literal is on record: {}", kept.text);
 }
 
 /// What every reading looks like.

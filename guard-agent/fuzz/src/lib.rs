@@ -9,6 +9,7 @@ mod classify;
 mod frontend;
 mod guards;
 mod input;
+mod mask;
 mod session;
 mod split;
 mod startup;

@@ -1,6 +1,6 @@
 //! The list of targets.
 
-use crate::{backend, classify, frontend, guards, session, split, startup};
+use crate::{backend, classify, frontend, guards, mask, session, split, startup};
 
 /// One thing to fuzz.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "startup", run: startup::run, seeds: startup::seeds, max_len: 512, sql: false },
     Target { name: "frontend", run: frontend::run, seeds: frontend::seeds, max_len: 2_048, sql: false },
     Target { name: "backend", run: backend::run, seeds: backend::seeds, max_len: 2_048, sql: false },
+    Target { name: "mask", run: mask::run, seeds: mask::seeds, max_len: 1_024, sql: false },
     Target { name: "guards", run: guards::run, seeds: guards::seeds, max_len: 1_024, sql: true },
     Target { name: "classify", run: classify::run, seeds: classify::seeds, max_len: 2_048, sql: true },
     Target { name: "session", run: session::run, seeds: session::seeds, max_len: 4_096, sql: true },

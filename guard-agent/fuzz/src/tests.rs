@@ -70,6 +70,11 @@ fn messages_of_servers() {
 }
 
 #[test]
+fn masked_rows_and_messages() {
+    holds_for_seeds_and_variations("mask");
+}
+
+#[test]
 fn guards_of_statements() {
     holds_for_seeds_and_variations("guards");
 }

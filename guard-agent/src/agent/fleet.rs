@@ -206,6 +206,7 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         approvals: agent.approvals.clone(),
         connections: agent.connections.clone(),
         sensor: Some(agent.sensor.clone()),
+        masks: Arc::clone(&agent.masks),
         counters,
         stopping: fleet.stopping.clone(),
     });

@@ -31,6 +31,7 @@ mod field {
     pub(super) const ORDINAL: u32 = 2;
     pub(super) const PROTOCOL: u32 = 9;
     pub(super) const OUTCOME: u32 = 2;
+    pub(super) const MASKING: u32 = 20;
 }
 
 /// What every record of a session's statements says.
@@ -121,6 +122,8 @@ pub struct OutcomeFields<'a> {
     pub sqlstate: &'a str,
     /// From sending it to its end.
     pub duration_us: u64,
+    /// What its results held of sensitive data: an encoded `Masking`; empty for none.
+    pub masking: &'a [u8],
 }
 
 impl OutcomeFields<'_> {
@@ -131,6 +134,7 @@ impl OutcomeFields<'_> {
             + varint_len(4, self.rows)
             + text_len(5, self.sqlstate)
             + varint_len(6, self.duration_us)
+            + bytes_len(field::MASKING, self.masking)
     }
 
     fn encode(&self, buffer: &mut Vec<u8>) {
@@ -140,6 +144,7 @@ impl OutcomeFields<'_> {
         put_varint(4, self.rows, buffer);
         put_text(5, self.sqlstate, buffer);
         put_varint(6, self.duration_us, buffer);
+        put_bytes(field::MASKING, self.masking, buffer);
     }
 }
 
@@ -248,15 +253,23 @@ fn varint_len(number: u32, value: u64) -> usize {
 }
 
 fn put_text(number: u32, text: &str, buffer: &mut Vec<u8>) {
-    if !text.is_empty() {
-        encode_key(number, WireType::LengthDelimited, buffer);
-        encode_varint(text.len() as u64, buffer);
-        buffer.extend_from_slice(text.as_bytes());
-    }
+    put_bytes(number, text.as_bytes(), buffer);
 }
 
 fn text_len(number: u32, text: &str) -> usize {
-    if text.is_empty() { 0 } else { key_len(number) + encoded_len_varint(text.len() as u64) + text.len() }
+    bytes_len(number, text.as_bytes())
+}
+
+fn put_bytes(number: u32, bytes: &[u8], buffer: &mut Vec<u8>) {
+    if !bytes.is_empty() {
+        encode_key(number, WireType::LengthDelimited, buffer);
+        encode_varint(bytes.len() as u64, buffer);
+        buffer.extend_from_slice(bytes);
+    }
+}
+
+fn bytes_len(number: u32, bytes: &[u8]) -> usize {
+    if bytes.is_empty() { 0 } else { key_len(number) + encoded_len_varint(bytes.len() as u64) + bytes.len() }
 }
 
 #[cfg(test)]
@@ -327,6 +340,9 @@ mod tests {
 
     #[test]
     fn outcomes_read_back_as_what_they_were() {
+        let masking =
+            record::Masking { rows: 7, care: "no catalog".to_owned(), ..record::Masking::default() };
+        let encoded = masking.encode_to_vec();
         let mut batch = OutcomeBatch::default();
         let mut expected = Vec::new();
         for number in (0..64).map(|bit| (1_u64 << bit) - 1) {
@@ -338,6 +354,7 @@ mod tests {
                 rows: number.rotate_left(7),
                 sqlstate: if number % 2 == 0 { "" } else { "42P01" },
                 duration_us: number.rotate_left(13),
+                masking: &encoded[..if number % 3 == 0 { encoded.len() } else { 0 }],
             };
             batch.push(&fields);
             expected.push(Outcome {
@@ -347,6 +364,7 @@ mod tests {
                 rows: fields.rows,
                 sqlstate: fields.sqlstate.to_owned(),
                 duration_us: fields.duration_us,
+                masking: (!fields.masking.is_empty()).then(|| masking.clone()),
             });
         }
         assert_eq!(batch.len(), expected.len());

@@ -13,7 +13,7 @@ use guard_policy::vocabulary::DataKind;
 use super::tags::{Pattern, Said, said_in};
 use super::{
     Base, ColumnInfo, Evidence, Learned, Mark, Names, Oid, Relation, Sensitive, Type, TypeShape, builtin,
-    derive,
+    code, derive,
 };
 
 /// How much of a database is kept. Of what is beyond, nothing is known, and sessions take care.
@@ -60,6 +60,7 @@ pub struct Facts {
     pub(super) parents: Vec<(Oid, Oid)>,
     pub(super) generated: Vec<(Oid, i16, String)>,
     pub(super) definitions: Vec<(Oid, String)>,
+    pub(super) functions: Vec<(Arc<str>, String)>,
 }
 
 impl Facts {
@@ -78,6 +79,7 @@ impl Facts {
             parents: Vec::new(),
             generated: Vec::new(),
             definitions: Vec::new(),
+            functions: Vec::new(),
         }
     }
 
@@ -113,6 +115,11 @@ impl Facts {
     /// Whether a relation was read.
     pub(super) fn has(&self, relation: Oid) -> bool {
         self.relations.contains_key(&relation)
+    }
+
+    /// A relation that was read.
+    pub(super) fn relation_of(&self, relation: Oid) -> Option<&Relation> {
+        self.relations.get(&relation)
     }
 
     /// The relations that were read.
@@ -154,6 +161,7 @@ pub(super) fn build(mut facts: Facts, known: &Known<'_>) -> Base {
         base.by_name.entry(Arc::clone(&relation.name)).or_default().push(relation.oid);
     }
     base.by_name.values_mut().for_each(|oids| oids.sort_unstable());
+    base.functions = code::read(&base, std::mem::take(&mut facts.functions));
     let mut comments: HashMap<(Oid, i16), Option<Said>, ahash::RandomState> = HashMap::default();
     for (relation, number, text) in std::mem::take(&mut facts.comments) {
         if let Some(said) = said_in(&text) {

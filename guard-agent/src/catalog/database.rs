@@ -40,7 +40,8 @@ pub struct Catalogs {
 const MAX_DATABASES: usize = 1024;
 
 impl Catalogs {
-    /// Of no database yet. `patterns`: what the configuration says of columns, by the names of servers.
+    /// Of no database yet. `patterns`: what the configuration says of columns, by the names of servers; under the empty
+    /// name what it says of all of them.
     pub fn new(settings: Settings, patterns: HashMap<String, Vec<Pattern>>) -> Self {
         Self { settings, patterns, databases: Mutex::default() }
     }
@@ -52,7 +53,7 @@ impl Catalogs {
         if let Some(known) = databases.get(&key) {
             return Arc::clone(known);
         }
-        let patterns = self.patterns.get(server).into_iter().flatten();
+        let patterns = [server, ""].into_iter().filter_map(|server| self.patterns.get(server)).flatten();
         let patterns = patterns.filter(|pattern| pattern.is_of(database)).cloned().collect();
         let new = Arc::new(Database::new(&self.settings, patterns, format!("{server}/{database}")));
         if databases.len() < MAX_DATABASES {
@@ -206,9 +207,9 @@ impl Database {
             (state.catalog.clone(), Learned::clone(&state.catalog.learned))
         };
         settle(&mut learned, &before, &facts);
+        keep_renamed(&mut learned, &before, &facts);
         let known = Known { patterns: &self.patterns, names: &self.names, learned: &learned };
-        let mut base = build(facts, &known);
-        keep_renamed(&mut learned, &before, &mut base);
+        let base = build(facts, &known);
         let now = Instant::now();
         let mut state = self.lock();
         let health = &mut state.health;
@@ -251,6 +252,13 @@ impl Database {
         };
         state.reading = false;
         self.due.store(next, Ordering::Release);
+    }
+
+    /// Whoever read is gone: the next session reads.
+    pub(super) fn abandoned(&self) {
+        let mut state = self.lock();
+        state.reading = false;
+        self.due.store(state.not_before, Ordering::Release);
     }
 
     pub(super) fn failed(&self, why: &str) {
@@ -339,7 +347,8 @@ fn settle(learned: &mut Learned, before: &Catalog, facts: &Facts) {
             continue;
         }
         for column in &relation.columns {
-            if let Some(sensitive) = columns.get(&*column.name) {
+            // `*`: of a table that was filled with nobody knows what.
+            if let Some(sensitive) = columns.get(&*column.name).or_else(|| columns.get("*")) {
                 learned.by_id.insert((relation.oid, column.number), sensitive.clone());
             }
         }
@@ -357,23 +366,17 @@ fn settle(learned: &mut Learned, before: &Catalog, facts: &Facts) {
 }
 
 /// A column, or a table, that got another name holds what it held.
-fn keep_renamed(learned: &mut Learned, before: &Catalog, base: &mut super::Base) {
+fn keep_renamed(learned: &mut Learned, before: &Catalog, facts: &Facts) {
     for old in before.relations().filter(|relation| relation.kind != 'v') {
-        let Some(new) = base.relations.get_mut(&old.oid) else { continue };
+        let Some(new) = facts.relation_of(old.oid) else { continue };
         for (column, sensitive) in before.sensitive_columns(old) {
-            let renamed = |new_name: &str| new_name != &*column.name || new.name != old.name;
-            let Some(now) = new.columns.iter().position(|now| now.number == column.number) else { continue };
-            let Some(now) = new.columns.get_mut(now) else { continue };
-            let lasting = matches!(
-                sensitive.evidence,
-                Evidence::Name | Evidence::Learned | Evidence::Related | Evidence::Derived
-            );
-            if lasting && now.mark == Mark::None && renamed(&now.name) {
+            let said =
+                matches!(sensitive.evidence, Evidence::Configured | Evidence::Comment | Evidence::BuiltIn);
+            let now = new.columns.iter().find(|now| now.number == column.number);
+            let renamed = now.is_some_and(|now| now.name != column.name || new.name != old.name);
+            if renamed && !said && learned.by_id.len() < MAX_LEARNED {
                 let sensitive = Sensitive { evidence: Evidence::Learned, ..sensitive.clone() };
-                now.mark = Mark::Sensitive(Box::new(sensitive.clone()));
-                if learned.by_id.len() < MAX_LEARNED {
-                    learned.by_id.insert((old.oid, column.number), sensitive);
-                }
+                learned.by_id.entry((old.oid, column.number)).or_insert(sensitive);
             }
         }
     }

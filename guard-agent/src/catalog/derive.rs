@@ -25,7 +25,8 @@ pub fn pass_on(base: Base, facts: &Facts, known: &Known<'_>) -> Base {
         Catalog { base: Arc::new(base), learned: Arc::default(), names: Arc::clone(known.names), version: 0 };
     let mut edges = Vec::new();
     inherited(&catalog, facts, &mut edges);
-    keys(facts, &mut edges);
+    keys(&catalog, facts, &mut edges);
+    composites(&catalog, &mut edges);
     computed(&catalog, facts, &mut edges);
     let Catalog { base, .. } = catalog;
     // Nobody else has it: the catalog was made here.
@@ -72,7 +73,7 @@ fn receive(base: &mut Base, edge: &Edge, sensitive: &Sensitive) -> bool {
     true
 }
 
-/// Partitions and heirs have the columns of their parents, by name.
+/// Partitions and heirs have the columns of their parents, by name; who reads the parent reads them.
 fn inherited(catalog: &Catalog, facts: &Facts, edges: &mut Vec<Edge>) {
     for (child, parent) in &facts.parents {
         let (Some(child), Some(parent)) = (catalog.relation(*child), catalog.relation(*parent)) else {
@@ -80,19 +81,49 @@ fn inherited(catalog: &Catalog, facts: &Facts, edges: &mut Vec<Edge>) {
         };
         for column in &parent.columns {
             if let Some(own) = child.by_name(&column.name) {
-                let (from, to) = ((parent.oid, column.number), (child.oid, own.number));
-                edges.push(Edge { from, to, evidence: Evidence::Related });
+                let (of_parent, of_child) = ((parent.oid, column.number), (child.oid, own.number));
+                for (from, to) in [(of_parent, of_child), (of_child, of_parent)] {
+                    edges.push(Edge { from, to, evidence: Evidence::Related });
+                }
             }
         }
     }
 }
 
-/// What refers to a mail address is one.
-fn keys(facts: &Facts, edges: &mut Vec<Edge>) {
+/// What refers to a mail address is one, and what addresses refer to is one too. Numbers are another matter: `phone` may
+/// refer to the `id` of a telephone.
+fn keys(catalog: &Catalog, facts: &Facts, edges: &mut Vec<Edge>) {
     for key in &facts.keys {
         for (own, other) in &key.columns {
-            let (from, to) = ((key.to, *other), (key.from, *own));
-            edges.push(Edge { from, to, evidence: Evidence::Related });
+            let (own, other) = ((key.from, *own), (key.to, *other));
+            edges.push(Edge { from: other, to: own, evidence: Evidence::Related });
+            let ty = catalog.column(own.0, own.1).and_then(|column| catalog.type_of(column.type_oid));
+            if ty.is_some_and(|ty| ty.category == 'S') {
+                edges.push(Edge { from: own, to: other, evidence: Evidence::Related });
+            }
+        }
+    }
+}
+
+/// A column of a composite type shows its fields.
+fn composites(catalog: &Catalog, edges: &mut Vec<Edge>) {
+    const MOST_STEPS: usize = 8;
+    for relation in catalog.relations().filter(|relation| !relation.is_system()) {
+        for column in &relation.columns {
+            let mut ty = catalog.type_of(column.type_oid);
+            for _ in 0..MOST_STEPS {
+                let Some(inner) = ty.filter(|ty| ty.relation == 0) else { break };
+                let below = if inner.element == 0 { inner.base } else { inner.element };
+                ty = catalog.type_of(below);
+            }
+            let fields =
+                ty.and_then(|ty| catalog.relation(ty.relation)).map(|fields| (fields.oid, &fields.columns));
+            for (oid, field) in
+                fields.into_iter().flat_map(|(oid, fields)| fields.iter().map(move |field| (oid, field)))
+            {
+                let (from, to) = ((oid, field.number), (relation.oid, column.number));
+                edges.push(Edge { from, to, evidence: Evidence::Derived });
+            }
         }
     }
 }

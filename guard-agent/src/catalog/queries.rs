@@ -57,6 +57,26 @@ pub fn facts(limits: &Limits) -> String {
              JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
              WHERE a.attgenerated <> '' LIMIT {columns}"
         ),
+        // Bodies in standard SQL (`BEGIN ATOMIC`, from version 14) have no text; what they refer to stands in pg_depend.
+        format!(
+            "SELECT 'f', p.proname, pg_catalog.left(p.prosrc, 20000) \
+             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+             WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'w', 'p') \
+             AND p.prosrc <> '' AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype LIMIT {columns}"
+        ),
+        format!(
+            "SELECT DISTINCT 'f', p.proname, pg_catalog.quote_ident(c.relname) \
+             FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid \
+             JOIN pg_catalog.pg_class c ON c.oid = d.refobjid \
+             WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
+             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass LIMIT {columns}"
+        ),
+        format!(
+            "SELECT 'f', p.proname, f.proname FROM pg_catalog.pg_aggregate a \
+             JOIN pg_catalog.pg_proc p ON p.oid = a.aggfnoid \
+             JOIN pg_catalog.pg_proc f ON f.oid IN (a.aggtransfn, a.aggfinalfn) \
+             WHERE p.oid >= 16384 LIMIT {columns}"
+        ),
     ];
     parts.join("; ")
 }

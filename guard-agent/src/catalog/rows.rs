@@ -100,6 +100,7 @@ fn read(body: &[u8], facts: &mut Facts) -> Option<()> {
             facts.generated.push((relation, number, row.text()?.into_owned()));
         }
         'v' => facts.definitions.push((row.number()?, row.text()?.into_owned())),
+        'f' => facts.functions.push((row.name()?, row.text()?.into_owned())),
         // Answers to the settings.
         _ => {}
     }

@@ -8,7 +8,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use super::{Config, TlsMode, tls};
+use super::{Config, TlsMode, masking, tls};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
@@ -195,6 +195,7 @@ fn check(config: &Config) -> Result<(), Problem> {
         }
     }
     check_tls(config)?;
+    masking::check(&config.masking).map_err(|(field, text)| (format!("masking.{field}"), text))?;
     if config.journal.segment_mib == 0 || config.journal.max_mib < config.journal.segment_mib * 2 {
         return wrong(
             "journal.max_mib".to_owned(),
@@ -324,6 +325,18 @@ mod tests {
         assert!(load("[journal]\nmax_mib = 1").unwrap_err().contains("two segments"));
         assert!(load("[proxy]\nmax_connections = 0").unwrap_err().contains("every client"));
         assert!(load("[proxy]\ndiscovered_listen = \"localhost\"").unwrap_err().contains("IP address"));
+    }
+
+    #[test]
+    fn masking_that_cannot_work_is_refused() {
+        let column =
+            |tags: &str| load(&format!("[[masking.columns]]\ntable = \"t\"\ncolumn = \"c\"\ntags = {tags}"));
+        assert!(column("[\"email\", \"vip\"]").is_ok() && column("[\"none\"]").is_ok());
+        assert!(column("[]").unwrap_err().contains("masking.columns"));
+        assert!(column("[\"email\", \"phone\"]").unwrap_err().contains("one kind"));
+        assert!(column("[\"none\", \"vip\"]").unwrap_err().contains("alone"));
+        assert!(load("[masking]\ndefault = \"stars\"").unwrap_err().contains("fixed:TEXT"));
+        assert!(load("[masking]\nmax_row_mib = 0").unwrap_err().contains("1024"));
     }
 
     #[test]

@@ -24,12 +24,12 @@ const GROUNDS: usize = 64;
 /// Decisions of one session thread, valid for one policy set.
 #[derive(Debug)]
 pub struct DecisionCache {
-    decider: Arc<Decider>,
-    policies: Arc<PolicySet>,
-    epoch: u64,
+    pub(super) decider: Arc<Decider>,
+    pub(super) policies: Arc<PolicySet>,
+    pub(super) epoch: u64,
     decisions: HashMap<Key, Decided, RandomState>,
     /// They hold nothing of the policies.
-    grounds: HashMap<Scope, Ground, RandomState>,
+    pub(super) grounds: HashMap<Scope, Ground, RandomState>,
 }
 
 /// With whether a reason is given.
@@ -69,9 +69,7 @@ impl DecisionCache {
         if let Some(decided) = self.decisions.get(&key) {
             return Ruling::of(Arc::clone(&decided.decision));
         }
-        if self.grounds.len() >= GROUNDS && !self.grounds.contains_key(&scope) {
-            self.grounds.clear();
-        }
+        self.make_room(scope);
         let ground = self.grounds.entry(scope).or_insert_with(|| session.ground());
         let effects = session.search_path.resolve(statement);
         let asked = Asked { justified, ..Asked::of(statement, &effects) };
@@ -84,8 +82,15 @@ impl DecisionCache {
         Ruling::of(Arc::new(fresh))
     }
 
+    /// Keeps the grounds within bounds before one for `scope` is added.
+    pub(super) fn make_room(&mut self, scope: Scope) {
+        if self.grounds.len() >= GROUNDS && !self.grounds.contains_key(&scope) {
+            self.grounds.clear();
+        }
+    }
+
     /// Takes the policy set in force, if it is another than before.
-    fn follow(&mut self) {
+    pub(super) fn follow(&mut self) {
         let epoch = self.decider.epoch();
         if epoch != self.epoch {
             // The epoch is read before the set: at worst the set is newer than the epoch says, and is read again.

@@ -57,6 +57,10 @@ const PHRASES: &[(&str, Concepts)] = &[
     ("so cccd", set!(NationalNumber)),
     ("ho ten", set!(OwnName)),
     ("nr tel", set!(Phone)),
+    ("forwarded for", set!(Ip)),
+    ("cc owner", set!(Holder)),
+    ("data ur", set!(Birth)),
+    ("datum nar", set!(Birth)),
     ("created by", set!(Other)),
     ("updated by", set!(Other)),
 ];
@@ -111,6 +115,8 @@ struct Name {
     ends_unknown: bool,
     /// The last word is `id`, whatever it makes of the word before it.
     ends_with_id: bool,
+    /// Its last word ends with `id`, and something stands before that.
+    refers: bool,
     /// A word is not known.
     has_unknown: bool,
     /// How many there are.
@@ -128,6 +134,10 @@ impl Name {
             name.has_unknown |= name.ends_unknown;
             name.last = found.unwrap_or(0);
             name.ends_with_id = word == "id";
+            // `creditcardid` refers to a card, `nationalid` is a word of its own.
+            name.refers = word.ends_with("id")
+                && name.last & set!(Id) != 0
+                && (lexicon::exactly(word) == 0 || name.len > 1);
             name.concepts |= name.last;
         }
         if words.len() > 1 {
@@ -154,10 +164,13 @@ impl Name {
 
     /// A table's name: its last word says what its rows are, `app_users` or `customer_products`.
     fn of_table(table: &str) -> Self {
-        let mut name = Self::read(&tokens::words(table));
+        let mut words = tokens::words(table);
+        // `customer_list` has customers in it.
+        words.retain(|word| !matches!(word.as_str(), "list" | "lists"));
+        let mut name = Self::read(&words);
         if name.last & set!(Person) != 0 {
             name.concepts &= !set!(Thing | Network | About);
-        } else if name.last & set!(Thing) != 0 {
+        } else if name.last & set!(Thing | Token | Key | Session | Device) != 0 {
             name.concepts &= !set!(Person);
         }
         name
@@ -195,7 +208,8 @@ impl Name {
             match rule.need {
                 Need::Values => return Named::Hint(Hint::of(rule.kind)),
                 Need::People if !people => continue,
-                Need::People | Need::Nothing => {}
+                Need::NoThings if around.concepts & set!(Thing | Network | Geo | City) != 0 => continue,
+                Need::People | Need::NoThings | Need::Nothing => {}
             }
             return self.sure(rule, around, ty);
         }
@@ -205,8 +219,7 @@ impl Name {
     /// A rule fits: what its words say together with the last one and with the table.
     fn sure(&self, rule: &Rule, around: &Self, ty: ColumnType) -> Named {
         use DataKind as K;
-        let refers = self.last & set!(Id) != 0
-            && self.len > 1
+        let refers = (self.refers || self.last & set!(Id) != 0 && self.len > 1)
             && !rule.speaks_of_id()
             && !matches!(rule.kind, K::NationalId | K::Document | K::Email);
         // Devices are referred to by number, and name themselves by text.
@@ -221,7 +234,7 @@ impl Name {
             K::IpAddress | K::Device if networks => Named::Hint(Hint::of(rule.kind)),
             K::Address if networks => Named::Plain,
             K::PersonName if is_name && (things || self.has_unknown) => Named::Plain,
-            K::BirthDate if self.ends_unknown => Named::Hint(Hint::of(rule.kind)),
+            K::BirthDate if self.ends_unknown && ty != ColumnType::Date => Named::Hint(Hint::of(rule.kind)),
             K::Email | K::Phone | K::PaymentCard | K::Iban | K::IpAddress if self.ends_unknown => {
                 Named::Hint(Hint::of(rule.kind))
             }

@@ -26,7 +26,10 @@ mod token;
 use guard_policy::vocabulary::DataKind;
 
 use self::census::Census;
-pub use self::hits::{Hit, Hits};
+pub use self::{
+    hits::{Hit, Hits},
+    key_names::KeyNames,
+};
 
 /// Why a span is taken for what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

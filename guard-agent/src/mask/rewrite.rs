@@ -34,8 +34,7 @@ mod tests;
 
 pub use self::{
     copy::{CopyFormat, CopyOptions, CopyRewriter, MAX_ROW_BYTES},
-    detector::{Detector, Named},
-    detector::{Hint, Hit, Hits},
+    detector::{Detector, Detectors, Hint, Hit, Hits, KeyNames, Named},
     row::{Rewritten, RowRewriter},
     rule::{HashKey, Rule, Rules},
     scrub::{About, Scrubber},
@@ -114,11 +113,13 @@ pub struct Settings {
     /// In the client's encoding a byte below 128 is always the ASCII character. Not so in SJIS, BIG5, GBK, UHC, GB18030
     /// and JOHAB: there no value is taken apart, and what holds something sensitive is rewritten whole.
     pub ascii_is_ascii: bool,
+    /// The client's encoding is UTF-8: texts of rules that are not ASCII can be written.
+    pub utf8: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { day_first: false, ascii_is_ascii: true }
+        Self { day_first: false, ascii_is_ascii: true, utf8: true }
     }
 }
 
@@ -153,6 +154,7 @@ impl Settings {
         Self {
             day_first: date_style.to_ascii_uppercase().contains("DMY"),
             ascii_is_ascii: !overlapping.contains(&name.as_str()),
+            utf8: matches!(name.as_str(), "UTF8" | "UNICODE"),
         }
     }
 }

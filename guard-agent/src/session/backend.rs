@@ -5,6 +5,7 @@ use guard_common::audit::v1::outcome::Status;
 
 use super::{
     SessionError,
+    masking::Step,
     pending::{Awaited, Sqlstate},
     relay::Relay,
     short::Short,
@@ -15,7 +16,7 @@ use crate::wire::postgres::{
 };
 
 /// Longest control message that is read; rows and COPY data are longer and pass unread.
-const MAX_CONTROL: usize = 1024 * 1024;
+pub(super) const MAX_CONTROL: usize = 1024 * 1024;
 
 /// What is read of an error. One that quotes a long value is longer; its SQLSTATE stands at its beginning.
 const MAX_ERROR: usize = 16 * 1024;
@@ -57,6 +58,14 @@ impl Relay<'_> {
                 if self.swallow(kind, at + HEADER_BYTES, at + header.total()) {
                     self.pipe.answers.pass(at);
                     self.pipe.answers.skip(header.total());
+                    *looked = 0;
+                    continue;
+                }
+            }
+            match self.mask(kind, header, at)? {
+                Step::Pass => {}
+                Step::Waits => return Ok(()),
+                Step::Done => {
                     *looked = 0;
                     continue;
                 }
@@ -104,7 +113,7 @@ impl Relay<'_> {
     }
 
     /// Answers whose kind says all.
-    fn on_answer(&mut self, kind: Backend) -> Result<(), SessionError> {
+    pub(super) fn on_answer(&mut self, kind: Backend) -> Result<(), SessionError> {
         match kind {
             Backend::ParseComplete => match self.pending.pop() {
                 Some(Awaited::Parse { name, sequence }) => self.names.parse_confirmed(&name, sequence),
@@ -123,7 +132,7 @@ impl Relay<'_> {
             },
             // Within a simple query it describes its rows.
             Backend::RowDescription | Backend::NoData => {
-                if matches!(self.pending.front(), Some(Awaited::Describe)) {
+                if matches!(self.pending.front(), Some(Awaited::Describe(_))) {
                     self.pending.pop();
                 }
             }
@@ -159,7 +168,7 @@ impl Relay<'_> {
     }
 
     /// Answers whose body is read: CommandComplete, ReadyForQuery, ParameterStatus.
-    fn on_control(&mut self, kind: Backend, start: usize, end: usize) -> Result<(), SessionError> {
+    pub(super) fn on_control(&mut self, kind: Backend, start: usize, end: usize) -> Result<(), SessionError> {
         let body = &self.pipe.answers.unread()[start..end];
         match kind {
             Backend::CommandComplete => {
@@ -201,7 +210,7 @@ impl Relay<'_> {
         match self.pending.ready() {
             Some(Awaited::Sync) => {}
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => {
-                self.recorder.ended(&running, Status::Completed);
+                self.recorder.ended(running, Status::Completed);
             }
             // Its error has taken the refusal along, unless the server failed on it in another way.
             Some(Awaited::RefusedQuery(number)) => self.refusals.skipped(number),
@@ -211,6 +220,9 @@ impl Relay<'_> {
             self.take_up_settings();
         }
         if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
+            if let Some(masking) = self.masking.as_deref_mut() {
+                masking.settled();
+            }
             self.names.transaction_ended();
         }
         Ok(())
@@ -219,6 +231,9 @@ impl Relay<'_> {
     /// A setting that the reading of statements or policies depend on.
     pub(super) fn on_parameter(&mut self, name: &[u8], value: &str) {
         self.settings.reported(name, value);
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.reported(name, value);
+        }
         self.take_up_settings();
         if name == b"application_name" {
             value.clone_into(&mut self.session.application_name);
@@ -237,7 +252,7 @@ impl Relay<'_> {
     }
 
     /// An error: of a statement, or of one that guard replaced. Returns what takes its place.
-    fn on_error(&mut self, start: usize, end: usize) -> Result<Option<Vec<u8>>, SessionError> {
+    pub(super) fn on_error(&mut self, start: usize, end: usize) -> Result<Option<Vec<u8>>, SessionError> {
         let fields =
             ErrorFields::read(&self.pipe.answers.unread()[start..end]).map_err(SessionError::Server)?;
         let code = Short::from_bytes(fields.code);
@@ -250,6 +265,9 @@ impl Relay<'_> {
     fn on_failure(&mut self, code: Sqlstate) {
         self.count_rows(0);
         self.settings.failed();
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.portals.forget();
+        }
         match self.pending.front() {
             Some(Awaited::Query(running) | Awaited::FunctionCall(running)) => running.failure = code,
             // Between requests: the server ends the connection, and says why.
@@ -271,16 +289,17 @@ impl Relay<'_> {
             Awaited::Bind { portal, sequence } => self.names.bind_failed(&portal, sequence),
             Awaited::Refusal(number) | Awaited::RefusedQuery(number) => self.refusals.skipped(number),
             Awaited::Execute(Some(running)) | Awaited::Query(running) | Awaited::FunctionCall(running) => {
-                self.recorder.ended(&running, Status::Skipped);
+                self.recorder.ended(running, Status::Skipped);
             }
             Awaited::Execute(None)
             | Awaited::UnfollowedParse
             | Awaited::UnfollowedBind
-            | Awaited::Describe
+            | Awaited::Describe(_)
             | Awaited::CloseStatement(_)
             | Awaited::ClosePortal(_)
             | Awaited::Sync
-            | Awaited::CopyEnd => {}
+            | Awaited::CopyEnd
+            | Awaited::Catalog(_) => {}
         }
     }
 
@@ -292,7 +311,7 @@ impl Relay<'_> {
 
     fn end_front(&mut self, otherwise: Status) {
         if let Some(Awaited::Execute(Some(running))) = self.pending.pop() {
-            self.recorder.ended(&running, otherwise);
+            self.recorder.ended(running, otherwise);
         }
     }
 }

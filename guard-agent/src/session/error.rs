@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::mask::rewrite::RewriteError;
 use crate::wire::{
     postgres::{ErrorResponse, WireError},
     proxy_protocol::HeaderError,
@@ -57,6 +58,18 @@ pub enum SessionError {
     /// The connection to the client broke.
     #[error("connection to the client: {0}")]
     Io(#[from] io::Error),
+    /// A row came that guard does not know how to mask.
+    #[error("a row came of a result that the server has not described")]
+    NotDescribed,
+    /// A row is too long to be rewritten.
+    #[error("a row that has to be masked is longer than {0} bytes")]
+    LongRow(usize),
+    /// COPY data whose form is not known.
+    #[error("COPY data that has to be masked is written in a way that guard cannot follow")]
+    UnknownCopy,
+    /// A row cannot be rewritten.
+    #[error("a row cannot be masked: {0}")]
+    Unmaskable(RewriteError),
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -98,6 +111,17 @@ impl SessionError {
                     )
             }
             Self::LoginTimeout => ErrorResponse::fatal("08006", "guard: login timeout"),
+            Self::NotDescribed | Self::UnknownCopy | Self::Unmaskable(_) => {
+                ErrorResponse::fatal("58000", format!("guard: {self}; the connection was closed")).with_hint(
+                    "what cannot be masked is not shown; use a policy that reveals it, or another form of the \
+                     statement",
+                )
+            }
+            Self::LongRow(limit) => ErrorResponse::fatal(
+                "54000",
+                format!("guard: a row that has to be masked is longer than {limit} bytes; the connection was closed"),
+            )
+            .with_hint("leave out its large columns, or raise masking.max_row_mib in the agent's configuration"),
             Self::Refused(_, response) => response.clone(),
             Self::TooMany(limit) => {
                 ErrorResponse::fatal("53300", format!("guard: too many connections, the limit is {limit}"))

@@ -10,7 +10,7 @@ use smallvec::smallvec;
 use super::{
     SessionError,
     held::{Asked, Message, Parameters},
-    pending::{Awaited, Running},
+    pending::{Awaited, Described, Running},
     prepared::Candidates,
     recorder::must_be_durable,
     refusal,
@@ -66,6 +66,12 @@ impl Relay<'_> {
             let Some(header) = Header::read(self.pipe.requests.unread(), MAX_MESSAGE_BYTES)? else {
                 return Ok(());
             };
+            if self.masking.is_some() {
+                self.first_catalog().await;
+            }
+            if self.waits_for_catalog() {
+                return Ok(());
+            }
             if self.on_message(header).await? == Progress::Waits {
                 return Ok(());
             }
@@ -81,6 +87,9 @@ impl Relay<'_> {
 
     async fn on_message(&mut self, header: Header) -> Result<Progress, SessionError> {
         let kind = Frontend::from_tag(header.tag)?;
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.sees(kind);
+        }
         if self.skipping || self.pending.failed() {
             // Something before it failed or was refused: the server would skip all this too.
             match kind {
@@ -108,6 +117,13 @@ impl Relay<'_> {
             }
             Frontend::CopyData | Frontend::Flush => Ok(self.pass(header)),
             Frontend::Terminate => {
+                // Nothing that comes behind it is read: it goes on whole.
+                if header.body > MAX_NAMES {
+                    return Err(WireError::Malformed('X').into());
+                }
+                if self.body(header).is_none() {
+                    return Ok(Progress::Waits);
+                }
                 self.finished = true;
                 Ok(self.pass(header))
             }
@@ -166,7 +182,9 @@ impl Relay<'_> {
             return Ok(Progress::Waits);
         }
         let statement = self.worker.classify_function(function_oid(here)?, self.modes);
-        Ok(self.ask(Asked::new(Message::FunctionCall, smallvec![statement], header)).await)
+        let source = self.source_of_query(&statement);
+        let asked = Asked::new(Message::FunctionCall, smallvec![statement], header);
+        Ok(self.ask(asked.from(source)).await)
     }
 
     /// Longer than what is read: nobody can say what it does, and policy decides about that.
@@ -199,7 +217,8 @@ impl Relay<'_> {
                 Prepared::Deallocate(_) | Prepared::DeallocateAll => {}
             }
         }
-        self.ask(Asked::new(Message::Query, statements, header)).await
+        let source = self.source_of_query(&statement);
+        self.ask(Asked::new(Message::Query, statements, header).from(source)).await
     }
 
     async fn on_parse(&mut self, name: Box<[u8]>, statement: Arc<Statement>, header: Header) {
@@ -250,6 +269,9 @@ impl Relay<'_> {
                 return Ok(Progress::Went);
             }
         };
+        if let Some(masking) = self.masking.as_deref_mut() {
+            masking.portals.bound(&portal);
+        }
         let awaited = if room {
             let sequence = self.names.bound(&portal, statements);
             Awaited::Bind { portal, sequence }
@@ -269,7 +291,13 @@ impl Relay<'_> {
         };
         match kind {
             Frontend::Describe => {
-                self.pending.push(Awaited::Describe);
+                let (kind, name) = close_or_describe(body)?;
+                let name: Box<[u8]> = name.into();
+                let described = match kind {
+                    CloseKind::Portal => self.describes_portal(&name),
+                    CloseKind::Statement => Described::Statement,
+                };
+                self.pending.push(Awaited::Describe(described));
                 Ok(self.pass(header))
             }
             Frontend::Close => {
@@ -285,19 +313,20 @@ impl Relay<'_> {
             _ => {
                 let portal: Box<[u8]> =
                     crate::wire::postgres::cstring(body).ok_or(WireError::Malformed('E'))?.0.into();
-                Ok(self.on_execute(&portal, header).await)
+                Ok(self.on_execute(portal, header).await)
             }
         }
     }
 
-    async fn on_execute(&mut self, portal: &[u8], header: Header) -> Progress {
-        let (mut statements, goes_on) = self.names.run_portal(portal);
+    async fn on_execute(&mut self, portal: Box<[u8]>, header: Header) -> Progress {
+        let (mut statements, goes_on) = self.names.run_portal(&portal);
         if statements.is_empty() {
             statements.push(self.worker.unknown_statement());
         }
         if goes_on {
             // More rows of what was decided when it began.
-            self.pending.push(Awaited::Execute(None));
+            let again = self.goes_on(&portal);
+            self.pending.push(Awaited::Execute(again));
             return self.pass(header);
         }
         let inner: Candidates = statements
@@ -316,8 +345,9 @@ impl Relay<'_> {
                 }
             }
         }
+        let source = self.source_of_portal(&portal, &statements);
         statements.extend(inner);
-        self.ask(Asked::new(Message::Execute, statements, header)).await
+        self.ask(Asked::new(Message::Execute { portal }, statements, header).from(source)).await
     }
 
     /// SQL's PREPARE of `name` is about to be sent.
@@ -394,12 +424,14 @@ impl Relay<'_> {
         protocol: Protocol,
     ) -> Result<Admitted, Box<ErrorResponse>> {
         let durable = statements.iter().any(|statement| must_be_durable(statement));
+        let inferred = self.would_refuse_inference();
+        let decision = inferred.as_ref().unwrap_or(permit.decision());
         let statement = &statements[number];
         let ordinal = if durable && self.session.mode == Mode::Enforce {
-            let recorded = self.recorder.commit(statement, permit.decision(), protocol).await;
+            let recorded = self.recorder.commit(statement, decision, protocol).await;
             recorded.map_err(|error| Box::new(refusal::unrecorded(&error)))?
         } else {
-            self.recorder.note(statement, permit.decision(), protocol)
+            self.recorder.note(statement, decision, protocol)
         };
         self.proxy.counters.statement();
         let mut changed = false;

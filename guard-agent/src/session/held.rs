@@ -20,6 +20,7 @@ use guard_common::audit::v1::{Decision, Workload, statement::Protocol};
 use super::{
     Attested, SessionError,
     frontend::{Progress, Stop},
+    masking::Source,
     pending::{Awaited, Running},
     pipe::Pipe,
     prepared::Candidates,
@@ -42,10 +43,10 @@ const READ_AHEAD: usize = 64 * 1024;
 const FLUSH: [u8; HEADER_BYTES] = [b'H', 0, 0, 0, 4];
 
 /// What runs a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Message {
     Query,
-    Execute,
+    Execute { portal: Box<[u8]> },
     FunctionCall,
 }
 
@@ -56,18 +57,29 @@ pub(super) struct Asked {
     /// What it may turn out to be, the likeliest first.
     statements: Candidates,
     header: Header,
+    /// What its rows may come from; `None` where nothing is masked.
+    source: Option<Source>,
 }
 
 impl Asked {
     pub(super) fn new(message: Message, statements: Candidates, header: Header) -> Self {
-        Self { message, statements, header }
+        Self { message, statements, header, source: None }
+    }
+
+    /// Its rows come from `source`.
+    pub(super) fn from(self, source: Option<Source>) -> Self {
+        Self { source, ..self }
+    }
+
+    fn is_extended(&self) -> bool {
+        matches!(self.message, Message::Execute { .. })
     }
 
     fn protocol(&self, replication: bool) -> Protocol {
         match self.message {
             Message::Query if replication => Protocol::Replication,
             Message::Query => Protocol::Simple,
-            Message::Execute => Protocol::Extended,
+            Message::Execute { .. } => Protocol::Extended,
             Message::FunctionCall => Protocol::FunctionCall,
         }
     }
@@ -160,6 +172,13 @@ impl Relay<'_> {
     pub(super) async fn ask(&mut self, asked: Asked) -> Progress {
         self.session.meter.statement();
         let protocol = asked.protocol(self.replication);
+        if let Some(decision) = self.refused_inference(asked.source.as_ref()) {
+            if let Some(statement) = asked.statements.first() {
+                self.record_refusal(statement, &decision, protocol).await;
+            }
+            self.refuse_asked(&asked, super::refusal::by_policy(&decision));
+            return Progress::Went;
+        }
         let justified = self.proxy.decider.reads_reasons() && self.reason(&asked).is_some();
         match self.rule(&asked.statements, protocol, justified).await {
             Ok(permitted) => self.run_asked(asked, permitted).await,
@@ -176,24 +195,33 @@ impl Relay<'_> {
             Ok(admitted) => admitted,
             Err(response) => return self.refuse_asked(&asked, *response),
         };
-        let running = match (asked.message, asked.statements.as_slice()) {
-            (Message::Query, [statement, ..]) | (Message::Execute, [statement]) => {
+        let Asked { message, statements, header, source } = asked;
+        if let Some(statement) = statements.first() {
+            self.note_sent(statement, source.as_ref());
+        }
+        let running = match (&message, statements.as_slice()) {
+            (Message::Query, [statement, ..]) | (Message::Execute { .. }, [statement]) => {
                 self.running(admitted.ordinal, statement)
             }
             _ => Running::new(admitted.ordinal),
         };
-        let awaited = match asked.message {
+        let results = match &message {
+            Message::Execute { portal } => self.results_of_portal(portal, source, admitted.ordinal),
+            Message::Query | Message::FunctionCall => self.results_of(source),
+        };
+        let running = Running { results, ..running };
+        let awaited = match message {
             Message::Query => Awaited::Query(running),
-            Message::Execute => Awaited::Execute(Some(running)),
+            Message::Execute { .. } => Awaited::Execute(Some(running)),
             Message::FunctionCall => Awaited::FunctionCall(running),
         };
-        self.run_statement(admitted.permit, awaited, asked.header);
+        self.run_statement(admitted.permit, awaited, header);
     }
 
     fn refuse_asked(&mut self, asked: &Asked, response: ErrorResponse) {
         match asked.message {
             Message::Query | Message::FunctionCall => self.refuse_query(response, asked.header),
-            Message::Execute => self.refuse_extended(response, asked.header),
+            Message::Execute { .. } => self.refuse_extended(response, asked.header),
         }
     }
 
@@ -227,8 +255,7 @@ impl Relay<'_> {
 
     /// What waits in a pipeline of which an earlier statement has failed would be skipped by the server.
     pub(super) async fn skip_held(&mut self) -> Result<(), SessionError> {
-        let in_pipeline =
-            self.holding.waiting.as_ref().is_some_and(|waiting| waiting.asked.message == Message::Execute);
+        let in_pipeline = self.holding.waiting.as_ref().is_some_and(|waiting| waiting.asked.is_extended());
         if in_pipeline && self.pending.failed() {
             self.holding.withdraw("an earlier statement of the same pipeline has failed");
             return self.on_client().await;
@@ -370,7 +397,7 @@ impl Relay<'_> {
     fn reason(&self, asked: &Asked) -> Option<String> {
         let in_text = match asked.message {
             Message::Query => self.body(asked.header).and_then(|body| query(body).ok()).and_then(from_text),
-            Message::Execute | Message::FunctionCall => None,
+            Message::Execute { .. } | Message::FunctionCall => None,
         };
         let prepared = || {
             let exacts = asked.statements.iter().filter_map(|statement| self.holding.exacts.of(statement));

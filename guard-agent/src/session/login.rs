@@ -8,6 +8,7 @@ use guard_policy::{Principal, Target};
 use super::{
     Attested, Peer, Proxy, Served, SessionError, Worker,
     held::Holding,
+    masking::Masking,
     pending::Pending,
     pipe::{Event, Pipe},
     prepared::Names,
@@ -148,7 +149,7 @@ impl<'a> Login<'a> {
             self.startup.database(),
             self.session.principal.name(),
         );
-        Recorder::new(self.proxy.audit.clone(), stamp)
+        Recorder::new(self.proxy.audit.clone(), stamp, self.session.mode)
     }
 
     fn started(&self, told: &Told) -> SessionStarted {
@@ -187,6 +188,7 @@ impl<'a> Login<'a> {
         let startup = &self.startup;
         let settings =
             Settings::new(startup.user(), startup.parameter("options"), startup.parameter("search_path"));
+        let masking = self.masking(&told);
         let mut relay = Relay {
             proxy: self.proxy,
             worker: self.worker,
@@ -207,13 +209,27 @@ impl<'a> Login<'a> {
             uncounted_rows: 0,
             skipping: false,
             finished: false,
+            masking: None,
             holding: Holding::new(self.attested, told.cancel),
         };
+        relay.masking = masking;
         for (name, value) in &told.parameters {
             relay.on_parameter(name, value);
         }
         relay.take_up_settings();
         relay
+    }
+
+    /// The session's part in masking: none where it is off, for replication, and before what is no PostgreSQL.
+    fn masking(&self, told: &Told) -> Option<Box<Masking>> {
+        let masks = &self.proxy.masks;
+        let is_postgres = told.parameters.iter().any(|(name, _)| name == b"server_version");
+        if !masks.enabled || self.startup.replication() || !is_postgres {
+            return None;
+        }
+        let (server, database) = (&self.attested.server.name, self.startup.database());
+        let database = masks.catalogs.database(server, database);
+        Some(Box::new(Masking::new(std::sync::Arc::clone(masks), database, self.session.mode)))
     }
 
     /// The login came to nothing: the server said why, or somebody left.

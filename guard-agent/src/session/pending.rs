@@ -3,9 +3,13 @@
 //! The answers say which Parse took effect, which statement ended how, and which error is the answer to a statement that
 //! guard replaced.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, rc::Rc, time::Instant};
 
-use super::{prepared::Forget, short::Short};
+use super::{
+    masking::{Portal, Reading, Results},
+    prepared::Forget,
+    short::Short,
+};
 
 /// Requests under way at which the client is no longer read.
 pub(super) const MAX_PENDING: usize = 16_384;
@@ -28,6 +32,19 @@ pub(super) struct Running {
     pub(super) ended: bool,
     /// The prepared statements that it deallocates.
     pub(super) forget: Option<Box<Forget>>,
+    /// What its rows are made of.
+    pub(super) results: Results,
+}
+
+/// What a Describe is about.
+#[derive(Debug)]
+pub(super) enum Described {
+    /// A prepared statement.
+    Statement,
+    /// A portal.
+    Portal(Rc<Portal>),
+    /// A portal, and it is guard that asks.
+    Own(Rc<Portal>),
 }
 
 impl Running {
@@ -40,6 +57,7 @@ impl Running {
             failure: Short::default(),
             ended: false,
             forget: None,
+            results: Results::default(),
         }
     }
 }
@@ -65,7 +83,7 @@ pub(super) enum Awaited {
     },
     /// Of a portal that is not followed.
     UnfollowedBind,
-    Describe,
+    Describe(Described),
     CloseStatement(Forget),
     ClosePortal(Box<[u8]>),
     /// `None`: it goes on with a portal that has run.
@@ -74,6 +92,8 @@ pub(super) enum Awaited {
     Sync,
     /// The client ended a COPY; there is no answer of its own.
     CopyEnd,
+    /// Guard reads the catalog: nothing of it is the client's.
+    Catalog(Reading),
 }
 
 /// The requests under way, in order.
@@ -213,7 +233,12 @@ mod tests {
     #[test]
     fn a_failure_skips_to_the_next_sync() {
         let mut pending = Pending::default();
-        for awaited in [Awaited::Describe, execute(), Awaited::Sync, Awaited::Describe] {
+        for awaited in [
+            Awaited::Describe(Described::Statement),
+            execute(),
+            Awaited::Sync,
+            Awaited::Describe(Described::Statement),
+        ] {
             pending.push(awaited);
         }
         assert_eq!(pending.skip_to_sync().len(), 2);

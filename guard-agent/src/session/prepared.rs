@@ -232,6 +232,17 @@ impl Names {
         }
     }
 
+    /// What `portal` may run. Empty: nobody knows.
+    pub(super) fn of_portal(&self, portal: &[u8]) -> Candidates {
+        let versions = if portal.is_empty() { Some(&self.unnamed_portal) } else { self.portals.get(portal) };
+        let possible = versions.map(|versions| versions.possible(self.segment));
+        let mut all: SmallVec<[&Portal; 2]> = possible.into_iter().flatten().collect();
+        if all.iter().any(|portal| portal.statements.is_empty()) {
+            all.clear();
+        }
+        bounded(all.into_iter().flat_map(|portal| portal.statements.iter().cloned()))
+    }
+
     /// What running `portal` runs, and whether that only goes on with a run that was already decided.
     pub(super) fn run_portal(&mut self, portal: &[u8]) -> (Candidates, bool) {
         let segment = self.segment;

@@ -8,6 +8,7 @@ use guard_policy::vocabulary::Action;
 use super::pending::Running;
 use crate::{
     audit::{AuditError, AuditLog, OutcomeBatch, OutcomeFields, SessionStamp, StatementEntry},
+    config::Mode,
     sql::Statement,
 };
 
@@ -21,11 +22,19 @@ pub(super) struct Recorder {
     stamp: Arc<SessionStamp>,
     ordinal: u64,
     outcomes: OutcomeBatch,
+    /// The mode is monitor: what would be masked is not.
+    only_records: bool,
 }
 
 impl Recorder {
-    pub(super) fn new(audit: AuditLog, stamp: SessionStamp) -> Self {
-        Self { audit, stamp: Arc::new(stamp), ordinal: 0, outcomes: OutcomeBatch::default() }
+    pub(super) fn new(audit: AuditLog, stamp: SessionStamp, mode: Mode) -> Self {
+        Self {
+            audit,
+            stamp: Arc::new(stamp),
+            ordinal: 0,
+            outcomes: OutcomeBatch::default(),
+            only_records: mode == Mode::Monitor,
+        }
     }
 
     /// Statements so far.
@@ -78,7 +87,11 @@ impl Recorder {
     }
 
     /// A statement has ended.
-    pub(super) fn ended(&mut self, running: &Running, otherwise: Status) {
+    pub(super) fn ended(&mut self, mut running: Running, otherwise: Status) {
+        let masking = running.results.record(self.only_records);
+        if running.results.again && masking.is_empty() {
+            return;
+        }
         let sqlstate = running.failure.as_str();
         let status = match (running.ended, sqlstate.is_empty()) {
             (_, false) => Status::Failed,
@@ -92,6 +105,7 @@ impl Recorder {
             rows: running.rows,
             sqlstate,
             duration_us: u64::try_from(running.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            masking: &masking,
         });
         if self.outcomes.len() >= BATCH {
             self.flush();

@@ -14,6 +14,7 @@ use super::{
     Proxy, Served, SessionError, Worker,
     held::Holding,
     login::served,
+    masking::Masking,
     pending::{Awaited, MAX_PENDING, Pending},
     pipe::{Event, Pipe},
     prepared::Names,
@@ -141,6 +142,8 @@ pub(super) struct Relay<'a> {
     pub(super) skipping: bool,
     /// The client has said goodbye.
     pub(super) finished: bool,
+    /// `None`: rows pass as they are.
+    pub(super) masking: Option<Box<Masking>>,
     /// The statement that waits for people, if one does.
     pub(super) holding: Holding,
 }
@@ -153,7 +156,7 @@ impl Relay<'_> {
             match awaited {
                 Awaited::Query(running)
                 | Awaited::Execute(Some(running))
-                | Awaited::FunctionCall(running) => self.recorder.ended(&running, Status::Unknown),
+                | Awaited::FunctionCall(running) => self.recorder.ended(running, Status::Unknown),
                 _ => {}
             }
         }
@@ -211,6 +214,7 @@ impl Relay<'_> {
             let reads = self.pending.len() < MAX_PENDING
                 && !self.refusals.full()
                 && !self.finished
+                && !self.reads_catalog()
                 && self.holding.reads(&self.pipe);
             let next = next(&mut self.pipe, reads, &mut self.holding, &mut alarms).await;
             if matches!(next, Next::Bytes(_)) {
@@ -219,9 +223,13 @@ impl Relay<'_> {
             match next {
                 Next::Bytes(Event::Client) => self.on_client().await?,
                 Next::Bytes(Event::Server) => {
+                    let reading = self.reads_catalog();
                     self.on_server()?;
                     if self.holding.waits() {
                         Box::pin(self.skip_held()).await?;
+                    }
+                    if reading && !self.reads_catalog() {
+                        self.on_client().await?;
                     }
                 }
                 Next::Word(word) => Box::pin(self.on_word(word)).await?,

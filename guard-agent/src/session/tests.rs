@@ -107,6 +107,7 @@ fn proxy(mode: Mode, audit: AuditLog) -> (Proxy, watch::Sender<bool>) {
         approvals: Approvals::in_memory(&ApprovalsConfig::default(), audit.clone()),
         audit,
         sensor: None,
+        masks: Arc::new(Masks::off()),
         counters: Arc::default(),
         stopping,
     };

@@ -8,6 +8,7 @@ use std::{
 
 use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 
+use super::masking::Plans;
 use crate::{
     config::ProxyConfig,
     decide::{Decider, DecisionCache, Ruling, Scope, Session},
@@ -45,9 +46,10 @@ pub struct Worker {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     classifier: Classifier,
-    decisions: DecisionCache,
+    pub(super) decisions: DecisionCache,
+    pub(super) plans: Plans,
 }
 
 impl Worker {
@@ -59,6 +61,7 @@ impl Worker {
             inner: RefCell::new(Inner {
                 classifier: Classifier::new(limits),
                 decisions: DecisionCache::new(decider),
+                plans: Plans::default(),
             }),
             unknown: Arc::new(stand_in(
                 Action::Execute,
@@ -85,7 +88,7 @@ impl Worker {
     }
 
     /// INVARIANT: never held across an await, and nothing inside calls back: it is never borrowed twice.
-    fn inner(&self) -> RefMut<'_, Inner> {
+    pub(super) fn inner(&self) -> RefMut<'_, Inner> {
         self.inner.borrow_mut()
     }
 

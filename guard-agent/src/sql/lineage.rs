@@ -21,7 +21,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guard_policy::vocabulary::DataKind;
+use guard_policy::vocabulary::{Action, DataKind, Effect, Object, ObjectKind};
 
 use super::postgres::reference;
 use super::{SearchPath, Statement};
@@ -60,6 +60,9 @@ pub struct Part {
     pub targets: Vec<Target>,
     /// It names a query that later statements of the session run or read: PREPARE and DECLARE.
     pub names: Option<Named>,
+    /// Functions that it calls as if they were columns (`SELECT c.purge FROM customers c`): no text alone tells them from
+    /// columns, the catalog does.
+    pub calls: Vec<Box<str>>,
 }
 
 /// The results of a statement.
@@ -189,6 +192,14 @@ impl Column {
     }
 }
 
+impl Lineage {
+    /// What the statements do that their text alone does not tell: calls of functions that are written as columns.
+    pub fn effects(&self) -> impl Iterator<Item = Effect> {
+        let calls = self.parts.iter().flat_map(|part| &part.calls);
+        calls.map(|name| Effect::new(Action::Function, Object::named(ObjectKind::Function, None, name)))
+    }
+}
+
 impl Part {
     /// Of a statement that cannot be followed.
     fn unknown() -> Self {
@@ -243,9 +254,21 @@ impl Origin {
         Self { text, known: Mutex::default() }
     }
 
+    /// The text, and whether backslashes are ordinary in its strings; `None` where it is not kept.
+    pub(crate) fn text(&self) -> Option<(&str, bool)> {
+        self.text.as_ref().map(|(text, standard)| (&**text, *standard))
+    }
+
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
         self.text.as_ref().map_or(0, |(text, _)| text.len())
+    }
+}
+
+impl Clone for Origin {
+    /// The same text; what came of it is found out anew.
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), known: Mutex::default() }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod backend;
 mod copy_out;
+mod description;
 mod error;
 mod frame;
 mod frontend;
@@ -16,6 +17,7 @@ pub use backend::{
     without_channel_binding,
 };
 pub use copy_out::CopyOutResponse;
+pub use description::describe_portal;
 pub use error::{ErrorResponse, Severity};
 pub use frame::{HEADER_BYTES, Header, MAX_MESSAGE_BYTES, WireError, cstring};
 pub use frontend::{

@@ -13,15 +13,22 @@ use cedar_policy::{Authorizer, Effect, Policy, PolicyId, ValidationMode, Validat
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::{Origin, PolicySet, Told, slices::Slices};
-use crate::{approval, schema::SCHEMA};
+use super::{
+    Origin, PolicySet, Told,
+    slices::{Slices, names},
+};
+use crate::{
+    approval,
+    columns::{ColumnAction, Mask},
+    schema::SCHEMA,
+};
 
 /// The policies of this repository.
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../policies");
 
 /// Annotations with a meaning.
-const ANNOTATIONS: [&str; 9] =
-    ["id", "reason", "hint", "mode", "approval", "wait", "approvers", "within", "break_glass"];
+const ANNOTATIONS: [&str; 10] =
+    ["id", "reason", "hint", "mode", "mask", "approval", "wait", "approvers", "within", "break_glass"];
 
 /// Name of folders whose policies are not in force: they are there to be copied.
 pub const EXAMPLES: &str = "examples";
@@ -210,6 +217,15 @@ fn check_annotations(file: &str, policy: &Policy) -> Result<Policy, PolicyError>
     }
     if policy.effect() == Effect::Permit && policy.annotation("mode") == Some("monitor") {
         return Err(wrong("`@mode(\"monitor\")` is for forbids: a permit has nothing to watch".to_owned()));
+    }
+    if let Some(mask) = policy.annotation("mask") {
+        mask.parse::<Mask>().map_err(|problem| wrong(format!("`@mask(\"{mask}\")`: {problem}")))?;
+        if !names(policy, ColumnAction::Reveal) {
+            return Err(wrong(
+                "`@mask` says how a column is seen: it stands on policies with `action == Guard::Action::\"reveal\"`"
+                    .to_owned(),
+            ));
+        }
     }
     approval::needs(policy).map_err(&wrong)?;
     approval::break_glass(policy).map_err(&wrong)?;

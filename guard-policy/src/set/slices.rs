@@ -5,9 +5,14 @@
 
 use std::collections::HashMap;
 
-use cedar_policy::{ActionConstraint, Policy, PolicyId, PolicySet, PolicySetError};
+use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, PolicySetError};
 
-use crate::{rates::Reading, schema::ACTIONS, vocabulary::Action};
+use crate::{
+    columns::ColumnAction,
+    rates::Reading,
+    schema::{ACTIONS, AnyAction},
+    vocabulary::Action,
+};
 
 /// What is asked about one action.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(super) struct Slices {
     slices: Vec<Slice>,
     /// In the order of [`Action::ALL`].
     of_action: Vec<usize>,
+    /// In the order of [`ColumnAction::ALL`].
+    of_column: Vec<Option<usize>>,
     /// What any policy reads of rates.
     pub(super) reading: Reading,
     /// Any policy reads whether a reason is given.
@@ -52,8 +59,10 @@ impl Slices {
         let reads_reasons = all.iter().any(|(policy, _)| policy.to_string().contains("justified"));
         let (mut slices, mut of_action) = (Vec::new(), Vec::new());
         let mut places: HashMap<Vec<&PolicyId>, usize> = HashMap::new();
-        for action in Action::ALL {
-            let chosen = all.iter().filter(|(policy, _)| matches(policy, *action));
+        let statements = Action::ALL.iter().map(|action| AnyAction::Statement(*action));
+        let columns = ColumnAction::ALL.iter().map(|action| AnyAction::Column(*action));
+        for action in statements.chain(columns) {
+            let chosen = all.iter().filter(|(policy, _)| matches(policy, action));
             let ids: Vec<&PolicyId> = chosen.clone().map(|(policy, _)| policy.id()).collect();
             let place = match places.get(&ids) {
                 Some(place) => *place,
@@ -65,11 +74,20 @@ impl Slices {
             };
             of_action.push(place);
         }
-        Ok(Self { slices, of_action, reading, reads_reasons })
+        let named = |action: ColumnAction| all.iter().any(|(policy, _)| names(policy, action));
+        let of_column = of_action.split_off(Action::ALL.len());
+        let of_column =
+            ColumnAction::ALL.iter().zip(of_column).map(|(action, at)| named(*action).then_some(at));
+        Ok(Self { slices, of_action, of_column: of_column.collect(), reading, reads_reasons })
     }
 
     pub(super) fn of(&self, action: Action) -> &Slice {
         &self.slices[self.of_action[action as usize]]
+    }
+
+    /// `None` where no policy names the action.
+    pub(super) fn of_column(&self, action: ColumnAction) -> Option<&Slice> {
+        self.of_column[action as usize].map(|at| &self.slices[at])
     }
 }
 
@@ -110,11 +128,24 @@ pub(super) fn is_watching(policy: &Policy) -> bool {
     policy.annotation("mode") == Some("monitor")
 }
 
-/// Whether the scope of `policy` takes `action`.
-fn matches(policy: &Policy, action: Action) -> bool {
+/// Whether the scope of `policy` takes any action.
+fn is_open(policy: &Policy) -> bool {
+    policy.action_constraint() == ActionConstraint::Any
+}
+
+/// Whether the scope of `policy` takes `action`. To permit everything is not to say that anybody may see sensitive data
+/// in clear: a permit of `reveal` names it.
+fn matches(policy: &Policy, action: AnyAction) -> bool {
     match policy.action_constraint() {
-        ActionConstraint::Any => true,
+        ActionConstraint::Any => {
+            action != AnyAction::Column(ColumnAction::Reveal) || policy.effect() == Effect::Forbid
+        }
         ActionConstraint::In(groups) => groups.iter().any(|group| ACTIONS.is_in(action, group)),
-        ActionConstraint::Eq(one) => ACTIONS.uid(action) == &one,
+        ActionConstraint::Eq(one) => ACTIONS.is_in(action, &one),
     }
+}
+
+/// Whether `policy` names an action on columns.
+pub(super) fn names(policy: &Policy, action: ColumnAction) -> bool {
+    !is_open(policy) && matches(policy, AnyAction::Column(action))
 }

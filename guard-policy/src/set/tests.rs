@@ -11,6 +11,7 @@ use crate::{
 
 mod approvals;
 mod properties;
+mod reveal;
 
 fn set(text: &str) -> Result<PolicySet, PolicyError> {
     PolicySet::from_files(BTreeMap::from([("a/policy.cedar".to_owned(), text.to_owned())]), Origin::BuiltIn)

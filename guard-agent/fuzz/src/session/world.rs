@@ -10,7 +10,7 @@ use guard_agent::{
     decide::Decider,
     listen::Logins,
     servers::{Engine, Server},
-    session::{Proxy, ServerSlot, Ways, Worker},
+    session::{Masks, Proxy, ServerSlot, Ways, Worker},
 };
 use guard_policy::PolicySet;
 use tokio::{net::UnixListener, runtime::Runtime, sync::mpsc, sync::watch};
@@ -83,6 +83,7 @@ impl World {
                 approvals: Approvals::in_memory(&ApprovalsConfig::default(), audit.clone()),
                 audit,
                 sensor: None,
+                masks: Arc::new(Masks::off()),
                 counters: Arc::default(),
                 stopping: stopping.clone(),
             };

@@ -3,8 +3,8 @@
 use guard_common::audit::{
     display::{short, visible},
     v1::{
-        Approval, ConnectionOpened, Decision, Gap, Outcomes, Record, SessionStarted, Statement, Workload,
-        approval::Event, connection_opened::Access, decision::Verdict, record::Body,
+        Approval, ConnectionOpened, Decision, Gap, Masking, Outcomes, Record, SessionStarted, Statement,
+        Workload, approval::Event, connection_opened::Access, decision::Verdict, record::Body,
     },
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -140,11 +140,57 @@ fn ran(statement: &Statement) -> String {
 
 fn ended(outcomes: &Outcomes) -> String {
     let failed = outcomes.outcomes.iter().filter(|outcome| !outcome.sqlstate.is_empty()).count();
-    match &outcomes.outcomes[..] {
+    let mut text = match &outcomes.outcomes[..] {
         [one] if one.sqlstate.is_empty() => format!("outcome: {}", short(&one.command_tag, 60)),
         [one] => format!("outcome: failed with {}", short(&one.sqlstate, 5)),
         many => format!("outcomes of {} statements, {failed} failed", many.len()),
+    };
+    let masking = outcomes.outcomes.iter().filter_map(|outcome| outcome.masking.as_ref());
+    masking.for_each(|masking| text.push_str(&masked(masking)));
+    text
+}
+
+/// What was masked of a statement's results, and what was shown.
+fn masked(masking: &Masking) -> String {
+    /// Columns that are named; of more there is only their number.
+    const NAMED: usize = 6;
+    let list = |columns: Vec<String>| {
+        let more = columns.len().saturating_sub(NAMED);
+        let mut list = columns.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+        if more > 0 {
+            list.push_str(&format!(" and {more} more"));
+        }
+        list
+    };
+    let mut text = String::new();
+    if !masking.columns.is_empty() {
+        let columns = masking.columns.iter().map(|column| {
+            let rule = if column.rule.is_empty() { "found in values" } else { &column.rule };
+            format!(
+                "{} ({}, {}, {} values)",
+                short(&column.column, 60),
+                short(&column.kind, 20),
+                short(rule, 20),
+                column.values
+            )
+        });
+        let word = if masking.only_recorded { "would mask" } else { "masked" };
+        text.push_str(&format!("; {word} {} in {} rows", list(columns.collect()), masking.rows));
     }
+    if !masking.revealed.is_empty() {
+        let columns = masking
+            .revealed
+            .iter()
+            .map(|column| format!("{} by {}", short(&column.column, 60), short(&column.policy, 40)));
+        text.push_str(&format!("; shown in clear {}", list(columns.collect())));
+    }
+    if masking.in_messages > 0 {
+        text.push_str(&format!("; {} values masked in messages", masking.in_messages));
+    }
+    if !masking.care.is_empty() {
+        text.push_str(&format!("; with care: {}", short(&masking.care, 80)));
+    }
+    text
 }
 
 fn asked(approval: &Approval) -> String {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode, s
 
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
 use guard_policy::{
-    PolicySet, Principal, Rates, Target, built_in_cases,
+    Column, PolicySet, Principal, Rates, Target, built_in_cases,
     cases::{self, Case, Expect},
 };
 
@@ -74,44 +74,34 @@ struct Bench {
 
 impl Bench {
     fn check(&mut self, case: &Case) -> Result<(), String> {
-        let decision = self.decide(case);
-        let got = match decision.verdict() {
-            Verdict::Allowed => Expect::Allow,
-            Verdict::WouldRefuse => Expect::WouldRefuse,
-            Verdict::WouldHold => Expect::WouldHold,
-            Verdict::Held if decision.break_glass.is_some() => Expect::BreakGlass,
-            Verdict::Held => Expect::Hold,
-            Verdict::Refused | Verdict::Unspecified => Expect::Refuse,
+        if let Some(column) = &case.reveal {
+            return self.check_sight(case, &column.to_column()?);
+        }
+        let used = case.infer.as_ref().map(|infer| Ok::<_, String>((infer.of.to_column()?, infer.to_use()?)));
+        let decision = match used.transpose()? {
+            Some((column, used)) => self.decider.infer(&self.session(case), &column, &used),
+            None => self.decide(case),
         };
-        // Round the proxy a refusal can only be recorded; a case means what the policy says.
-        let expected = match (case.expect, case.connect.as_ref().is_some_and(|connect| !connect.proxied)) {
-            (Expect::Refuse, true) => Expect::WouldRefuse,
-            (expected, _) => expected,
-        };
-        if got != expected {
-            return Err(format!("expected {expected:?}, got {got:?} by `{}`", decision.policy));
-        }
-        if let Some(policy) = case.policy.as_ref().filter(|policy| **policy != decision.policy) {
-            return Err(format!("expected a decision by `{policy}`, got one by `{}`", decision.policy));
-        }
-        if decision.errors.len() != case.errors {
-            return Err(format!("expected {} errors, got {:?}", case.errors, decision.errors));
-        }
-        Ok(())
+        check_decision(case, &decision)
     }
 
-    fn decide(&mut self, case: &Case) -> Decision {
-        let workload = Workload::from(&case.workload);
-        if let Some(connect) = &case.connect {
-            let server = server(case);
-            let transport = if connect.transport == "tcp" { "tcp" } else { "unix" };
-            let request =
-                ConnectRequest { workload: &workload, server: &server, proxied: connect.proxied, transport };
-            return (*self.decider.connect(&request)).clone();
+    fn check_sight(&self, case: &Case, column: &Column) -> Result<(), String> {
+        let sight = self.decider.reveal(&self.session(case), column);
+        let got = if sight.mask.is_some() { Expect::Masked } else { Expect::Clear };
+        if got != case.expect {
+            return Err(format!("expected {:?}, got {got:?} by `{}`", case.expect, sight.policy));
         }
-        let principal = Principal::new(&workload);
+        let rule = sight.mask.map(|mask| mask.to_string()).unwrap_or_default();
+        if let Some(expected) = case.mask.as_ref().filter(|expected| **expected != rule) {
+            return Err(format!("expected the rule `{expected}`, got `{rule}` by `{}`", sight.policy));
+        }
+        check_policy(case, &sight.policy, &sight.errors)
+    }
+
+    fn session(&self, case: &Case) -> Session {
+        let principal = Principal::new(&Workload::from(&case.workload));
         let AppliedMode { mode, from: mode_from } = AppliedMode::ENFORCED;
-        let session = Session {
+        Session {
             meter: self.decider.meter(&principal, &case.server),
             principal,
             target: Target::new(&case.environment, &case.server, Engine::Postgresql.as_str(), &case.database),
@@ -122,12 +112,54 @@ impl Bench {
             application_name: String::new(),
             search_path: SearchPath::default(),
             roles: Roles::of(&case.db_user),
-        };
+        }
+    }
+
+    fn decide(&mut self, case: &Case) -> Decision {
+        if let Some(connect) = &case.connect {
+            let workload = Workload::from(&case.workload);
+            let server = server(case);
+            let transport = if connect.transport == "tcp" { "tcp" } else { "unix" };
+            let request =
+                ConnectRequest { workload: &workload, server: &server, proxied: connect.proxied, transport };
+            return (*self.decider.connect(&request)).clone();
+        }
+        let session = self.session(case);
         let text = case.sql.as_deref().unwrap_or_default();
         let statement = self.classifier.classify(text.as_bytes(), &Modes::default());
         let rates = Rates { statements: case.statements_per_minute, rows: case.rows_per_minute };
         self.decider.with_reason(&session, &statement, rates, case.justified)
     }
+}
+
+fn check_decision(case: &Case, decision: &Decision) -> Result<(), String> {
+    let got = match decision.verdict() {
+        Verdict::Allowed => Expect::Allow,
+        Verdict::WouldRefuse => Expect::WouldRefuse,
+        Verdict::WouldHold => Expect::WouldHold,
+        Verdict::Held if decision.break_glass.is_some() => Expect::BreakGlass,
+        Verdict::Held => Expect::Hold,
+        Verdict::Refused | Verdict::Unspecified => Expect::Refuse,
+    };
+    // Round the proxy a refusal can only be recorded; a case means what the policy says.
+    let expected = match (case.expect, case.connect.as_ref().is_some_and(|connect| !connect.proxied)) {
+        (Expect::Refuse, true) => Expect::WouldRefuse,
+        (expected, _) => expected,
+    };
+    if got != expected {
+        return Err(format!("expected {expected:?}, got {got:?} by `{}`", decision.policy));
+    }
+    check_policy(case, &decision.policy, &decision.errors)
+}
+
+fn check_policy(case: &Case, decided: &str, errors: &[String]) -> Result<(), String> {
+    if let Some(policy) = case.policy.as_ref().filter(|policy| *policy != decided) {
+        return Err(format!("expected a decision by `{policy}`, got one by `{decided}`"));
+    }
+    if errors.len() != case.errors {
+        return Err(format!("expected {} errors, got {errors:?}", case.errors));
+    }
+    Ok(())
 }
 
 fn server(case: &Case) -> Server {

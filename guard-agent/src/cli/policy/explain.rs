@@ -4,7 +4,11 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use guard_common::audit::v1::{Decision, Workload, decision::Verdict};
-use guard_policy::{Outcome, PolicySet, Principal, Rates, Target, cases::CaseWorkload, vocabulary::Effect};
+use guard_policy::{
+    Column, Outcome, PolicySet, Principal, Rates, Target, Use,
+    cases::CaseWorkload,
+    vocabulary::{Effect, MaskRule},
+};
 use serde_json::json;
 
 use super::{
@@ -12,10 +16,15 @@ use super::{
     who::{self, Who},
 };
 use crate::{
+    catalog::Catalog,
     config::Config,
     decide::{AppliedMode, Decider, Session, subject},
+    mask::{detector::ColumnNames, plan::unplaced},
     servers::Engine,
-    sql::{Classifier, Limits, Modes, Roles, SearchPath, Statement},
+    sql::{
+        Classifier, Limits, Modes, Roles, SearchPath, Statement,
+        lineage::{self, Outputs, World},
+    },
 };
 
 const AFTER_HELP: &str = "\
@@ -136,6 +145,71 @@ struct Explained {
     decision: Decision,
     /// The mode that is configured for this database.
     configured: AppliedMode,
+    /// Sensitive columns that it shows or uses.
+    columns: Vec<Seen>,
+}
+
+/// How a sensitive column is seen, or what is decided on its use.
+struct Seen {
+    /// Its place in the result and its name; `None` where it is only used.
+    result: Option<usize>,
+    column: Column,
+    /// `in clear`, `masked (full)`, `where: allowed`, ..
+    how: String,
+    policy: String,
+}
+
+/// What `statement` shows and uses, as its names tell: no catalog is at hand here.
+fn columns(decider: &Decider, session: &Session, statement: &Statement) -> Vec<Seen> {
+    let catalog = Catalog::empty(std::sync::Arc::new(ColumnNames));
+    let world = World { catalog: &catalog, path: &session.search_path, user: &session.db_user };
+    let lineage = lineage::of(statement, &world);
+    let mut seen = Vec::new();
+    for part in &lineage.parts {
+        let outputs = match &part.outputs {
+            Outputs::Columns(outputs) => outputs.as_slice(),
+            _ => &[],
+        };
+        for (at, output) in outputs.iter().enumerate() {
+            for source in output.sources.iter().filter(|source| !source.is_any()) {
+                let column = named(source);
+                let sight = decider.reveal(session, &column);
+                let how = match &sight.mask {
+                    None => "in clear".to_owned(),
+                    Some(mask) if mask.rule == MaskRule::Partial && !output.same => {
+                        "masked (full)".to_owned()
+                    }
+                    Some(mask) => format!("masked ({mask})"),
+                };
+                seen.push(Seen { result: Some(at + 1), column, how, policy: sight.policy });
+            }
+        }
+        for used in part.uses.iter().filter(|used| !used.column.is_any()) {
+            let column = named(&used.column);
+            if decider.reveal(session, &column).mask.is_none() {
+                continue;
+            }
+            let word = used.usage.as_str();
+            let decision =
+                decider.infer(session, &column, &Use { words: vec![word], equality: used.equality });
+            let verdict = if decision.verdict() == Verdict::Allowed { "allowed" } else { "refused" };
+            seen.push(Seen {
+                result: None,
+                column,
+                how: format!("{word}: {verdict}"),
+                policy: decision.policy,
+            });
+        }
+    }
+    seen
+}
+
+fn named(source: &lineage::Column) -> Column {
+    Column {
+        schema: source.schema.to_string(),
+        table: source.table.to_string(),
+        ..unplaced(&source.column, source.kind, "column name")
+    }
 }
 
 /// Runs `guard-agent policy explain`.
@@ -159,6 +233,7 @@ fn explain(args: &ExplainArgs, policies: PolicySet, config: &Config) -> Explaine
         outcomes: decider.effects(&session, &statement, rates),
         decision: decider.with_reason(&session, &statement, rates, args.justified),
         configured: decider.mode(&args.server, &args.database),
+        columns: columns(&decider, &session, &statement),
         principal: std::sync::Arc::clone(session.principal.name()),
         statement,
     }
@@ -176,7 +251,17 @@ fn word(outcome: &Outcome) -> &'static str {
 
 impl Explained {
     fn as_json(&self) -> serde_json::Value {
-        let Self { statement, decision, outcomes, configured, principal } = self;
+        let Self { statement, decision, outcomes, configured, principal, columns } = self;
+        let columns = columns.iter().map(|seen| {
+            json!({
+                "result": seen.result,
+                "column": seen.column.to_string(),
+                "kind": seen.column.kind.as_str(),
+                "seen": seen.how,
+                "policy": seen.policy,
+            })
+        });
+        let columns: Vec<_> = columns.collect();
         let effects = outcomes.iter().map(|(effect, outcome)| {
             json!({
                 "effect": subject(effect),
@@ -198,6 +283,7 @@ impl Explained {
             "parts": statement.parts,
             "workload": &**principal,
             "effects": effects.collect::<Vec<_>>(),
+            "columns": columns,
             "decision": decision,
             "configured_mode": configured.mode.as_str(),
             "configured_mode_from": configured.from.as_str(),
@@ -205,7 +291,7 @@ impl Explained {
     }
 
     fn describe(&self) -> String {
-        let Self { statement, decision, outcomes, configured, principal } = self;
+        let Self { statement, decision, outcomes, configured, principal, columns } = self;
         let mut text = String::new();
         let mut line = |label: &str, value: &str| text.push_str(&format!("{label:<10} {value}\n"));
         line("statement", &statement.text);
@@ -214,6 +300,11 @@ impl Explained {
         for (number, (effect, outcome)) in outcomes.iter().enumerate() {
             let label = if number == 0 { "effects" } else { "" };
             line(label, &format!("{}: {} by \"{}\"", subject(effect), word(outcome), outcome.policy));
+        }
+        for (number, Seen { result, column, how, policy }) in columns.iter().enumerate() {
+            let label = if number == 0 { "columns" } else { "" };
+            let place = result.map_or_else(String::new, |at| format!("result {at}: "));
+            line(label, &format!("{place}{column} ({}) {how} by \"{policy}\"", column.kind));
         }
         let verdict = match decision.verdict() {
             Verdict::Allowed => "allowed",
@@ -284,6 +375,28 @@ mod tests {
             text.contains("delete of table b without WHERE: refused") && text.contains("monitor, set"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn how_columns_are_seen_is_told() {
+        let told = explained(&["SELECT email, upper(phone), id FROM customers WHERE email = 'a'"]);
+        let json = told.as_json();
+        let columns = json["columns"].as_array().unwrap();
+        let of =
+            |result: serde_json::Value| columns.iter().find(|column| column["result"] == result).unwrap();
+        assert_eq!(
+            (&of(1.into())["kind"], &of(1.into())["seen"]),
+            (&"email".into(), &"masked (full)".into())
+        );
+        assert_eq!(of(2.into())["policy"], "not-revealed");
+        assert_eq!(of(serde_json::Value::Null)["seen"], "where: allowed");
+        assert!(
+            told.describe().contains("result 1: customers.email (email) masked (full)"),
+            "{}",
+            told.describe()
+        );
+        let backup = explained(&["SELECT email FROM customers", "--unit", "pg-backup.service"]);
+        assert_eq!(backup.as_json()["columns"][0]["seen"], "in clear");
     }
 
     #[test]

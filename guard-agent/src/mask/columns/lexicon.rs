@@ -181,6 +181,8 @@ concepts! {
     Qualifier,
     /// Count, verified, type, template: what follows or precedes is about the data, not the data.
     About,
+    /// Billing, shipping, home: where somebody gets something.
+    Delivery,
     /// is, has: a flag.
     Flag,
     /// Order, invoice, product numbers, versions, amounts.

@@ -13,6 +13,8 @@ pub enum Need {
     Nothing,
     /// The table or another word speaks of people.
     People,
+    /// The table does not speak of things.
+    NoThings,
     /// Values have to look like it too.
     Values,
 }
@@ -54,6 +56,10 @@ const fn rule(all: Concepts, any: Concepts, none: Concepts, kind: DataKind) -> R
 
 const fn people(all: Concepts, any: Concepts, none: Concepts, kind: DataKind) -> Rule {
     Rule { all, any, none, kind, need: Need::People, despite: false }
+}
+
+const fn no_things(all: Concepts, any: Concepts, none: Concepts, kind: DataKind) -> Rule {
+    Rule { all, any, none, kind, need: Need::NoThings, despite: false }
 }
 
 const fn values(all: Concepts, any: Concepts, none: Concepts, kind: DataKind) -> Rule {
@@ -138,8 +144,8 @@ pub const RULES: &[Rule] = &[
     rule(set!(Ip), set!(), set!(Number), IpAddress),
     rule(set!(Remote | Address), set!(), set!(Mail | Phone | Street), IpAddress),
     // People.
-    rule(set!(Mail), set!(), set!(Number | Thing), Email),
-    values(set!(Mail), set!(), set!(), Email),
+    rule(set!(Mail), set!(), set!(Number | Thing | Zip), Email),
+    values(set!(Mail), set!(), set!(Zip), Email),
     rule(set!(Phone), set!(), set!(Thing), Phone),
     values(set!(Phone), set!(), set!(), Phone),
     people(set!(PhoneMaybe), set!(), set!(Thing), Phone),
@@ -158,6 +164,8 @@ pub const RULES: &[Rule] = &[
     rule(set!(House | Number), set!(), set!(Thing), Address),
     people(set!(House), set!(), set!(Thing), Address),
     rule(set!(Address), set!(), set!(Thing | Network | Other | Key | Token), Address),
+    rule(set!(Delivery), set!(Zip | City), set!(Thing), Address),
+    no_things(set!(Zip), set!(), set!(Other | Thing | Card | Password), Address),
     people(set!(Zip), set!(), set!(Other), Address),
     people(set!(City), set!(), set!(Name | Other), Address),
     people(set!(Geo), set!(), set!(), Location),

@@ -79,6 +79,7 @@ impl ColumnType {
                     | K::Device
                     | K::Address
                     | K::Health
+                    | K::Special
                     | K::Location
             ),
             Self::Number => matches!(

@@ -5,13 +5,14 @@ use super::lexicon::Concept::{self, *};
 /// Words by concept.
 #[rustfmt::skip]
 pub const PEOPLE: &[(Concept, &str)] = &[
-    (Name, "name names nm nom noms nombre nombres nome nomes naam namen namn navn nafn nimi isim ad adi ady jmeno meno imie \
+    (Name, "neve name names nm nom noms nombre nombres nome nomes naam namen namn navn nafn nimi isim ad adi ady jmeno meno imie \
         nazwa nev numele nume ime naziv vardas nimetus uzvards onoma bezeichnung nam имя имени имена название наименование \
         имен iмя імя име назва ονομα اسم الاسم שם नाम 名前 名称 名字 名 이름 성함 ชื่อ ten imya namae mingcheng ireum \
         denominazione denominacion nama pangalan jina"),
     (First, "first given fore erster premier primer primero primeiro fst"),
     (Last, "last family sur lst letzter dernier ultimo familien famille famiglia familia familie"),
-    (OwnName, "firstname lastname surname forename givenname familyname fullname middlename maidenname fname lname mname \
+    (OwnName, "kontoinhaber karteninhaber accountholder cardholder cardholdername nameoncard kontohaver \
+        kontoinnehavare firstname lastname surname forename givenname familyname fullname middlename maidenname fname lname mname \
         sname gname vorname vornamen vname nachname nachnamen nname zuname familienname geburtsname rufname prenom prenoms \
         patronyme apellido apellidos apellidop apellidom apellidopaterno apellidomaterno cognome cognomi sobrenome \
         voornaam voornamen achternaam roepnaam tussenvoegsel fornamn efternamn tilltalsnamn fornavn etternavn \
@@ -29,7 +30,7 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         anmeldename nutzername pseudo pseudonyme identifiant usuario nomeutente gebruikersnaam anvandarnamn brukernavn \
         brugernavn kayttajatunnus kayttajanimi kullaniciadi uzivatelskejmeno логин никнейм ユーザー名 ニックネーム 用户名 昵称 \
         닉네임 사용자명 kullanici display displayname"),
-    (Person, "person persons people personne personnes persona personas pessoa pessoas individual individuals human humans \
+    (Person, "anyja person persons people personne personnes persona personas pessoa pessoas individual individuals human humans \
         customer customers cust custs client clients user users usr usrs member members employee employees emp emps staff \
         worker workers patient patients contact contacts subscriber subscribers owner owners tenant tenants guest guests \
         student students pupil pupils teacher teachers professor driver drivers passenger passengers traveller traveler \
@@ -75,11 +76,11 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         メール メールアドレス 邮箱 电子邮箱 邮件 电邮 邮件地址 电子邮件 郵箱 이메일 메일 pochta youxiang dianziyoujian imeil อีเมล surel"),
     (Electronic, "e electronic elektronische electronico electronica electronique elettronica eletronico elektronisk \
         elektroniczny elektronicka электронная электронной elektronik"),
-    (Phone, "phone phones telephone telephones tel tels telno telnr telnum telefon telefone telefones telefono telefonos \
+    (Phone, "mobiel mobiele phone phones telephone telephones tel tels telno telnr telnum telefon telefone telefones telefono telefonos \
         telefoni telefoonnummer telefoon telefoonnr telefonnr telefonnummer teléfono phn phno phonenumber phonenum phoneno \
         ph fon fono msisdn cellphone cellular handy handynummer handynr mobilnummer mobiltelefon mobiltel gsm portable \
         celular cellulare telemovel telemoveis movil gsmno gsmnummer puhelin puhelinnumero matkapuhelin puh kannykka tlf tlfnr \
-        tlfn telf tfno cep ceptelefonu ceptel fax faxnummer faxnr faxno telefax fernsprecher rufnummer whatsapp sms \
+        tlfn telf tfno cepno ceptelefonu ceptel fax faxnummer faxnr faxno telefax fernsprecher rufnummer whatsapp sms \
         telefonszam telefonu telefonni komorka komorkowy mobil mobiili telefonas talrunis telefonszama sima simi \
         телефон телефона телефоны тел моб мобильный сотовый телефонный факс τηλεφωνο κινητο هاتف الهاتف جوال موبايل טלפון נייד \
         फोन फ़ोन मोबाइल 電話 電話番号 携帯 携帯電話 携帯番号 電話号碼 电话 电话号码 手机 手机号 手机号码 手機 联系电话 联系方式 전화 \
@@ -91,10 +92,10 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         adresa adresi adresis lakcim cim heimilisfang wohnort wohnanschrift aadress адрес адреса адресу διευθυνση عنوان \
         العنوان כתובת पता 住所 居所 地址 住址 家庭住址 주소 jusho juusho dizhi zhuzhi juso diachi ที่อยู่ alamat residence residencia \
         residenza bostadsadress gatuadress hemadress besoksadress"),
-    (Street, "housenumber housenr hausnummer hausnr huisnummer husnummer husnr street streets str strasse strassen straat straatnaam calle rue rua gata gade vei veg katu sokak cadde \
+    (Street, "huisnr housenumber housenr hausnummer hausnr huisnummer husnummer husnr street streets str strasse strassen straat straatnaam calle rue rua gata gade vei veg katu sokak cadde \
         ulice ulica utca strada straszennr gatunamn streetname streetaddress addressline улица улицы оδος ulitsa \
         街道 통로 hausanschrift logradouro colonia"),
-    (House, "house apartment apt flat wohnung appartement \
+    (House, "domu mieszkania lokalu house apartment apt flat wohnung appartement \
         piso квартира дом building doorno"),
     (Zip, "zip zips zipcode zipcd postcode postcodes postal postalcode plz postleitzahl cp codepostal codigopostal cap cep \
         postnummer postnr postinumero postakodu psc kodpocztowy iranyitoszam индекс почтовый ταχυδρομικος 郵便番号 邮编 \
@@ -104,14 +105,14 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         город населенный πολη مدينة עיר शहर 市区町村 城市 도시 suburb village hometown"),
     (Geo, "latitude longitude lat lon lng long geo geolocation gps coordinates coords koordinaten breitengrad langengrad \
         latitud longitud latitudine longitudine широта долгота 緯度 経度 纬度 经度 위도 경도"),
-    (Birth, "birth birthday birthdate birthdt birthyear birthmonth bday dob doby geburt geburts geburtstag geburtsdatum geb \
+    (Birth, "birthplace szul birth birthday birthdate birthdt birthyear birthmonth bday dob doby geburt geburts geburtstag geburtsdatum geb \
         gebdat gebdatum gebtag gebjahr gebdt geburtsjahr geboren naissance nacimiento nasc nac nascita nascimento geboorte \
         geboortedatum fodelse fodelsedatum fodelsedag fodelsear fodsels fodselsdato fodselsdag fodt fodselsar syntyma \
         syntymaaika syntymapaiva dogum dogumtarihi narozeni narodenia urodzenia dataurodzenia szuletesi szuletes nastere \
         nasterii rodjenja rodenja sunniaeg dzimsanas gimimo faedingardagur cumpleanos aniversario рождения рождение \
         народження γεννησησ γεννηση ميلاد الميلاد לידה जन्म 生年月日 誕生日 生日 出生 出生日期 出生年月 생년월일 생일 \
         seinengappi tanjobi shengri chusheng chushengriqi saengnyeonworil saengil rozhdeniya ngaysinh วันเกิด lahir bdate"),
-    (Date, "date dates day days dt dat datum dato data fecha dag tag jour jours jahr year yr month ano annee anno paiva \
+    (Date, "datetime date dates day days dt dat datum dato data fecha dag tag jour jours jahr year yr month ano annee anno paiva \
         paivamaara aika tarih tarihi den datumu dzien rok nap datuma kuupaev дата год день ημερομηνια تاريخ תאריך तिथि तारीख \
         日付 日期 年月日 날짜 일자 giorno dia jaar ar aar gun tanggal"),
     (Age, "age ages alder ika yas vek wiek edad idade eta leeftijd alter возраст ηλικια العمر גיל उम्र 年齢 年龄 나이 연령 nianling \
@@ -129,7 +130,7 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         carnet tajskort henkilollisyys удостоверение हाल पहचान הזהות هوية זהות"),
     (Tax, "tax taxes fiscal fiscale fiscaal steuer steuerliche impuesto impuestos tributario tributaria imposto skatte skatt \
         vero vergi danove podatkowy podatkowej налоговый ado adoszam taxpayer"),
-    (NationalNumber, "ssn ssns sinnumber itin nino natid nationalid nationalidnumber citizenid govid governmentid nif nie dni cpf \
+    (NationalNumber, "ssnid sinid adoazonosito adoazonositojel ssn ssns sinnumber itin nino natid nationalid nationalidnumber citizenid govid governmentid nif nie dni cpf \
         cnpj curp pesel bsn sofinummer egn cnp tckn tcno tckimlik tckimlikno securitesociale numsecu aadhaar aadhar \
         adhaar svnr svnummer sozialversicherungsnummer sozialversicherungsnr rentenversicherungsnummer rvnr ahv ahvnummer ahvnr steuerid steueridnr \
         idnr steueridentifikationsnummer steuernummer steuernr personnummer persnr personnr samordningsnummer cprnr \
@@ -140,14 +141,14 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         socialsecuritynumber socsec socialinsurance taxid taxnumber taxpayerid nationalinsurance \
         burgerservicenummer inss snn ktp снилс инн иин рнокпп іпн жшн आधार 個人番号 マイナンバー 身份证 身份证号 身份证号码 \
         身分證 주민등록번호 주민번호 cccd cmnd บัตรประชาชน tfn medicarenumber medicareno curpid ppsn "),
-    (NationalMaybe, "tin nik pnr fnr insee nhs taj afm oib sin avs rut run pan cpr nir rfc nip inn iin ci ein rg ico svn"),
-    (Passport, "rijbewijs rijbewijsnummer korkort korekort forerkort ajokortti ehliyet ehliyetno fuhrerschein fuhrerscheinnr fuhrerscheinnummer 免許 免許証 免許証番号 驾照 驾驶证 운전면허 passport passports passportno passportnumber passnummer passnr pasaporte passeport passaporto passaporte \
+    (NationalMaybe, "nrodocumento numerodocumento numdocumento nrodoc numdoc tin nik pnr fnr insee nhs taj afm oib sin avs rut run pan cpr nir rfc nip inn iin ci ein rg ico svn"),
+    (Passport, "visano visanumber visanr rijbewijs rijbewijsnummer korkort korekort forerkort ajokortti ehliyet ehliyetno fuhrerschein fuhrerscheinnr fuhrerscheinnummer 免許 免許証 免許証番号 驾照 驾驶证 운전면허 passport passports passportno passportnumber passnummer passnr pasaporte passeport passaporto passaporte \
         paspoort reisepass reisepassnr reisepassnummer passi pasaport cestovni paszport paszportu personalausweis \
         personalausweisnummer utlevel pasapor паспорт паспорта διαβατηριο جواز דרכון पासपोर्ट 旅券 パスポート 护照 护照号 여권 \
         여권번호 huzhao passiport idcardnumber pasportas pasport travel dowod dowodu obcansky"),
     (Licence, "licence license licences lizenz permis permiso licencia patente \
         ridicsky prawo jazdy права lic"),
-    (Driver, "driver drivers driving driverslicense driverlicense conduire conducir conducao guida fahr dl"),
+    (Driver, "drv driver drivers driving driverslicense driverlicense conduire conducir conducao guida fahr dl"),
     (Plate, "plate plates licenseplate licenceplate numberplate kennzeichen kfzkennzeichen immatriculation matricula targa \
         kenteken regnr registrationplate rekisterinumero plaka rejestracyjny госномер ナンバープレート 车牌 车牌号 번호판"),
     (Card, "card cards karte karten carte cartes tarjeta tarjetas carta carte cartao cartoes kaart kort korttinumero kortti kart karta \
@@ -155,7 +156,7 @@ pub const PEOPLE: &[(Concept, &str)] = &[
     (Credit, "credit credito kredit kredi kreditni kredyt kredytowa debit debito debet debeti payment payments zahlungs \
         bancaire pago betaal betalings luotto maksu кредит кредитная кредитной банковская банковской ائتمان אשראי क्रेडिट \
         クレジット 信用 银行 신용 visa mastercard amex platobni"),
-    (CardNumber, "creditcard creditcardnumber creditcardno creditcardnum ccnumber ccnum ccno ccn ccnr cardnumber cardno cardnum \
+    (CardNumber, "numerocb nocb creditcard creditcardnumber creditcardno creditcardnum ccnumber ccnum ccno ccn ccnr cardnumber cardno cardnum \
         cardnr cardpan kreditkarte kreditkartennummer kreditkartennr kreditkartenr kartennummer kartennr cvv cvv2 cvc cvc2 \
         cvn csc pannumber numerotarjeta numerocarte numerocarta kortnummer kortnr korttinumero luottokortti kartno kredikarti \
         信用卡 信用卡号 银行卡 银行卡号 クレジットカード番号 신용카드 신용카드번호 debitcard debitcardnumber"),
@@ -164,18 +165,18 @@ pub const PEOPLE: &[(Concept, &str)] = &[
     (Holder, "holder holdername cardholder cardholdername accountholder kontoinhaber karteninhaber titular titulaire \
         intestatario kontohaver kontoinnehavare nameoncard"),
     (Iban, "iban ibans ibannumber ibannr ibanno ibancode"),
-    (Bank, "bank banks bankname banca banco banque banka bankowe bankowego pankki bankovni банк банковский 銀行 은행"),
-    (Account, "account accounts acct acc konto kontos kto \
+    (Bank, "bank banks bankname banca banco banque banka bancaria bancario bankowe bankowego pankki bankovni банк банковский 銀行 은행"),
+    (Account, "konta account accounts acct acc konto kontos kto \
         compte comptes cuenta cuentas conto conti conta contas rekening tili hesap ucet uctu \
         rachunek rachunku szamla cont iroda счет счета счёт λογαριασμοσ حساب חשבון खाता 口座 账户 계좌 \
         kouza"),
-    (AccountNumber, "accountnumber accountno acctno acctnum kontonummer kontonr rekeningnummer tilinumero hesapno szamlaszam 口座番号 账号 帐号 계좌번호 ktonr bankaccountnumber bankaccountno 银行账号 银行帐号 은행계좌 bankaccount bankkonto bankverbindung numerocuenta numerocompte"),
+    (AccountNumber, "bban accountnumber accountno acctno acctnum kontonummer kontonr rekeningnummer tilinumero hesapno szamlaszam 口座番号 账号 帐号 계좌번호 ktonr bankaccountnumber bankaccountno 银行账号 银行帐号 은행계좌 bankaccount bankkonto bankverbindung numerocuenta numerocompte"),
     (Routing, "routing aba sortcode blz bankleitzahl bic swift swiftcode bicswift ifsc ifsccode clabe bsb rib cci routingno \
         routingnumber clearingnumber transit бик"),
     (Income, "salary salaries wage wages income incomes earnings paycheck compensation remuneration payrate hourlyrate \
         gehalt gehalter lohn lohne einkommen bruttogehalt nettogehalt bruttolohn verdienst bezuge salaire salaires revenu revenus remuneration \
         salario salarios sueldo sueldos ingresos nomina stipendio stipendi reddito retribuzione ordenado renda salaris loon \
-        inkomen lon lonn manedslonn inkomst palkka tulot maas ucret plat mzda wynagrodzenie pensja placa fizetes salariu \
+        inkomen lonn manedslonn inkomst palkka tulot maas ucret plat mzda wynagrodzenie pensja placa fizetes salariu \
         networth зарплата оклад доход заработок 給与 年収 給料 工资 薪资 薪水 收入 월급 연봉 급여 lương gongzi kyuyo maosh"),
     (Balance, "balance saldo solde kontostand guthaben"),
     (Health, "health medical gesundheit sante salud salute saude gezondheid halsa helse sundhed terveys saglik zdravotni \
@@ -191,7 +192,7 @@ pub const PEOPLE: &[(Concept, &str)] = &[
         therapy therapie treatment behandlung chronic tani teshis ilac \
         диагноз болезнь лекарство аллергия 病名 診断 診断名 疾患 血液型 诊断 病史 疾病 血型 过敏 진단 병명 혈액형 질병 zhenduan"),
     (Blood, "blood blut sang sangre sangue bloed blod veri kan krevni krwi кровь крови"),
-    (Special, "religion religions religious konfession glaube religione religiao religie religionszugehorigkeit uskonto din \
+    (Special, "marital religion religions religious konfession glaube religione religiao religie religionszugehorigkeit uskonto din \
         vyznani wyznanie vallas ethnicity ethnic ethnicgroup ethnie etnia etnisch etnicidad ethnizitat herkunft hautfarbe nationality \
         nationalities staatsangehorigkeit staatsburgerschaft nationalite nacionalidad nazionalita nacionalidade \
         nationaliteit nationalitet kansalaisuus uyruk narodnost obywatelstwo citizenship ciudadania cittadinanza gender \

@@ -14,11 +14,13 @@ pub const THINGS: &[(Concept, &str)] = &[
     (Qualifier, "home work office business private priv privat prive personal primary secondary main alt alternate alternative \
         other old new current previous prev temp tmp backup recovery day evening night billing shipping delivery invoice mailing \
         permanent residential official international intl local default additional extra second third one two a b c x \
-        geschaftlich dienstlich privatna casa trabajo trabalho lavoro ufficio domestico particular bureau travail maison \
+        geschaftlich geschaeftlich dienstlich fijo fisso fixo fixe festnetz sanitized ship shipto bill billto kom privatna casa trabajo trabalho lavoro ufficio domestico particular bureau travail maison \
         principal secundario contact the of de del della di da do des du la le et en i na za for from to by with my your their \
         der die das und von zu in line linie field col column nullable f tbl dim fact src dst stg \
         registered reg login signup unverified enc notify notification reply bcc \
         dela cu ke and or up major minor minori extension ext area country land pays pais paese kraj maa"),
+    (Delivery, "billing shipping delivery ship shipto bill billto mailing home residential lieferung liefer rechnungs livraison \
+        facturation envio facturacion entrega cobranca spedizione fatturazione"),
     (Flag, "is has can should was are allow allowed allows enable enabled disable disabled require required requires use uses \
         opt opted optin optout accept accepted accepts wants subscribed ist hat est tiene"),
     (About, "count counts cnt total totals sum avg average min max rate rates ratio score scores percent percentage pct verified verify \
@@ -56,7 +58,7 @@ pub const THINGS: &[(Concept, &str)] = &[
         attribute attributes property properties tag tags label labels menu menus page pages theme themes template templates \
         form forms field fields report reports dashboard widget plugin plugins extension app apps application applications tool tools \
         program programs course courses class classes subject subjects lesson lessons exam exams unit units currency \
-        currencies language languages color colors colour size vehicle vehicles car cars model models make truck plane ship ships \
+        currencies language languages color colors colour size vehicle vehicles car cars model models make truck plane contract contracts agreement \
         vessel animal animals pet pets dog cat species breed plant plants drug drugs medicine recipe recipes ingredient \
         dish food supplier suppliers vendor vendors manufacturer manufacturers carrier carriers provider providers \
         plan plans tariff channel channels source sources medium metric metrics test tests step steps stage stages \
@@ -71,7 +73,7 @@ pub const THINGS: &[(Concept, &str)] = &[
         منتج شركة מוצר חברה 商品 製品 会社 部署 产品 公司 部门 城市 국가 상품 제품 회사 부서"),
     (Network, "network networks subnet subnets vlan vlans gateway gateways router routers switch switches firewall firewalls interface \
         interfaces nic nics dns ntp cidr netmask route routes peer peers hop hops loadbalancer endpoint endpoints proxy proxies vpc \
-        netzwerk netzwerke reseau reseaux rete reti memory mem pointer register registers bus pci modbus contract contracts \
+        netzwerk netzwerke reseau reseaux rete reti memory mem pointer register registers bus pci modbus \
         wallet wallets eth btc blockchain ethereum bitcoin server servers node nodes machine machines cluster clusters \
         packet packets flow flows whitelist allowlist denylist blacklist blocklist web website url http page"),
     (Ip, "ip ips ipaddr ipaddress ipadresse ipadress ipv ipaddresses clientip remoteip userip sourceip srcip loginip \
@@ -95,14 +97,14 @@ pub const THINGS: &[(Concept, &str)] = &[
     (Private, "private privkey privatekey pem privat prive privada privata ssh rsa pgp gpg tls ssl wireguard"),
     (Public, "public pub pubkey publickey publickeys offentlig publica"),
     (Cloud, "aws amazon gcp google azure cloud digitalocean aliyun alibaba iam"),
-    (Password, "password passwords passwd passwort passworter pwd pswd psw passwrd passphrase userpass userpassword userpwd kennwort \
+    (Password, "passwordsalt pwdhash pwhash password passwords passwd passwort passworter pwd pswd psw passwrd passphrase userpass userpassword userpwd kennwort \
         losung contrasena contrasenia senha wachtwoord losenord adgangskode passord salasana sifre parola heslo haslo jelszo \
         lozinka geslo slaptazodis parole salasona motdepasse mdp пароль паролi кодовоеслово parol κωδικοσπροσβασησ كلمةالمرور المرور סיסמה סיסמא \
         पासवर्ड 密码 密碼 口令 パスワード 暗証番号 비밀번호 암호 mima bimilbeonho matkhau รหัสผ่าน katasandi loginpassword dbpassword rootpassword"),
     (PasswordMaybe, "pass clave pw pwhash kata passe mot"),
-    (Hash, "hash hashes hashed digest encrypted encr crypt crypted bcrypt argon scrypt sha ntlm passwordhash \
-        pwdhash passwdhash passhash pwhash хеш хэш ハッシュ 哈希 해시 kryptiert verschlusselt hache cifrada cifrado verifier scram"),
-    (Salt, "salt salts salz pwdsalt passwordsalt"),
+    (Hash, "pwdhash pwhash hash hashes hashed digest encrypted encr crypt crypted bcrypt argon scrypt sha ntlm \
+        хеш хэш ハッシュ 哈希 해시 kryptiert verschlusselt hache cifrada cifrado verifier scram"),
+    (Salt, "passwordsalt salt salts salz"),
     (Pin, "pin pins pincode pinnumber pinhash kodpin пин 暗証番号 핀번호 tan"),
     (Answer, "question questions answer answers hint hints frage antwort secretanswer securityanswer securityquestion \
         pregunta respuesta reponse domanda risposta resposta svar vastaus cevap odpoved odpowiedz"),

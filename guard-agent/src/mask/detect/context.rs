@@ -23,6 +23,12 @@ pub struct Context {
 impl Context {
     /// Of the span that starts at `start`.
     pub fn before(cell: &[u8], start: usize) -> Self {
+        // `Safari/6535.27.5`: a version.
+        if let [.., before, b'/'] = cell[..start]
+            && before.is_ascii_alphabetic()
+        {
+            return Self { kind: None, other: true };
+        }
         let mut floor = start.saturating_sub(REACH);
         // A whole character.
         while floor < start && (0x80..0xC0).contains(&cell[floor]) {

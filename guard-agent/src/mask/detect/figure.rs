@@ -187,7 +187,7 @@ fn separated(cell: &[u8], end: usize) -> Option<(u8, usize)> {
 fn is_glued_before(cell: &[u8], start: usize) -> bool {
     match cell[..start] {
         [.., b'_' | b'@'] | [.., 0xC3..=0xDF, 0x80..=0xBF] => true,
-        [.., before, b'-' | b'.' | b'~'] => before.is_ascii_alphanumeric() || before == b'_',
+        [.., before, b'-' | b'.' | b'~'] => before.is_ascii_alphanumeric() || matches!(before, b'_' | b'-'),
         _ => false,
     }
 }

@@ -43,12 +43,14 @@ impl Hits {
         self.list.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Forgets them.
+    pub fn clear(&mut self) {
         self.list.clear();
         self.list.shrink_to(KEPT);
     }
 
-    pub(super) fn push(&mut self, kind: DataKind, span: std::ops::Range<usize>, evidence: Evidence) {
+    /// Adds one. Whoever adds them out of order, or some that overlap, settles them.
+    pub fn push(&mut self, kind: DataKind, span: std::ops::Range<usize>, evidence: Evidence) {
         if span.start < span.end {
             self.list.push(Hit { kind, start: span.start, end: span.end, evidence });
         }

@@ -21,15 +21,22 @@ const LENGTHS: &[(&[u8; 2], usize)] = &[
     (b"YE", 30),
 ];
 
-/// How long an IBAN that starts like this is.
-pub fn length(text: &[u8]) -> Option<usize> {
-    let [first, second, b'0'..=b'9', b'0'..=b'9', ..] = text else { return None };
-    LENGTHS.iter().find(|(country, _)| *country == &[*first, *second]).map(|&(_, length)| length)
-}
+/// Shortest text that is taken for one where the registry does not tell its length.
+const SHORTEST: usize = 14;
 
-/// Whether letters (in upper case) and digits are an IBAN.
+/// Whether letters (in upper case) and digits are an IBAN. A length that the registry does not have (a country that
+/// joined since, or test data) is let pass where most of it are digits: two check digits are evidence.
 pub fn is_iban(text: &[u8]) -> bool {
-    length(text) == Some(text.len()) && checksum::mod_97(text)
+    let [first, second, tens @ b'0'..=b'9', ones @ b'0'..=b'9', body @ ..] = text else { return false };
+    if !first.is_ascii_uppercase() || !second.is_ascii_uppercase() || text.len() < SHORTEST {
+        return false;
+    }
+    let registered =
+        LENGTHS.iter().any(|&(country, length)| country == &[*first, *second] && length == text.len());
+    let check = (tens - b'0') * 10 + ones - b'0';
+    let digits = body.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let plausible = (2..=98).contains(&check) && digits * 3 >= body.len() * 2 && text.len() <= 34;
+    (registered || plausible) && checksum::mod_97(text)
 }
 
 #[cfg(test)]
@@ -53,7 +60,7 @@ mod tests {
         ] {
             assert!(is_iban(iban.as_bytes()), "{iban}");
         }
-        for other in ["DE89370400440532013001", "DE8937040044053201300", "ZZ89370400440532013000", "DE", ""] {
+        for other in ["DE89370400440532013001", "DE8937040044053201300", "DE893704", "DE", ""] {
             assert!(!is_iban(other.as_bytes()), "{other}");
         }
     }

@@ -43,6 +43,10 @@ pub fn is_national(figure: &Figure<'_>, digits: Option<&[u8]>) -> Option<Shown> 
         };
         return good.then_some(Shown::Checksum);
     }
+    // 1716808.579681 is an amount or a time.
+    if figure.groups.len() == 2 && figure.between == separator::DOT {
+        return None;
+    }
     west::is_grouped(figure, digits)
         .or_else(|| europe::is_grouped(figure, digits))
         .or_else(|| nordic::is_grouped(figure, digits))

@@ -2,7 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::mask::columns::{ColumnType, Named, by_name};
+use guard_policy::vocabulary::DataKind;
+
+use crate::mask::columns::{
+    ColumnType, Named, by_name,
+    lexicon::{self, set},
+};
 
 /// Keys that are remembered; when there are more, it starts anew.
 const KEPT: usize = 512;
@@ -12,7 +17,7 @@ const LONGEST: usize = 64;
 /// Names of keys and what they say.
 #[derive(Debug, Default)]
 pub struct KeyNames {
-    known: HashMap<Box<str>, [Option<Named>; 4], ahash::RandomState>,
+    known: HashMap<Box<str>, [Option<Named>; 5], ahash::RandomState>,
 }
 
 impl KeyNames {
@@ -21,13 +26,33 @@ impl KeyNames {
         let Some(key) = std::str::from_utf8(key).ok().filter(|key| key.len() <= LONGEST) else {
             return Named::Plain;
         };
-        let at = usize::from(number) * 2 + usize::from(people);
+        let table = if people { "people" } else { "" };
+        let ty = if number { ColumnType::Integer } else { ColumnType::Text };
+        self.remembered(key, usize::from(number) * 2 + usize::from(people), || by_name(table, key, ty))
+    }
+
+    /// What the name before a sign says of the value behind it, in a text: `pass=..`, `AccountKey=..`.
+    pub fn assigned(&mut self, name: &str) -> Named {
+        self.remembered(name, 4, || {
+            let found = by_name("", name, ColumnType::Text);
+            let word = name.to_ascii_lowercase();
+            match found {
+                Named::Plain if matches!(word.as_str(), "accountkey" | "sharedaccesskey") => {
+                    Named::Sensitive(DataKind::CloudKey)
+                }
+                Named::Plain if lexicon::exactly(&word) & set!(PasswordMaybe) != 0 => {
+                    Named::Sensitive(DataKind::Password)
+                }
+                found => found,
+            }
+        })
+    }
+
+    fn remembered(&mut self, key: &str, at: usize, find: impl FnOnce() -> Named) -> Named {
         if let Some(Some(named)) = self.known.get(key).map(|names| names[at]) {
             return named;
         }
-        let table = if people { "people" } else { "" };
-        let ty = if number { ColumnType::Integer } else { ColumnType::Text };
-        let named = by_name(table, key, ty);
+        let named = find();
         if self.known.len() >= KEPT {
             self.known.clear();
         }

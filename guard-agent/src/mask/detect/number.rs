@@ -17,6 +17,9 @@ use super::{
     iban, ids, network, phone,
 };
 
+/// Groups of one number: an IBAN of 34 characters in fours has nine.
+const MOST: usize = 9;
+
 /// What a stretch is, with how sure that is: 0 is surest.
 struct Found {
     kind: DataKind,
@@ -88,7 +91,7 @@ impl Reader<'_> {
         if let Some(date) = self.birth(start) {
             return Some(date);
         }
-        for end in start..groups.len() {
+        for end in start..groups.len().min(start + MOST) {
             let group = &groups[end];
             if len + group.len() > LONGEST {
                 break;
@@ -121,27 +124,31 @@ impl Reader<'_> {
 
     /// What one stretch is.
     fn judge(&self, figure: &Figure<'_>, digits: &[u8], start: usize, end: usize) -> Option<Found> {
-        let glued = self.is_glued(start, end);
+        if self.is_glued(start, end) {
+            return None;
+        }
         let only_digits = digits.len() == figure.text.len();
         let found = |kind, evidence, weakness| {
             Some(Found { kind, evidence, weakness, start: figure.start(), end: figure.end() })
         };
-        if iban::is_iban(figure.text) && is_iban_grouped(figure) && !glued {
+        if iban::is_iban(figure.text) && is_iban_grouped(figure) {
             return found(DataKind::Iban, Evidence::Checksum, 0);
-        }
-        if glued {
-            return None;
         }
         if only_digits && card::LENGTHS.contains(&digits.len()) && card::is_grouped(figure) {
             let named = || self.expected(start).is_some_and(|(kind, _)| kind == DataKind::PaymentCard);
             let other = figure.is_plain() && (self.hint.numbers || self.other(start));
-            if !other && (card::is_card(digits, false) || named() && card::is_card(digits, true)) {
+            // A day of birth inside and two checks are stronger than an old length of Visa.
+            let amex = digits.len() == 15 && digits[0] == 3;
+            let person = || !amex && ids::is_national(figure, Some(digits)).is_some();
+            if !other && (card::is_card(digits, false) && !person() || named() && card::is_card(digits, true))
+            {
                 return found(DataKind::PaymentCard, Evidence::Luhn, 1);
             }
         }
         if let Some(octets) = only_digits.then(|| octets(figure)).flatten() {
             return self.address(figure, octets, start, end);
         }
+
         self.weaker(figure, digits, start, end)
     }
 
@@ -255,7 +262,7 @@ fn is_iban_grouped(figure: &Figure<'_>) -> bool {
 
 /// Four decimal groups with dots between them.
 fn octets(figure: &Figure<'_>) -> Option<[u32; 4]> {
-    if figure.groups.len() != 4 || figure.between != DOT {
+    if figure.groups.len() != 4 || figure.between != DOT || figure.before() & PLUS != 0 {
         return None;
     }
     let mut octets = [0; 4];
@@ -265,7 +272,11 @@ fn octets(figure: &Figure<'_>) -> Option<[u32; 4]> {
         if text.len() > 3 || text.len() > 1 && text[0] == b'0' {
             return None;
         }
-        *octet = text.iter().fold(0, |value, byte| value * 10 + u32::from(byte - b'0'));
+        let value = text.iter().fold(0, |value, byte| value * 10 + u32::from(byte - b'0'));
+        if value > 255 {
+            return None;
+        }
+        *octet = value;
     }
     Some(octets)
 }

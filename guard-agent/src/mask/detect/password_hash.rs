@@ -46,11 +46,13 @@ fn span(text: &[u8]) -> usize {
 fn modular(text: &[u8]) -> Option<usize> {
     let close = text.iter().skip(1).take(24).position(|&byte| byte == b'$')? + 1;
     let scheme = &text[1..close];
-    let len = span(text);
-    let body = &text[close + 1..len.max(close + 1)];
+    if scheme.is_empty() {
+        return None;
+    }
     let least = match scheme {
         b"2a" | b"2b" | b"2x" | b"2y" | b"2" => {
             // Exactly: a cost, 22 characters of salt, 31 of digest.
+            let body = &text[close + 1..];
             let hash = body.len() >= 56 && body[2] == b'$' && body[..2].iter().all(u8::is_ascii_digit);
             return hash.then_some(close + 57);
         }
@@ -66,7 +68,8 @@ fn modular(text: &[u8]) -> Option<usize> {
         }
         _ => return None,
     };
-    (body.len() >= least).then_some(len)
+    let len = span(text);
+    (len >= close + 1 + least).then_some(len)
 }
 
 /// `{SSHA}`, `{CRYPT}`, `{bcrypt}`: RFC 2307, Dovecot, Spring.

@@ -32,9 +32,13 @@ pub fn is_phone(figure: &Figure<'_>, digits: &[u8]) -> Option<Sure> {
         return None;
     }
     let plus = figure.before() & PLUS != 0;
-    if plus || (digits.starts_with(&[0, 0]) && figure.groups.len() > 1) {
+    if plus || (figure.groups.len() > 1 && figure.groups[0].len() > 1 && digits.starts_with(&[0, 0])) {
         let body = if plus { digits } else { &digits[2..] };
-        return (is_international(body) && !is_odd(figure)).then_some(Sure::International);
+        // A sign and groups say it, whatever the country.
+        let written =
+            plus && figure.groups.len() > 1 && (9..=15).contains(&digits.len()) && figure.between & DOT == 0;
+        let good = (is_international(body) || written && digits[0] != 0) && !is_odd(figure);
+        return good.then_some(Sure::International);
     }
     if figure.between & PLUS != 0 || is_odd(figure) {
         return None;
@@ -77,9 +81,10 @@ fn is_odd(figure: &Figure<'_>) -> bool {
             let trunk =
                 group.before & OPEN != 0 && tail.get(at + 1).is_some_and(|next| next.before & CLOSE != 0);
             let last = at + 1 == tail.len() && group.before & DASH != 0;
+            let after_trunk = group.before & CLOSE != 0 && *at > 0 && tail[at - 1].before & OPEN != 0;
             // `+33 6 12 ..`: France, Hungary, Japan and others have areas of one digit.
             let area = *at == 0 && (figure.before() & PLUS != 0 || figure.text.starts_with(b"00"));
-            group.len() == 1 && !trunk && !last && !area
+            group.len() == 1 && !trunk && !last && !area && !after_trunk
         })
         .count();
     alone > 0 || figure.between & DOT != 0 && figure.between & SLASH != 0 || figure.groups.len() > 8
@@ -92,7 +97,7 @@ fn is_national(figure: &Figure<'_>, digits: &[u8]) -> bool {
     if figure.is_plain() {
         return is_plain_mobile(digits);
     }
-    if is_date_like(figure, digits, &lengths) || figure.text.starts_with(b"978") && digits.len() == 13 {
+    if is_date_like(figure, digits, &lengths) || is_book(figure, digits, &lengths) {
         return false;
     }
     let only = |bits: u8| figure.between & !bits == 0;
@@ -106,13 +111,19 @@ fn is_national(figure: &Figure<'_>, digits: &[u8]) -> bool {
     }
     // An area in parentheses: (030) 123456, (11) 91234-5678, 8 (495) 123-45-67.
     if paren {
-        return (8..=12).contains(&digits.len()) && lengths[0] >= 2;
+        return (8..=13).contains(&digits.len()) && lengths[0] >= 2;
     }
     if digits[0] == 8 && lengths[..] == [1, 3, 3, 2, 2] {
         return true;
     }
     if digits[0] == 0 {
         return is_trunk(figure, digits, &lengths);
+    }
+    if figure.separator(1) == SLASH
+        && figure.between & !(SLASH | DASH | SPACE) == 0
+        && matches!(lengths[..], [2, 3, 3 | 4] | [2, 3, 2, 2])
+    {
+        return true;
     }
     without_trunk(digits, &lengths, only(SPACE), only(DASH), only(SPACE | DASH))
 }
@@ -122,10 +133,17 @@ fn is_trunk(figure: &Figure<'_>, digits: &[u8], lengths: &[usize]) -> bool {
     let dotted = figure.between & !DOT == 0;
     let body = lengths.get(1..).unwrap_or_default();
     let even = body.iter().all(|&len| (2..=8).contains(&len));
-    (2..=6).contains(&lengths[0])
+    let toll_free = lengths == [4, 2, 2] && digits[..4] == [0, 8, 0, 0];
+    if toll_free
+        || lengths == [2, 1, 3, 4] && digits[1] == 6
+        || lengths == [2, 2, 2, 2] && figure.between == SPACE
+    {
+        return digits[1] != 0;
+    }
+    ((2..=6).contains(&lengths[0]) || lengths == [1, 4, 4])
         && even
         && digits[1] != 0
-        && (9..=12).contains(&digits.len())
+        && ((9..=13).contains(&digits.len()) || digits.len() == 8 && figure.between == SPACE | DASH)
         // 0123.456 is an amount.
         && (!dotted || lengths.len() >= 3)
         && figure.between & !(SPACE | DASH | DOT | SLASH) == 0
@@ -137,6 +155,13 @@ fn without_trunk(digits: &[u8], lengths: &[usize], spaces: bool, dashes: bool, m
     match lengths {
         // Denmark, Norway; Belgium and Switzerland have a trunk digit.
         [2, 2, 2, 2] => spaces && first >= 2,
+        // Greece.
+        [4, 3, 3] | [4, 6] | [5, 2, 3] => spaces && matches!(first, 2 | 6),
+        [4, 4] => spaces && first >= 2 && !is_year(digits),
+        // Colombia, with and without its code; the towns of Ukraine.
+        [3, 3, 2, 2] => mixed && first >= 2,
+        [2, 3, 3, 2, 2] => spaces && digits[..2] == [5, 7],
+        [3, 2, 2] => (spaces || dashes) && first >= 2,
         [3, 2, 3] => spaces && matches!(first, 4 | 8 | 9),
         // Spain, Poland, Portugal, Czechia.
         [3, 3, 3] => spaces && first >= 2,
@@ -147,31 +172,44 @@ fn without_trunk(digits: &[u8], lengths: &[usize], spaces: bool, dashes: bool, m
         [5, 5] => spaces && first >= 6,
         [3, 4, 4] => (spaces || dashes) && first == 1,
         [3, 7] | [3, 6] => spaces && first == 3,
-        [3, 3, 2, 2] => mixed && first >= 2,
+        [3, 3, 1, 3] => mixed && first >= 2,
         _ => false,
     }
 }
 
-/// Digits alone are a telephone number only in the ranges of mobiles that nothing else has.
+/// 19xx or 20xx.
+fn is_year(digits: &[u8]) -> bool {
+    matches!(digits, [1, 9, ..] | [2, 0, ..])
+}
+
+/// Digits alone are a telephone number in the ranges of mobiles that little else has, or behind a trunk digit: other
+/// numbers are padded with more than one zero, or are ISBNs.
 fn is_plain_mobile(digits: &[u8]) -> bool {
     match (digits.len(), digits) {
-        // Britain, Germany, Japan, Korea, Turkey, Russia's old prefix; China.
-        (
-            11,
-            [0, 7, 1..=9, ..] | [0, 1, 5..=7, ..] | [0, 1 | 7 | 8 | 9, 0, 1..=9, ..] | [0, 5, 0 | 3..=5, ..],
-        ) => true,
-        (11, [8, 9, ..]) => true,
+        (10, [0, 1..=9, ..]) => !is_isbn(digits),
+        (11, [0, 1..=9, ..]) => true,
+        (12, [0, 1, 5..=7, ..] | [0, 1, 8, 0, 0, ..]) => true,
+        // Russia's prefix; China.
+        (11, [8, 3 | 4 | 8 | 9, ..]) => true,
         (
             11,
             [1, 3 | 5 | 8, ..] | [1, 4, 5..=9, ..] | [1, 6, 2 | 5..=7, ..] | [1, 7, 0..=8, ..] | [1, 9, ..],
-        ) => digits[2..].iter().any(|&digit| digit != digits[2]),
-        (12, [0, 1, 5..=7, ..]) => true,
-        // France, Netherlands, Sweden, Australia.
-        (10, [0, 6 | 7, 1..=9, ..] | [0, 4, ..]) => true,
+        ) => true,
         // `00` and a code: only those that cannot be another number.
-        (12..=14, [0, 0, 1..=9, ..]) => is_international(&digits[2..]),
+        (12..=14, [0, 0, 1..=9, ..]) => is_international(&digits[2..]) && !super::checksum::ean13(digits),
         _ => false,
     }
+}
+
+/// An ISBN in its groups.
+fn is_book(figure: &Figure<'_>, digits: &[u8], lengths: &[usize]) -> bool {
+    let ten = digits.len() == 10 && matches!(lengths, [.., 1]) && lengths.len() == 4 && is_isbn(digits);
+    ten || figure.text.starts_with(b"978") && digits.len() == 13
+}
+
+/// ISBN-10: weights from ten down.
+fn is_isbn(digits: &[u8]) -> bool {
+    super::checksum::weighted(digits, &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]).is_multiple_of(11)
 }
 
 /// 2024-05-12, 12.05.2024, 05/12/2024 and what follows them.

@@ -4,10 +4,7 @@ use guard_policy::vocabulary::DataKind;
 use memchr::memmem;
 
 use super::{Evidence, hits::Hits};
-use crate::mask::columns::{
-    self, ColumnType, Named,
-    lexicon::{self, set},
-};
+use crate::mask::columns::Named;
 
 /// A header of a JSON web token is one short object.
 const HEADER: usize = 1024;
@@ -149,7 +146,7 @@ pub fn scan_assignments(cell: &[u8], hits: &mut Hits) {
         let sign = from + found;
         from = sign + 1;
         let Some((name, before)) = name_before(cell, sign) else { continue };
-        let Some(kind) = assigned(name, before) else { continue };
+        let Some(kind) = assigned(name, before, hits) else { continue };
         let Some((start, end)) = value_behind(cell, sign + 1, kind) else { continue };
         hits.push(kind, start..end, Evidence::Context);
         from = end;
@@ -184,25 +181,8 @@ fn name_before(cell: &[u8], sign: usize) -> Option<(&str, &[u8])> {
 }
 
 /// What a name says of the value that is assigned to it: only secrets; other kinds are found by their forms.
-fn assigned(name: &str, before: &[u8]) -> Option<DataKind> {
-    // `AccountKey` and `SharedAccessKey` of Azure.
-    let kind = match columns::by_name("", name, ColumnType::Text) {
-        Named::Sensitive(kind) => kind,
-        Named::Hint(_) => return None,
-        Named::Plain
-            if name.eq_ignore_ascii_case("AccountKey") || name.eq_ignore_ascii_case("SharedAccessKey") =>
-        {
-            DataKind::CloudKey
-        }
-        Named::Plain
-            if lexicon::concepts(&name.to_ascii_lowercase())
-                .is_some_and(|found| found & set!(PasswordMaybe) != 0) =>
-        {
-            DataKind::Password
-        }
-        Named::Plain => return None,
-    };
-    let url = before.ends_with(b"//");
+fn assigned(name: &str, before: &[u8], hits: &mut Hits) -> Option<DataKind> {
+    let Named::Sensitive(kind) = hits.keys.assigned(name) else { return None };
     let secret = matches!(
         kind,
         DataKind::Password
@@ -211,7 +191,7 @@ fn assigned(name: &str, before: &[u8]) -> Option<DataKind> {
             | DataKind::PrivateKey
             | DataKind::PasswordHash
     );
-    (secret && !url).then_some(kind)
+    (secret && !before.ends_with(b"//")).then_some(kind)
 }
 
 /// Where the value behind a sign starts and ends: to the next quote, space or separator.

@@ -352,7 +352,7 @@ fn hits_are_sorted_and_whole_characters_for_any_text() {
 /// Twice the text takes about twice as long, whatever it consists of.
 #[test]
 fn hostile_text_takes_linear_time() {
-    let sizes = [32 * 1024, 512 * 1024];
+    let sizes = [16 * 1024, 256 * 1024];
     for piece in [
         "@",
         "a@",
@@ -402,7 +402,7 @@ fn hostile_text_takes_linear_time() {
         let time = sizes.map(|size| {
             let text = piece.repeat(size / piece.len());
             let mut hits = Hits::new();
-            (0..3)
+            (0..2)
                 .map(|_| {
                     let started = std::time::Instant::now();
                     scan(text.as_bytes(), Hint::default(), &mut hits);

@@ -157,14 +157,20 @@ fn word(cell: &[u8], start: usize, end: usize, census: &Census, hits: &mut Hits)
     if census.colons > 0 {
         secret::scan_url(cell, start, end, hits);
     }
+    if let Some(len) = secret::bearer(text, &cell[..start]) {
+        let jwt = text.starts_with(b"eyJ");
+        if !jwt {
+            hits.push(DataKind::AccessToken, start..start + len, Evidence::Context);
+        }
+    }
     let mut at = 0;
     while at + SHORTEST <= text.len() {
         let begins = at == 0 || !text[at - 1].is_ascii_alphanumeric() && !matches!(text[at - 1], b'_' | b'-');
-        if !begins || !STARTS[usize::from(text[at])] {
+        if !begins || !starts(text[at], text[at + 1]) {
             at += 1;
             continue;
         }
-        match one(&text[at..], &cell[..start + at]) {
+        match one(&text[at..]) {
             Some((kind, evidence, len)) => {
                 hits.push(kind, start + at..start + at + len, evidence);
                 at += len.max(1);
@@ -174,25 +180,44 @@ fn word(cell: &[u8], start: usize, end: usize, census: &Census, hits: &mut Hits)
     }
 }
 
-/// First bytes of everything that is known.
-static STARTS: [bool; 256] = {
-    let mut starts = [false; 256];
+/// First two bytes of everything that is known, one bit each.
+static STARTS: [u64; 1024] = {
+    let mut bits = [0u64; 1024];
     let mut at = 0;
     while at < FORMS.len() {
-        starts[FORMS[at].prefix[0] as usize] = true;
+        bits = with(bits, FORMS[at].prefix[0], FORMS[at].prefix[1]);
         at += 1;
     }
-    let other = b"e$*{mspSdbBAa0TL";
+    // JSON web tokens, hashes of passwords, age.
+    let other = b"eymdSCpbPBscbcarsh0xAG";
     let mut at = 0;
     while at < other.len() {
-        starts[other[at] as usize] = true;
-        at += 1;
+        bits = with(bits, other[at], other[at + 1]);
+        at += 2;
     }
-    starts
+    let mut second = b'0';
+    while second <= b'z' {
+        bits = with(bits, b'$', second);
+        bits = with(bits, b'{', second);
+        bits = with(bits, b'*', second);
+        second += 1;
+    }
+    bits
 };
 
-/// What starts a text; `before` is what stands before it.
-fn one(text: &[u8], before: &[u8]) -> Option<(DataKind, Evidence, usize)> {
+const fn with(mut bits: [u64; 1024], first: u8, second: u8) -> [u64; 1024] {
+    let at = first as usize * 256 + second as usize;
+    bits[at / 64] |= 1 << (at % 64);
+    bits
+}
+
+fn starts(first: u8, second: u8) -> bool {
+    let at = usize::from(first) * 256 + usize::from(second);
+    STARTS[at / 64] >> (at % 64) & 1 == 1
+}
+
+/// What starts a text.
+fn one(text: &[u8]) -> Option<(DataKind, Evidence, usize)> {
     if text.starts_with(b"eyJ") {
         return secret::jwt(text).map(|len| (DataKind::Jwt, Evidence::Decoded, len));
     }
@@ -203,13 +228,12 @@ fn one(text: &[u8], before: &[u8]) -> Option<(DataKind, Evidence, usize)> {
         let len = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
         return (len >= 70).then_some((DataKind::PrivateKey, Evidence::Format, len));
     }
-    let form = FORMS.iter().find_map(|form| {
+    FORMS.iter().find_map(|form| {
         let body = text.strip_prefix(form.prefix)?;
         let len = body.iter().take(form.most + 1).take_while(|&&byte| form.body.has(byte)).count();
         let good = (form.least..=form.most).contains(&len) && is_random(&body[..len]);
         good.then_some((form.kind, Evidence::Format, form.prefix.len() + len))
-    });
-    form.or_else(|| secret::bearer(text, before).map(|len| (DataKind::AccessToken, Evidence::Context, len)))
+    })
 }
 
 /// Not `xxxxxxxx`, not a sentence in snake case: more than a few different characters, and digits or both cases.

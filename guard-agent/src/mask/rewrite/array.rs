@@ -6,7 +6,7 @@
 use super::{
     Base, Detector, Format, ValueType,
     engine::{Engine, Job, Outcome},
-    quoting::{self, Part},
+    quoting::{self, Literal, Part},
 };
 
 /// Dimensions that the server allows.
@@ -64,10 +64,9 @@ impl<'a, D: Detector> Engine<'a, D> {
                 _ => {
                     let part = quoting::part(value, at, MARKS)?;
                     let is_null = !part.quoted && part.raw.eq_ignore_ascii_case(b"NULL");
-                    if !is_null
-                        && let Some(written) = self.part(element, job, (part, b"NULL", &value[from..at]), out)
-                    {
-                        outcome = written;
+                    let place = (part, Literal::Array, &value[from..at]);
+                    if !is_null && self.part(element, job, place, out) {
+                        outcome = Outcome::Written;
                         from = part.end;
                     }
                     at = part.end;
@@ -83,15 +82,15 @@ impl<'a, D: Detector> Engine<'a, D> {
         Some(outcome)
     }
 
-    /// Rewrites a part of a literal; writes what stood before it and what takes its place, unless it stays: `None`.
-    /// With the part come what stands for NULL and what stands before it.
+    /// Rewrites a part of a literal: true where it changes. Then what stood `before` it and what takes its place are
+    /// written.
     pub(super) fn part(
         &mut self,
         value_type: &'a ValueType,
         job: Job<'a>,
-        (part, null, before): (Part<'_>, &[u8], &[u8]),
+        (part, literal, before): (Part<'_>, Literal, &[u8]),
         out: &mut Vec<u8>,
-    ) -> Option<Outcome> {
+    ) -> bool {
         let mut rewritten = self.buffer();
         let outcome = if quoting::is_plain(part.raw) {
             self.value(value_type, Format::Text, job, part.raw, &mut rewritten)
@@ -107,11 +106,11 @@ impl<'a, D: Detector> Engine<'a, D> {
         }
         match outcome {
             Outcome::Same => {}
-            Outcome::Written => quoting::quote(&rewritten, out),
-            Outcome::Null => out.extend_from_slice(null),
+            Outcome::Written => literal.write(&rewritten, out),
+            Outcome::Null => out.extend_from_slice(literal.null()),
         }
         self.done(rewritten);
-        (outcome != Outcome::Same).then_some(Outcome::Written)
+        outcome != Outcome::Same
     }
 
     fn array_binary(

@@ -3,6 +3,9 @@
 /// Days from 1970-01-01 to 2000-01-01.
 const EPOCH: i64 = 10_957;
 
+/// Years whose first day PostgreSQL has: 4713 BC is the first.
+pub(super) const YEARS: std::ops::RangeInclusive<i32> = -4_712..=5_874_897;
+
 /// A date. Year 0 is 1 BC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Date {
@@ -38,7 +41,7 @@ impl Date {
         let day = of_year - (153 * month + 2) / 5 + 1;
         let month = if month < 10 { month + 3 } else { month - 9 };
         let year = era * 400 + year_of_era + i64::from(month <= 2);
-        let year = i32::try_from(year).ok().filter(|year| (-4_800..=5_900_000).contains(year))?;
+        let year = i32::try_from(year).ok().filter(|year| YEARS.contains(year))?;
         Some(Self { year, month: u8::try_from(month).ok()?, day: u8::try_from(day).ok()? })
     }
 

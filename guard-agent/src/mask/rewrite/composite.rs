@@ -7,7 +7,7 @@ use super::{
     Base, Detector, Field, Format, ValueType,
     array::Fields,
     engine::{Engine, Job, Outcome},
-    quoting,
+    quoting::{self, Literal},
 };
 
 /// Fields that a row can have.
@@ -56,7 +56,7 @@ impl<'a, D: Detector> Engine<'a, D> {
                     Some(fields) => field_of(fields.get(number)?, job),
                     None => (TEXT, job),
                 };
-                if self.part(value_type, job, (part, b"", &value[from..at]), out).is_some() {
+                if self.part(value_type, job, (part, Literal::Row, &value[from..at]), out) {
                     from = part.end;
                 }
             }

@@ -2,46 +2,42 @@
 
 use guard_policy::vocabulary::DataKind;
 
-/// What is known of a column beside its values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hint {
-    /// What its name says.
-    pub kind: Option<DataKind>,
-}
-
-/// Something sensitive in a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
-    /// What it is.
-    pub kind: DataKind,
-    /// Its first byte.
-    pub start: usize,
-    /// The byte after its last.
-    pub end: usize,
-}
-
-/// What was found in a cell: sorted, without overlaps.
-pub type Hits = Vec<Hit>;
-
-/// What the name of a value says about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// It is of this kind.
-    Sensitive(DataKind),
-    /// Not enough alone.
-    Hint(Hint),
-    /// Nothing.
-    Plain,
-}
+use crate::mask::{columns, detect};
+pub use crate::mask::{
+    columns::Named,
+    detect::{Hint, Hit, Hits, KeyNames},
+};
 
 /// Finds what is sensitive in values.
 pub trait Detector {
-    /// Puts what `cell` holds into `hits`.
+    /// Puts what `cell` holds into `hits`, in place of what they held.
     fn scan(&self, cell: &[u8], hint: Hint, hits: &mut Hits);
 
     /// What a whole number is, if anything.
     fn scan_integer(&self, value: i64, hint: Hint) -> Option<DataKind>;
 
-    /// What a key says of its value, in JSON or hstore.
-    fn by_key(&self, key: &str) -> Named;
+    /// What a key of JSON or hstore says of its value, which is a number or a text, in a document that is about people
+    /// or not.
+    fn by_key(&self, key: &[u8], number: bool, people: bool, names: &mut KeyNames) -> Named {
+        names.named(key, number, people)
+    }
+
+    /// Whether what stands under this key is about people.
+    fn is_about_people(&self, key: &str) -> bool {
+        columns::is_about_people(key)
+    }
+}
+
+/// guard's own detectors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Detectors;
+
+impl Detector for Detectors {
+    fn scan(&self, cell: &[u8], hint: Hint, hits: &mut Hits) {
+        detect::scan(cell, hint, hits);
+    }
+
+    fn scan_integer(&self, value: i64, hint: Hint) -> Option<DataKind> {
+        detect::scan_integer(value, hint)
+    }
 }

@@ -5,7 +5,9 @@
 
 use guard_policy::vocabulary::DataKind;
 
-use super::{Base, Detector, Format, Hint, Hits, Named, Rule, Rules, Settings, Tally, Treatment, ValueType};
+use super::{
+    Base, Detector, Format, Hint, Hits, KeyNames, Named, Rule, Rules, Settings, Tally, Treatment, ValueType,
+};
 
 /// How deep values may lie within values: arrays of rows of arrays.
 const MAX_DEPTH: usize = 16;
@@ -56,6 +58,7 @@ pub(super) struct State {
     /// The text under way, where it is no value.
     pub(super) text: Vec<u8>,
     hits: Hits,
+    pub(super) keys: KeyNames,
     spare: Vec<Vec<u8>>,
     depth: usize,
 }
@@ -175,7 +178,7 @@ impl<'a, D: Detector> Engine<'a, D> {
     /// The first kind found in `value` that is not to be seen in clear.
     pub(super) fn finds(&mut self, hint: Hint, value: &[u8]) -> Option<DataKind> {
         let hits = self.scan(hint, value);
-        let found = hits.iter().map(|hit| hit.kind).find(|kind| self.rules.rule(*kind).is_some());
+        let found = hits.as_slice().iter().map(|hit| hit.kind).find(|kind| self.rules.rule(*kind).is_some());
         self.state.hits = hits;
         found
     }
@@ -183,7 +186,6 @@ impl<'a, D: Detector> Engine<'a, D> {
     /// What the detectors find. Give the buffer back with [`Self::scanned`].
     pub(super) fn scan(&mut self, hint: Hint, value: &[u8]) -> Hits {
         let mut hits = std::mem::take(&mut self.state.hits);
-        hits.clear();
         self.detector.scan(value, hint, &mut hits);
         hits
     }
@@ -192,18 +194,23 @@ impl<'a, D: Detector> Engine<'a, D> {
         self.state.hits = hits;
     }
 
-    /// What to do with the value of `key`, within an object with which `job` is to be done.
-    pub(super) fn job_of_key(&self, key: &[u8], job: Job<'a>) -> Job<'a> {
-        let Job::Scan(_) = job else {
+    /// What to do with the value of `key`, within an object with which `job` is to be done. `first` is its first byte.
+    pub(super) fn job_of_key(&mut self, key: &[u8], job: Job<'a>, first: u8) -> Job<'a> {
+        let Job::Scan(outer) = job else {
             return job;
         };
-        match std::str::from_utf8(key).map(|key| self.detector.by_key(key)) {
-            Ok(Named::Sensitive(kind)) => match self.rules.rule(kind) {
+        let number = first == b'-' || first.is_ascii_digit();
+        let named = self.detector.by_key(key, number, outer.people, &mut self.state.keys);
+        let nested = matches!(first, b'{' | b'[');
+        let about_people = || std::str::from_utf8(key).is_ok_and(|key| self.detector.is_about_people(key));
+        let people = outer.people || nested && about_people();
+        match named {
+            Named::Sensitive(kind) => match self.rules.rule(kind) {
                 Some(rule) => Job::Mask(kind, rule),
-                None => job,
+                None => Job::Scan(Hint { people, ..outer }),
             },
-            Ok(Named::Hint(hint)) => Job::Scan(hint),
-            Ok(Named::Plain) | Err(_) => job,
+            Named::Hint(hint) => Job::Scan(Hint { people, ..hint }),
+            Named::Plain => Job::Scan(Hint { people, ..outer }),
         }
     }
 

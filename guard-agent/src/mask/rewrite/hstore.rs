@@ -4,7 +4,7 @@ use super::{
     Base, Detector, Format, ValueType,
     array::Fields,
     engine::{Engine, Job, Outcome},
-    quoting,
+    quoting::{self, Literal},
 };
 
 const TEXT: &ValueType = &ValueType::new(Base::Text);
@@ -39,14 +39,14 @@ impl<'a, D: Detector> Engine<'a, D> {
             }
             plain.clear();
             quoting::unquote(key.raw, &mut plain);
-            if self.part(TEXT, self.job_on_key(job), (key, b"\"***\"", &value[from..at]), out).is_some() {
+            if self.part(TEXT, self.job_on_key(job), (key, Literal::Key, &value[from..at]), out) {
                 from = key.end;
             }
             at = key.end + value.get(key.end..)?.strip_prefix(b"=>").map(|_| 2)?;
             let part = quoting::part(value, at, b",")?;
             if part.quoted {
-                let job = self.job_of_key(&plain, job);
-                if self.part(TEXT, job, (part, b"NULL", &value[from..at]), out).is_some() {
+                let job = self.job_of_key(&plain, job, b'"');
+                if self.part(TEXT, job, (part, Literal::Value, &value[from..at]), out) {
                     from = part.end;
                 }
             } else if part.raw != b"NULL" {
@@ -72,7 +72,7 @@ impl<'a, D: Detector> Engine<'a, D> {
             if self.field(TEXT, Format::Binary, self.job_on_key(job), (&mut fields, &mut from), out)? {
                 return None;
             }
-            let job = self.job_of_key(key, job);
+            let job = self.job_of_key(key, job, b'"');
             self.field(TEXT, Format::Binary, job, (&mut fields, &mut from), out)?;
         }
         (fields.at == value.len()).then_some(from)
@@ -82,8 +82,8 @@ impl<'a, D: Detector> Engine<'a, D> {
     pub(super) fn job_on_key(&self, job: Job<'a>) -> Job<'a> {
         match job {
             // A key is never NULL.
-            Job::Mask(kind, super::Rule::Null) => Job::Scan(super::Hint { kind: Some(kind) }),
-            Job::Mask(kind, _) if !self.state.computed => Job::Scan(super::Hint { kind: Some(kind) }),
+            Job::Mask(kind, super::Rule::Null) => Job::Scan(super::Hint::of(kind)),
+            Job::Mask(kind, _) if !self.state.computed => Job::Scan(super::Hint::of(kind)),
             other => other,
         }
     }

@@ -10,6 +10,7 @@ use super::{
     decimal::{self, Decimal},
     engine::{Engine, Job, Outcome},
     number::Digits,
+    shape::FULL,
 };
 
 /// How deep objects and arrays may lie in each other.
@@ -156,18 +157,18 @@ impl<'a, D: Detector> Engine<'a, D> {
         let raw = walk.string()?;
         let place = (start, walk.at);
         let mut plain = self.buffer();
-        let next = unescape(raw, &mut plain).map(|text| {
+        let next = unescape(raw, &mut plain).and_then(|text| {
             self.rewrite_string(self.job_on_key(job), text, place, walk, out);
-            self.job_of_key(text, job)
+            walk.space();
+            if walk.byte() != Some(b':') {
+                return None;
+            }
+            walk.at += 1;
+            walk.space();
+            Some(self.job_of_key(text, job, walk.byte()?))
         });
         self.done(plain);
-        let next = next?;
-        walk.space();
-        if walk.byte() != Some(b':') {
-            return None;
-        }
-        walk.at += 1;
-        Some(next)
+        next
     }
 
     fn json_string(&mut self, job: Job<'a>, walk: &mut Walk<'_, 'a>, out: &mut Vec<u8>) -> Option<()> {
@@ -202,6 +203,8 @@ impl<'a, D: Detector> Engine<'a, D> {
         }
         match outcome {
             Outcome::Same => {}
+            // Escapes were read as UTF-8, which another encoding would not take.
+            Outcome::Written if !self.settings.utf8 && !rewritten.is_ascii() => quote(FULL, out),
             Outcome::Written => quote(&rewritten, out),
             Outcome::Null => out.extend_from_slice(b"null"),
         }

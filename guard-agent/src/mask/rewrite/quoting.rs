@@ -10,6 +10,45 @@ pub(super) struct Part<'a> {
     pub(super) end: usize,
 }
 
+/// Of what a part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Literal {
+    /// An array.
+    Array,
+    /// A row.
+    Row,
+    /// An hstore; a key of it cannot be NULL.
+    Key,
+    Value,
+}
+
+impl Literal {
+    /// What stands for NULL.
+    pub(super) fn null(self) -> &'static [u8] {
+        match self {
+            Self::Array | Self::Value => b"NULL",
+            Self::Row => b"",
+            Self::Key => b"\"***\"",
+        }
+    }
+
+    /// Writes a part, in quotes where the server would.
+    pub(super) fn write(self, value: &[u8], out: &mut Vec<u8>) {
+        let special: &[u8] = match self {
+            Self::Array if value.eq_ignore_ascii_case(b"NULL") => return quote(value, out),
+            Self::Array => b"{},\"\\",
+            Self::Row => b"(),\"\\",
+            Self::Key | Self::Value => return quote(value, out),
+        };
+        let space = |byte: &u8| matches!(byte, b' ' | 9..=13);
+        if value.is_empty() || value.iter().any(|byte| special.contains(byte) || space(byte)) {
+            quote(value, out);
+        } else {
+            out.extend_from_slice(value);
+        }
+    }
+}
+
 /// The part that begins at `start` and ends before one of `delimiters`. `None`: its quotes do not end.
 pub(super) fn part<'a>(text: &'a [u8], start: usize, delimiters: &[u8]) -> Option<Part<'a>> {
     if text.get(start) == Some(&b'"') {

@@ -3,7 +3,7 @@
 use super::{
     Detector, Format, ValueType,
     engine::{Engine, Job, Outcome},
-    quoting,
+    quoting::{self, Literal},
 };
 
 /// The flag of an empty range in binary.
@@ -52,7 +52,7 @@ impl<'a, D: Detector> Engine<'a, D> {
             }
             let part = quoting::part(value, at, b"[](){},")?;
             let mut before = self.buffer();
-            let found = self.part(element, job, (part, b"", b""), &mut before).is_some();
+            let found = self.part(element, job, (part, Literal::Row, b""), &mut before);
             self.done(before);
             if found && part.raw != b"empty" {
                 return Some(true);

@@ -23,7 +23,7 @@ pub enum Rewritten {
 /// Rewrites the rows of one result.
 #[derive(Debug)]
 pub struct RowRewriter<D> {
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Arc<[Column]>,
     pub(super) rules: Arc<Rules>,
     pub(super) settings: Settings,
     pub(super) detector: D,
@@ -33,8 +33,21 @@ pub struct RowRewriter<D> {
 
 impl<D: Detector> RowRewriter<D> {
     /// A rewriter for rows of these columns. `rules` says what becomes of what `detector` finds in them.
-    pub fn new(columns: Vec<Column>, rules: Arc<Rules>, settings: Settings, detector: D) -> Self {
-        Self { columns, rules, settings, detector, state: State::default(), value: Vec::new() }
+    /// Executions of one statement share its columns.
+    pub fn new(
+        columns: impl Into<Arc<[Column]>>,
+        rules: Arc<Rules>,
+        settings: Settings,
+        detector: D,
+    ) -> Self {
+        Self {
+            columns: columns.into(),
+            rules,
+            settings,
+            detector,
+            state: State::default(),
+            value: Vec::new(),
+        }
     }
 
     /// True where every row passes as it is: there is no need to look at any.

@@ -243,7 +243,7 @@ impl<D: Detector> Scrubber<D> {
     }
 
     /// True where the names of a key's columns, at the end of `before`, say that its values are hidden.
-    fn hides_key(&self, before: &[u8], values: &[u8], sent: &[&[u8]]) -> bool {
+    fn hides_key(&mut self, before: &[u8], values: &[u8], sent: &[&[u8]]) -> bool {
         let names = before.iter().position(|byte| *byte == b'(').map_or(before, |at| &before[at + 1..]);
         let hidden = names.split(|byte| *byte == b',').any(|name| {
             let name = name.trim_ascii().trim_ascii_start();
@@ -251,10 +251,10 @@ impl<D: Detector> Scrubber<D> {
             let plain =
                 name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii());
             !plain
-                || std::str::from_utf8(name).map_or(true, |name| match self.detector.by_key(name) {
+                || match self.detector.by_key(name, false, true, &mut self.state.keys) {
                     Named::Sensitive(kind) => self.rules.rule(kind).is_some(),
                     Named::Hint(_) | Named::Plain => false,
-                })
+                }
         });
         hidden && !was_sent(values, sent)
     }

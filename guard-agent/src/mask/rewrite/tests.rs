@@ -5,6 +5,7 @@ use std::sync::Arc;
 use guard_policy::vocabulary::DataKind;
 
 use super::*;
+use crate::mask::detect::Evidence;
 
 mod copies;
 mod hostile;
@@ -18,6 +19,7 @@ pub(super) struct Simple;
 impl Detector for Simple {
     fn scan(&self, cell: &[u8], _hint: Hint, hits: &mut Hits) {
         let word = |byte: &u8| byte.is_ascii_alphanumeric() || b"@._".contains(byte);
+        hits.clear();
         let mut at = 0;
         for piece in cell.split(|byte| !word(byte)) {
             let middle = piece.iter().position(|byte| *byte == b'@');
@@ -26,20 +28,15 @@ impl Detector for Simple {
                 Some(1..) if piece.ends_with(b".com") => Some(DataKind::Email),
                 _ => card.then_some(DataKind::PaymentCard),
             };
-            hits.extend(kind.map(|kind| Hit { kind, start: at, end: at + piece.len() }));
+            if let Some(kind) = kind {
+                hits.push(kind, at..at + piece.len(), Evidence::Format);
+            }
             at += piece.len() + 1;
         }
     }
 
     fn scan_integer(&self, value: i64, _hint: Hint) -> Option<DataKind> {
         (4_000_000_000_000_000..5_000_000_000_000_000).contains(&value).then_some(DataKind::PaymentCard)
-    }
-
-    fn by_key(&self, key: &str) -> Named {
-        match key {
-            "password" => Named::Sensitive(DataKind::Password),
-            _ => Named::Plain,
-        }
     }
 }
 
@@ -157,7 +154,9 @@ fn rows_that_lie_are_errors() {
 fn letters_that_hold_delimiters_are_never_cut() {
     let settings = Settings::reported("ISO, MDY", "SJIS");
     assert!(!settings.ascii_is_ascii);
-    assert!(Settings::reported("German, DMY", "UTF8") == Settings { day_first: true, ascii_is_ascii: true });
+    let german = Settings::reported("German, DMY", "UTF8");
+    assert_eq!(german, Settings { day_first: true, ..Settings::default() });
+    assert!(!Settings::reported("ISO, MDY", "LATIN1").utf8);
     let of = |column| RowRewriter::new(vec![column], partial(), settings, Simple);
     let text = ValueType::new(Base::Text);
     assert_eq!(one_of(&mut of(scan(text.clone(), Format::Text)), b"\x95\x5c ana@example.com"), None);

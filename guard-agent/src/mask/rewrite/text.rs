@@ -24,7 +24,7 @@ impl<'a, D: Detector> Engine<'a, D> {
         out: &mut Vec<u8>,
     ) -> Option<Outcome> {
         let start = out.len();
-        let outcome = self.any_text(job, value, out);
+        let outcome = self.document(job, value, out).unwrap_or_else(|| self.any_text(job, value, out));
         if let (Outcome::Written, Some(limit)) = (outcome, limit) {
             shorten(out, start, limit);
         }
@@ -101,6 +101,20 @@ impl<'a, D: Detector> Engine<'a, D> {
         }
     }
 
+    /// A text that may be a JSON document: then it is one afterwards.
+    fn document(&mut self, job: Job<'a>, value: &[u8], out: &mut Vec<u8>) -> Option<Outcome> {
+        let first = value.iter().find(|byte| !byte.is_ascii_whitespace())?;
+        if !matches!(job, Job::Scan(_)) || !matches!(first, b'{' | b'[') || !self.settings.ascii_is_ascii {
+            return None;
+        }
+        let start = out.len();
+        let outcome = self.json(job, value, out);
+        if outcome.is_none() {
+            out.truncate(start);
+        }
+        outcome
+    }
+
     /// Rewrites what is found in `value`; the rest stays.
     fn scanned_text(&mut self, hint: Hint, value: &[u8], out: &mut Vec<u8>) -> Outcome {
         let hits = self.scan(hint, value);
@@ -137,8 +151,11 @@ impl<'a, D: Detector> Engine<'a, D> {
         self.count(kind);
         match rule {
             Rule::Partial if self.settings.ascii_is_ascii => shape::partial(kind, value, out),
-            Rule::Full | Rule::Partial | Rule::Null => out.extend_from_slice(FULL),
-            Rule::Fixed(text) => out.extend_from_slice(text.as_bytes()),
+            // A text of the server holds no NUL, and nothing that its encoding has not.
+            Rule::Fixed(text) if (self.settings.utf8 || text.is_ascii()) && !text.contains('\0') => {
+                out.extend_from_slice(text.as_bytes());
+            }
+            Rule::Full | Rule::Partial | Rule::Null | Rule::Fixed(_) => out.extend_from_slice(FULL),
             Rule::Hash(key) => {
                 let mut canonical = self.buffer();
                 shape::canonical(kind, value, &mut canonical);

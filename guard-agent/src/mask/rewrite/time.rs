@@ -5,7 +5,7 @@
 
 use super::{
     Base, Detector, Format, Rule,
-    calendar::Date,
+    calendar::{Date, YEARS},
     engine::{Engine, Job, Outcome},
 };
 
@@ -16,6 +16,9 @@ const FULL_YEAR: i32 = 1970;
 const HASH_DAYS: u64 = 73_049;
 /// 1900-01-01.
 const HASH_FROM: i64 = -36_524;
+
+/// The last year of a timestamp.
+const LAST_YEAR: i32 = 294_276;
 
 const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
 const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
@@ -136,7 +139,7 @@ fn date(year: &str, month: &str, day: &str, before_christ: bool) -> Option<Date>
     let year: i32 = year.parse().ok()?;
     let (month, day) = (month.parse().ok()?, day.parse().ok()?);
     let year = if before_christ { 1_i32.checked_sub(year)? } else { year };
-    let fits = (-4_800..=5_900_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let fits = YEARS.contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     fits.then_some(Date { year, month, day })
 }
 
@@ -176,7 +179,8 @@ fn date_binary(base: &Base, rule: &Rule, value: &[u8], out: &mut Vec<u8>) -> Opt
         (Date::of_days(days.into()), 0)
     } else {
         let microseconds = i64::from_be_bytes(value.try_into().ok()?);
-        (Date::of_days(microseconds.div_euclid(MICROSECONDS_PER_DAY)), microseconds)
+        let date = Date::of_days(microseconds.div_euclid(MICROSECONDS_PER_DAY));
+        (date.filter(|date| date.year <= LAST_YEAR), microseconds)
     };
     let masked = masked_date(rule, date, || {
         let mut canonical = date.map_or_else(String::new, canonical);

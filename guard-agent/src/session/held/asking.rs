@@ -59,7 +59,7 @@ impl Relay<'_> {
                 self.refuse_asked(&asked, words::retry(&decision, &request));
             }
             Ok(Answer::Wait(hold)) => {
-                if asked.message == Message::Execute {
+                if asked.is_extended() {
                     self.pipe.requests.insert(&FLUSH);
                 }
                 let minutes = self.minutes(&decision);
@@ -124,7 +124,7 @@ impl Relay<'_> {
         let (own, others) = match asked.message {
             Message::Query => (body().and_then(|body| query(body).ok()).map(|text| Exact::new(text, b"")), 1),
             Message::FunctionCall => (body().map(Exact::call), 1),
-            Message::Execute => (None, 0),
+            Message::Execute { .. } => (None, 0),
         };
         let prepared = asked.statements.iter().skip(others).map(|one| self.holding.exacts.of(one).cloned());
         let own = (others == 1).then(|| own.map(Arc::new));
@@ -177,7 +177,7 @@ impl Relay<'_> {
             parse: first.map(|statement| statement.parse.as_str().to_owned()).unwrap_or_default(),
             protocol: match asked.message {
                 Message::Query => "simple",
-                Message::Execute => "extended",
+                Message::Execute { .. } => "extended",
                 Message::FunctionCall => "function call",
             }
             .to_owned(),

@@ -57,7 +57,7 @@ impl Relay<'_> {
             return Err("estimates are switched off");
         }
         let (Message::Query, [statement], false) =
-            (asked.message, asked.statements.as_slice(), self.replication)
+            (&asked.message, asked.statements.as_slice(), self.replication)
         else {
             return Err("only statements of the simple protocol are asked about");
         };

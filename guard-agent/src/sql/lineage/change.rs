@@ -36,7 +36,9 @@ impl<'w> Resolver<'w> {
         }
         self.write(place, &written);
         let Some(returning) = at.get("returning_clause") else { return Rows::default() };
-        self.returning(returning, from, name_of(relation), &own, &written, scope)
+        let from = show_written(from, name_of(relation), own, &written, returning);
+        let inside = Scope { from: Some(&from), with: None, outer: Some(scope) };
+        self.targets(returning.list("exprs"), &inside)
     }
 
     fn write(&mut self, place: Place<'w>, written: &[Written<'w>]) {
@@ -160,42 +162,39 @@ impl<'w> Resolver<'w> {
             _ => self.value(source, scope),
         }
     }
+}
 
-    fn returning(
-        &mut self,
-        returning: At<'w>,
-        mut from: From<'w>,
-        name: &'w str,
-        own: &Rows<'w>,
-        written: &[Written<'w>],
-        scope: &Scope<'_, 'w>,
-    ) -> Rows<'w> {
-        // The new row shows what has just been written into it.
-        let mut new = own.clone();
-        add_written(&mut new, written);
-        for table in from.tables.iter_mut().filter(|table| table.name == name) {
-            table.rows = new.clone();
-        }
-        for field in &mut from.columns {
-            for (_, value) in written.iter().filter(|(column, _)| *column == field.name) {
-                field.value.add(value);
-            }
-        }
-        let mut names = [("old", own.clone()), ("new", new)];
-        for option in returning.list("options") {
-            let index = usize::from(option.number("option") != OLD);
-            if let Some(slot) = names.get_mut(index) {
-                slot.0 = option.text("value");
-            }
-        }
-        for (name, rows) in names {
-            if from.tables.iter().all(|table| table.name != name) {
-                from.tables.push(Table { schema: "", name, rows });
-            }
-        }
-        let inside = Scope { from: Some(&from), with: None, outer: Some(scope) };
-        self.targets(returning.list("exprs"), &inside)
+/// What RETURNING sees: the new row shows what has just been written into it.
+fn show_written<'w>(
+    mut from: From<'w>,
+    name: &'w str,
+    own: Rows<'w>,
+    written: &[Written<'w>],
+    returning: At<'w>,
+) -> From<'w> {
+    let mut new = own.clone();
+    add_written(&mut new, written);
+    for table in from.tables.iter_mut().filter(|table| table.name == name) {
+        table.rows = new.clone();
     }
+    for field in &mut from.columns {
+        for (_, value) in written.iter().filter(|(column, _)| *column == field.name) {
+            field.value.add(value);
+        }
+    }
+    let mut names = [("old", own), ("new", new)];
+    for option in returning.list("options") {
+        let index = usize::from(option.number("option") != OLD);
+        if let Some(slot) = names.get_mut(index) {
+            slot.0 = option.text("value");
+        }
+    }
+    for (name, rows) in names {
+        if from.tables.iter().all(|table| table.name != name) {
+            from.tables.push(Table { schema: "", name, rows });
+        }
+    }
+    from
 }
 
 fn name_of<'w>(range: At<'w>) -> &'w str {

@@ -27,6 +27,10 @@ struct Rest<'w> {
 impl<'w> Resolver<'w> {
     /// What the value of `at` shows.
     pub fn value(&mut self, at: At<'w>, scope: &Scope<'_, 'w>) -> Value {
+        self.deeper(Value::lost(), |this| this.expression(at, scope))
+    }
+
+    fn expression(&mut self, at: At<'w>, scope: &Scope<'_, 'w>) -> Value {
         let mut total = Value::default();
         let mut stack = vec![Rest { at, changed: false }];
         while let Some(Rest { at, changed }) = stack.pop() {
@@ -159,7 +163,10 @@ impl<'w> Resolver<'w> {
         match call {
             Call::Shows => {
                 push(stack, arguments, true);
-                Value { opaque: functions::is_opaque(&names), ..Value::default() }
+                match functions::is_opaque(&names) {
+                    true => Value { opaque: true, ..self.read_by_function(&names) },
+                    false => Value::default(),
+                }
             }
             Call::Same => {
                 let mut parts = arguments;
@@ -254,14 +261,32 @@ impl<'w> Resolver<'w> {
         if let Some(name) = first.and_then(At::string)
             && let Some(rows) = self.row_of(arg, scope)
         {
-            let mut value = field_of(&rows, name);
+            let mut value = self.field_of(&rows, name);
             value.changed |= parts.next().is_some();
             return value;
         }
         let subscripts = at.list("indirection").all(|part| part.name() == "A_Indices");
         push(stack, [arg].into_iter(), changed || !subscripts);
         // A field that is none may be a function.
-        Value { opaque: !subscripts, ..Value::default() }
+        match subscripts {
+            true => Value::default(),
+            false => {
+                let mut called = Value { opaque: true, ..Value::default() };
+                for name in at.names("indirection") {
+                    called.add(&self.no_column(name, false));
+                }
+                called
+            }
+        }
+    }
+
+    fn field_of(&mut self, rows: &Rows<'w>, name: &str) -> Value {
+        if let Some(field) = rows.fields.iter().find(|field| field.name == name) {
+            return field.value.clone();
+        }
+        let mut whole = rows.whole();
+        whole.add(&self.no_column(name, rows.open.is_none()));
+        whole
     }
 
     /// The row that an expression stands for, where it is a whole row of something in FROM.
@@ -291,11 +316,13 @@ impl<'w> Resolver<'w> {
 
     /// What `*` after these names lists.
     pub fn star(&mut self, names: &[&'w str], scope: &Scope<'_, 'w>) -> Rows<'w> {
-        match names {
+        let rows = match names {
             [] => scope.around().find_map(|scope| scope.from).map_or_else(Rows::lost, |from| from.rows()),
             [table] => table_of("", table, scope).cloned().unwrap_or_else(Rows::lost),
             [.., schema, table] => table_of(schema, table, scope).cloned().unwrap_or_else(Rows::lost),
-        }
+        };
+        self.spend(rows.fields.len());
+        rows
     }
 
     /// A name alone: a column, or a whole row.
@@ -350,7 +377,11 @@ impl<'w> Resolver<'w> {
                     Some(Open::Showing(value)) => value.clone(),
                     None if is_system(column) => Value::default(),
                     // A function of the row, or a column that was added since the catalog was read.
-                    None => Value { opaque: true, ..rows.whole() },
+                    None => {
+                        let mut whole = rows.whole();
+                        whole.add(&self.no_column(column, true));
+                        whole
+                    }
                 },
             },
             None => Value::lost(),
@@ -360,13 +391,6 @@ impl<'w> Resolver<'w> {
 
 fn push<'w>(stack: &mut Vec<Rest<'w>>, parts: impl Iterator<Item = At<'w>>, changed: bool) {
     stack.extend(parts.map(|at| Rest { at, changed }));
-}
-
-fn field_of(rows: &Rows<'_>, name: &str) -> Value {
-    match rows.fields.iter().find(|field| field.name == name) {
-        Some(field) => field.value.clone(),
-        None => Value { opaque: true, ..rows.whole() },
-    }
 }
 
 /// The columns of what this name means in the innermost FROM that has it.

@@ -13,6 +13,10 @@ impl<'w> Resolver<'w> {
         let mut from = From::default();
         for at in items {
             let item = self.item(at, &from, scope);
+            self.spend(1 + item.columns.len());
+            if self.broken {
+                return From::lost();
+            }
             from.append(item);
         }
         from
@@ -125,6 +129,10 @@ impl<'w> Resolver<'w> {
             let around = Scope { from: Some(before), with: None, outer: Some(scope) };
             self.item(right, &left, &around)
         };
+        self.spend(left.columns.len() + right.columns.len());
+        if self.broken {
+            return From::lost();
+        }
         let natural = at.flag("is_natural");
         let mut names = at.names("using_clause");
         let mut unsure = false;

@@ -19,8 +19,8 @@ pub enum Keep {
     All,
 }
 
-/// Queries within queries beyond this are not followed.
-const MAX_DEPTH: usize = 48;
+/// Queries and expressions within each other beyond this are not followed: they must fit the stack of a session.
+const MAX_DEPTH: usize = 128;
 
 /// Follows one statement.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub struct Resolver<'w> {
     uses: Vec<(u32, Usage, bool)>,
     lost_uses: Vec<Usage>,
     targets: Vec<(Place<'w>, &'w str, Value)>,
+    calls: Vec<Box<str>>,
     depth: usize,
     /// It was too deep or too much: what it names is not known either.
     pub broken: bool,
@@ -59,6 +60,7 @@ impl<'w> Resolver<'w> {
             uses: Vec::new(),
             lost_uses: Vec::new(),
             targets: Vec::new(),
+            calls: Vec::new(),
             depth: 0,
             broken: false,
         }
@@ -241,10 +243,9 @@ impl<'w> Resolver<'w> {
     fn add_made(&mut self, rows: &mut Rows<'w>, table: &'w str) {
         let world = self.world;
         let mut made: Vec<(&'w str, Value)> = Vec::new();
-        if rows.open.is_some() {
-            for (column, sensitive) in world.catalog.learned_of(table) {
-                made.push((column, self.named(table, column, sensitive.kind)));
-            }
+        // A temporary table of that name may hide the one that the catalog knows.
+        for (column, sensitive) in world.catalog.learned_of(table) {
+            made.push((column, self.named(table, column, sensitive.kind)));
         }
         for target in self.made.iter().filter(|target| *target.table == *table) {
             let mut value = Value::default();
@@ -256,10 +257,42 @@ impl<'w> Resolver<'w> {
         for (name, value) in made {
             match rows.fields.iter_mut().find(|field| field.name == name) {
                 Some(field) => field.value.add(&value),
-                None if rows.open.is_some() => rows.fields.push(Field { name, value }),
-                None => {}
+                None => {
+                    rows.fields.push(Field { name, value });
+                    rows.open = rows.open.take().or(Some(Open::Showing(Value::default())));
+                }
             }
         }
+    }
+
+    /// A field that is no column of what it is a field of. `of_row`: of a relation that is known.
+    pub fn no_column(&mut self, name: &str, of_row: bool) -> Value {
+        const MOST: usize = 64;
+        let catalog = self.world.catalog;
+        // Of a value whose type no text tells it may be a field of a composite type.
+        let may_be_field = || {
+            catalog.relations().any(|one| matches!(one.kind, 'c' | 'r' | 'p') && one.by_name(name).is_some())
+        };
+        let call = catalog.is_complete() && (of_row || !may_be_field());
+        if call && self.calls.len() < MOST && !self.calls.iter().any(|known| **known == *name) {
+            self.calls.push(name.into());
+        }
+        Value { opaque: true, ..self.read_by_function(&[name]) }
+    }
+
+    /// The functions that are called as if they were columns.
+    pub fn take_calls(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// What users' functions of this name read.
+    pub fn read_by_function(&mut self, names: &[&str]) -> Value {
+        let world = self.world;
+        let mut value = Value::default();
+        for relation in names.last().into_iter().flat_map(|name| world.catalog.read_by_function(name)) {
+            value.add(&self.rows_of(relation).whole());
+        }
+        value
     }
 
     /// The relation that a written `RangeVar` names, for targets.
@@ -282,9 +315,8 @@ impl<'w> Resolver<'w> {
     pub fn with_query(&mut self, name: &str, scope: &Scope<'_, 'w>) -> Option<Rows<'w>> {
         for around in scope.around() {
             let Some((with, visible)) = around.with else { continue };
-            let seen = with.queries.iter().take(visible);
-            let named = seen.enumerate().filter(|(_, query)| query.text("ctename") == name);
-            if let Some((index, _)) = named.last() {
+            let seen = with.queries.get(..visible.min(with.queries.len())).unwrap_or(&[]);
+            if let Some(index) = seen.iter().rposition(|query| query.text("ctename") == name) {
                 return Some(self.query_of_with(with, index, around.outer.unwrap_or(&Scope::EMPTY)));
             }
         }

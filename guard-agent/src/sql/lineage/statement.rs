@@ -38,21 +38,25 @@ fn part(at: At<'_>, world: &World<'_>, keep: Keep, made: &[Target], depth: usize
     match at.name() {
         "PrepareStmt" => {
             let query = inner("query").unwrap_or_default();
-            let named = query.named.clone();
+            let (named, calls) = (query.named.clone(), query.calls.clone());
             let names = Some(Named::Prepared(at.text("name").into(), Box::new(query)));
-            return Part { names, named, ..Part::default() };
+            return Part { names, named, calls, ..Part::default() };
         }
         "DeclareCursorStmt" => {
             let query = inner("query").unwrap_or_default();
-            let (uses, named) = (query.uses.clone(), query.named.clone());
+            let (uses, named, calls) = (query.uses.clone(), query.named.clone(), query.calls.clone());
             let names = Some(Named::Cursor(at.text("portalname").into(), Box::new(query)));
-            return Part { names, uses, named, ..Part::default() };
+            return Part { names, uses, named, calls, ..Part::default() };
         }
         "ExplainStmt" => {
             // Of the plan: names, numbers and what the client wrote itself.
             let mut explained = inner("query").unwrap_or_default();
             explained.outputs = Outputs::Columns(vec![Output::default()]);
             explained.names = None;
+            if !at.list("options").any(|option| option.text("defname").starts_with("analy")) {
+                // It does not run.
+                explained.targets.clear();
+            }
             return explained;
         }
         "ExecuteStmt" => {
@@ -82,6 +86,7 @@ impl<'w> Resolver<'w> {
             uses: self.take_uses(),
             targets: self.take_targets(),
             names: None,
+            calls: self.take_calls(),
         }
     }
 
@@ -91,7 +96,7 @@ impl<'w> Resolver<'w> {
             "CreateTableAsStmt" => {
                 let rows = at.get("query").map(|query| self.stored(query)).unwrap_or_default();
                 if let Some(into) = at.get("into") {
-                    self.into_clause(into, rows);
+                    self.made_by(into, rows);
                 }
                 Outputs::None
             }
@@ -126,7 +131,7 @@ impl<'w> Resolver<'w> {
     fn of_query(&mut self, at: At<'w>) -> Outputs {
         let rows = self.query(at, &Scope::EMPTY);
         if let Some(into) = into_of(at) {
-            self.into_clause(into, rows);
+            self.made_by(into, rows);
             return Outputs::None;
         }
         if at.name() != "SelectStmt" && !at.has("returning_clause") {
@@ -156,7 +161,7 @@ impl<'w> Resolver<'w> {
         if is_query(at) { self.query(at, &Scope::EMPTY) } else { Rows::showing(self.any()) }
     }
 
-    fn into_clause(&mut self, into: At<'w>, mut rows: Rows<'w>) {
+    fn made_by(&mut self, into: At<'w>, mut rows: Rows<'w>) {
         rows.rename(strings(into, "col_names"));
         if let Some(relation) = into.get("rel") {
             self.store(self.place(relation), &rows);

@@ -72,7 +72,7 @@ pub struct Sources {
 
 /// Texts that name more sensitive columns, or that move them about more often, are not followed.
 const MAX_COLUMNS: usize = 8192;
-const MAX_WORK: usize = 2_000_000;
+const MAX_WORK: usize = 200_000;
 
 impl Sources {
     /// The place of a column; `None` where there are too many. `boolean`: true and false are all that it holds.

@@ -40,6 +40,15 @@ pub fn tree(text: &str, standard_strings: bool) -> Option<Tree> {
     }
 }
 
+/// The bytes of the tree of `text`, for breaking them.
+#[cfg(test)]
+pub fn serialised(text: &str) -> Option<Vec<u8>> {
+    match native::parse(text, true) {
+        native::Parsed::Tree(bytes) => Some(bytes),
+        native::Parsed::SyntaxError | native::Parsed::Silent => None,
+    }
+}
+
 /// Reads `text` as a server would whose `standard_conforming_strings` is as given.
 pub fn read(text: &str, standard_strings: bool) -> Reading {
     let tree = match native::parse(text, standard_strings) {

@@ -51,12 +51,12 @@ pub fn chinese_check(digits: &[u8]) -> Option<u32> {
 
 /// Resident registration number: day of birth, sex and century. Since 2020 there is no check digit.
 fn korean(digits: &[u8]) -> bool {
-    has_day(digits) && (1..=8).contains(&digits[6])
+    (1..=12).contains(&checksum::number(&digits[2..4])) && (1..=8).contains(&digits[6])
 }
 
 fn korean_checked(digits: &[u8]) -> bool {
     let sum = checksum::weighted(digits, &[2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5]);
-    korean(digits) && (11 - sum % 11) % 10 == u32::from(digits[12])
+    korean(digits) && has_day(digits) && (11 - sum % 11) % 10 == u32::from(digits[12])
 }
 
 /// My Number.

@@ -13,7 +13,14 @@ use crate::mask::detect::{
 pub fn is_plain(digits: &[u8]) -> bool {
     match digits.len() {
         10 => austrian(digits) || czech(digits) || bulgarian(digits),
-        11 => polish(digits) || german_tax(digits) || belgian(digits) || baltic(digits) || greek(digits),
+        11 => {
+            polish(digits)
+                || german_tax(digits)
+                || belgian(digits)
+                || baltic(digits)
+                || greek(digits)
+                || magyar(digits)
+        }
         13 => romanian(digits) || yugoslav(digits) || swiss(digits),
         15 => french(digits),
         _ => false,
@@ -31,7 +38,7 @@ pub fn is_grouped(figure: &Figure<'_>, digits: &[u8]) -> Option<Shown> {
         9 if figure.is(&[4, 2, 3]) && uniform(figure) => checked(dutch(digits)),
         9 if figure.is(&[3, 3, 3]) && uniform(figure) => {
             // Spain, Poland and others write telephone numbers like this.
-            let phone = spaced && digits[0] >= 5;
+            let phone = spaced && !(1..=4).contains(&digits[0]);
             let dutch = only(figure, DOT) && dutch(digits);
             checked(!phone && (dutch || portuguese(digits) || hungarian(digits)))
         }
@@ -161,6 +168,13 @@ pub fn dutch(digits: &[u8]) -> bool {
 fn portuguese(digits: &[u8]) -> bool {
     let rest = 11 - checksum::weighted(digits, &[9, 8, 7, 6, 5, 4, 3, 2]) % 11;
     matches!(digits[0], 1..=3) && (if rest >= 10 { 0 } else { rest }) == u32::from(digits[8])
+}
+
+/// Személyi azonosító: sex and century, day of birth, a check whose weights were turned round in 1997.
+fn magyar(digits: &[u8]) -> bool {
+    let sums = [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]]
+        .map(|weights| checksum::weighted(digits, &weights) % 11);
+    (1..=8).contains(&digits[0]) && has_day(&digits[1..]) && sums.contains(&u32::from(digits[10]))
 }
 
 /// TAJ.

@@ -26,8 +26,10 @@ pub fn is_grouped(figure: &Figure<'_>, digits: &[u8]) -> Option<Shown> {
         return american(digits).then_some(Shown::Format);
     }
     if figure.is(&[3, 3, 3]) && uniform(figure) && !only(figure, DOT) {
-        let phone = only(figure, SPACE) && digits[0] >= 5;
-        return checked(!phone && (checksum::luhn(digits) || australian_tax(digits)));
+        // Several countries write telephone numbers in these groups, mobile ones from 6 or 8 on; elsewhere Luhn is stronger.
+        let phone = |range: std::ops::RangeInclusive<u8>| only(figure, SPACE) && range.contains(&digits[0]);
+        let canadian = !phone(6..=6) && !phone(8..=8) && checksum::luhn(digits);
+        return checked(canadian || !phone(0..=0) && !phone(5..=9) && australian_tax(digits));
     }
     if figure.is(&[3, 3, 3, 2]) && only(figure, DOT | DASH) && figure.separator(1) == DOT
         || figure.is(&[9, 2]) && only(figure, DASH)
@@ -55,12 +57,11 @@ pub fn is_grouped(figure: &Figure<'_>, digits: &[u8]) -> Option<Shown> {
     checked(figure.is(&[6, 4, 2, 1]) && only(figure, SPACE) && south_african(digits))
 }
 
-/// SSN, or ITIN, which starts with 9.
+/// SSN; from 900 on ITIN and what test data have.
 fn american(digits: &[u8]) -> bool {
     let (area, group, serial) =
         (checksum::number(&digits[..3]), checksum::number(&digits[3..5]), checksum::number(&digits[5..9]));
-    let itin = area >= 900 && matches!(group, 50..=65 | 70..=88 | 90..=92 | 94..=99);
-    (area != 0 && area != 666 && area < 900 && group != 0 && serial != 0) || itin
+    area != 0 && area != 666 && (group != 0 || area < 900) && serial != 0
 }
 
 /// CPF: two check digits.

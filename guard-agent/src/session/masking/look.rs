@@ -1,0 +1,187 @@
+//! What statements show: statements enter, with the session's world; lineage leaves, remembered.
+//!
+//! One cache per session thread. INVARIANT: an entry holds for one statement under one scope and one state of the catalog;
+//! the scope covers search path and user.
+
+use std::{collections::HashMap, rc::Rc, sync::Arc};
+
+use ahash::RandomState;
+use smallvec::SmallVec;
+
+use super::{Masking, State};
+use crate::{
+    decide::{Scope, Session},
+    sql::{
+        Statement,
+        lineage::{self, Lineage, Outputs, World},
+    },
+};
+use guard_policy::vocabulary::Action;
+
+/// Entries that one thread keeps; then it starts afresh.
+const ENTRIES: usize = 8_192;
+
+/// A statement that was followed.
+#[derive(Debug)]
+pub(in super::super) struct Looked {
+    pub(in super::super) statement: Arc<Statement>,
+    pub(in super::super) lineage: Arc<Lineage>,
+    touches: bool,
+    stands_alone: bool,
+}
+
+impl Looked {
+    /// True where it has to do with sensitive columns, or may have.
+    pub(in super::super) fn touches(&self) -> bool {
+        self.touches
+    }
+
+    /// True where what it shows depends on nothing that other statements name.
+    pub(super) fn stands_alone(&self) -> bool {
+        self.stands_alone
+    }
+}
+
+fn part_touches(part: &lineage::Part) -> bool {
+    let inner = match &part.names {
+        Some(lineage::Named::Prepared(_, part) | lineage::Named::Cursor(_, part)) => part_touches(part),
+        None => false,
+    };
+    inner
+        || !part.named.is_empty()
+        || !part.uses.is_empty()
+        || !part.targets.is_empty()
+        || match &part.outputs {
+            Outputs::None => false,
+            Outputs::Columns(columns) => {
+                columns.iter().any(|column| column.opaque || !column.sources.is_empty())
+            }
+            Outputs::Unknown(sources) => !sources.is_empty(),
+            Outputs::Prepared(_) | Outputs::Cursor(_) => true,
+        }
+}
+
+/// What a statement may be.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) enum Source {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// This text.
+    One(Rc<Looked>),
+    /// Any of these.
+    Any(Rc<[Rc<Looked>]>),
+}
+
+impl Source {
+    /// Any of `looked`; nobody knows where there are none.
+    pub(super) fn of(looked: SmallVec<[Rc<Looked>; 2]>) -> Self {
+        match looked.as_slice() {
+            [] => Self::Unknown,
+            [one] => Self::One(Rc::clone(one)),
+            many => Self::Any(many.into()),
+        }
+    }
+
+    /// The texts that it may be.
+    pub(in super::super) fn all(&self) -> &[Rc<Looked>] {
+        match self {
+            Self::Unknown => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Any(many) => many,
+        }
+    }
+
+    /// True where it has to do with sensitive columns, or may have.
+    pub(in super::super) fn touches(&self) -> bool {
+        let all = self.all();
+        all.is_empty() || all.iter().any(|looked| looked.touches())
+    }
+}
+
+/// Whether `statement` shows settings, into which this session has written what it must not see.
+fn reads_settings(statement: &Statement) -> bool {
+    let text = statement.origin.text().map(|(text, _)| text.to_ascii_lowercase());
+    statement.effects.iter().any(|effect| effect.action == Action::Show)
+        || text.is_none_or(|text| ["setting", "show"].iter().any(|word| text.contains(word)))
+}
+
+/// Whether `statement` runs code that no lineage follows.
+fn runs_unfollowed(statement: &Statement) -> bool {
+    let unfollowed = [Action::Do, Action::Call, Action::Execute, Action::Unreadable];
+    statement.effects.iter().any(|effect| unfollowed.contains(&effect.action))
+}
+
+/// `lineage`, where any result may be any column of the database.
+fn shows_anything(lineage: &Lineage) -> Lineage {
+    let mut lineage = lineage.clone();
+    for part in &mut lineage.parts {
+        part_shows_anything(part);
+    }
+    lineage
+}
+
+fn part_shows_anything(part: &mut lineage::Part) {
+    let any = lineage::Column::any();
+    part.named.push(any.clone());
+    match &mut part.outputs {
+        Outputs::Columns(columns) => {
+            for column in columns {
+                column.same = false;
+                column.sources.push(any.clone());
+            }
+        }
+        Outputs::Unknown(sources) => sources.push(any),
+        Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {}
+    }
+    if let Some(lineage::Named::Prepared(_, inner) | lineage::Named::Cursor(_, inner)) = &mut part.names {
+        part_shows_anything(inner);
+    }
+}
+
+/// By everything that lineage depends on: the state of the catalog, the scope, the statement.
+type Key = (State, Scope, *const Statement);
+
+/// What one thread has followed.
+#[derive(Debug, Default)]
+pub(in super::super) struct Looks {
+    entries: HashMap<Key, Rc<Looked>, RandomState>,
+}
+
+impl Looks {
+    /// What `statement` shows in `session`.
+    pub(in super::super) fn look(
+        &mut self,
+        masking: &Masking,
+        session: (&Session, Scope),
+        statement: &Arc<Statement>,
+    ) -> Rc<Looked> {
+        let (session, scope) = session;
+        let key = (masking.state(), scope, Arc::as_ptr(statement));
+        if let Some(looked) = self.entries.get(&key) {
+            return Rc::clone(looked);
+        }
+        let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
+        let lineage = lineage::of(statement, &world);
+        let lineage = if masking.sensitive && masking.tainted && reads_settings(statement) {
+            Arc::new(shows_anything(&lineage))
+        } else {
+            lineage
+        };
+        let by_name =
+            |part: &lineage::Part| matches!(part.outputs, Outputs::Prepared(_) | Outputs::Cursor(_));
+        let looked = Rc::new(Looked {
+            // Where nothing is sensitive, nothing that is not followed can be.
+            touches: (masking.sensitive || !masking.knows_catalog())
+                && (runs_unfollowed(statement) || lineage.parts.iter().any(part_touches)),
+            stands_alone: !lineage.parts.iter().any(by_name),
+            statement: Arc::clone(statement),
+            lineage,
+        });
+        if self.entries.len() >= ENTRIES {
+            self.entries.clear();
+        }
+        self.entries.insert(key, Rc::clone(&looked));
+        looked
+    }
+}
