@@ -156,6 +156,7 @@ impl Name {
                     name.last = together;
                     name.ends_unknown = false;
                     name.ends_with_id = pair[1] == "id";
+                    name.refers = false;
                 }
             }
         }

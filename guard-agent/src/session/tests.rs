@@ -630,6 +630,6 @@ fn a_session_that_waits_is_small() {
         let task = size_of_val(&serve(Arc::new(proxy), worker, client));
         assert!(task <= 1_792, "{task} bytes: a phase that ends should have a box of its own");
         let relay = size_of::<relay::Relay<'_>>();
-        assert!(relay <= 1_536, "{relay} bytes");
+        assert!(relay <= 1_600, "{relay} bytes");
     });
 }

@@ -34,6 +34,7 @@ pub enum Stage {
     Drivers,
     Regress,
     Disguises,
+    Masking,
     Deploy,
     Demo,
     Fuzz,
@@ -49,6 +50,7 @@ const USUAL: &[Stage] = &[
     Stage::Drivers,
     Stage::Regress,
     Stage::Disguises,
+    Stage::Masking,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -65,6 +67,7 @@ impl Stage {
             Self::Drivers => "drivers",
             Self::Regress => "regress",
             Self::Disguises => "disguises",
+            Self::Masking => "masking",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
             Self::Fuzz => "fuzz",
@@ -83,6 +86,7 @@ impl Stage {
             Self::Drivers => "drivers through guard",
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Disguises => "disguised statements",
+            Self::Masking => "masking",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
             Self::Fuzz => "fuzzing, in short",
@@ -132,6 +136,8 @@ impl Stage {
             Self::Drivers => drivers::run(names),
             Self::Regress => regress::run(),
             Self::Disguises => disguises(),
+            // What of data of many countries is found.
+            Self::Masking => checked(shell::command(guard_tests::binaries::path("guard-masking")?, &[])),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.

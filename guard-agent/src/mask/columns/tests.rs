@@ -192,3 +192,39 @@ fn weak_names_are_hints() {
     assert_eq!(by_name("t", "email_xyzzy", ColumnType::Text), Named::Hint(Hint::of(K::Email)));
     assert_eq!(by_name("t", "order_number", ColumnType::Text), Named::Hint(Hint::of_numbers()));
 }
+
+/// Schemas of well-known programs: what stands in them about people is found, the rest is not.
+#[test]
+fn schemas_of_well_known_programs_are_read() {
+    let mut wrong = Vec::new();
+    for line in include_str!("testdata.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
+        let (table, columns) = line.split_once(": ").unwrap();
+        for column in columns.split_whitespace() {
+            let (column, expected) = column.split_once('=').unwrap_or((column, "-"));
+            let (column, ty) = column.split_once('~').unwrap_or((column, "text"));
+            let ty = match ty {
+                "int" => ColumnType::Integer,
+                "num" => ColumnType::Number,
+                "bool" => ColumnType::Boolean,
+                "date" => ColumnType::Date,
+                "ts" => ColumnType::Timestamp,
+                "uuid" => ColumnType::Uuid,
+                "json" => ColumnType::Document,
+                "bytea" => ColumnType::Bytes,
+                "inet" => ColumnType::Inet,
+                "text" => ColumnType::Text,
+                other => panic!("{table}.{column}: `{other}` is no type"),
+            };
+            let found = match by_name(table, column, ty) {
+                Named::Sensitive(kind) => kind.as_str(),
+                Named::Hint(Hint { kind: Some(_), .. }) => "?",
+                Named::Hint(_) | Named::Plain => "-",
+            };
+            if !expected.split('|').any(|one| one == found || one == "-" && found == "?") {
+                wrong.push(format!("{table}.{column} is {expected}, not {found}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}

@@ -54,7 +54,9 @@ impl Context {
             {
                 break;
             }
-            let Some(found) = read(word) else {
+            // A key `v` is no version.
+            let key = word.len() == 1 && gap.contains(['"', ':', '=']);
+            let Some(found) = read(word).filter(|_| !key) else {
                 unknown += 1;
                 if context.kind.is_some() || unknown > 1 {
                     break;

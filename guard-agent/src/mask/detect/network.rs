@@ -102,6 +102,8 @@ pub fn is_ipv4(octets: [u32; 4], named: bool) -> bool {
         [0 | 127 | 255, ..] => false,
         [10, ..] | [192, 168, ..] | [172, 16..=31, ..] | [169, 254, ..] | [100, 64..=127, ..] => true,
         [1, 1, 1, 1] | [8, 8, 8 | 4, 8 | 4] | [9, 9, 9, 9] | [1, 0, 0, 1] => true,
+        // Browsers and others have a 0 in the second place.
+        [_, 0, ..] => octets.iter().any(|&octet| octet >= 100),
         _ => large >= 2 || large == 1 && octets[0] >= 11,
     }
 }

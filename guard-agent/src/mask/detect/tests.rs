@@ -96,6 +96,12 @@ fn telephone_numbers_of_many_countries_are_found() {
         "+48 512 345 678",
         "+358 40 1234567",
         "040 1234567",
+        "050 855 7062",
+        "+73 (6) 512 4149306",
+        "5271 6017",
+        "306 385 78 49",
+        "0800 46 17",
+        "2710 512041",
         "079 123 45 67",
         "+41 79 123 45 67",
     ] {
@@ -137,6 +143,13 @@ fn decoys_are_left_alone() {
         "10.15.7.1-beta",
         "1.2.3.4",
         "version 10.2.30.40",
+        "96.0.34.1",
+        "Safari/6535.27.5",
+        "Mobile/8B113 Safari/6531.36.4",
+        "0-02-754263-7",
+        "978-13--5042017-5",
+        "476716808.579681",
+        "0064390065865",
         "v203.0.113.77",
         "aGVsbG8gd29ybGQgdGhpcyBpcyBiYXNlNjQgdGV4dA==",
         "#ff8800",
@@ -347,6 +360,14 @@ fn hits_are_sorted_and_whole_characters_for_any_text() {
         }
         scan(&bytes, hint, &mut hits);
     }
+}
+
+/// A key `v` is no version, `v` before a number is.
+#[test]
+fn short_keys_say_nothing() {
+    assert_eq!(found(r#"{"id": 7, "v": "203.174.209.136"}"#), [(DataKind::IpAddress, "203.174.209.136")]);
+    assert_eq!(found(r#"{"id": 7, "v": "5135362616882685"}"#), [(DataKind::PaymentCard, "5135362616882685")]);
+    assert_eq!(found("agent v 203.174.209.136"), []);
 }
 
 /// Twice the text takes about twice as long, whatever it consists of.

@@ -45,7 +45,7 @@ pub fn is_grouped(figure: &Figure<'_>, digits: &[u8]) -> Option<Shown> {
         10 if figure.is(&[4, 6]) && (spaced || only(figure, DASH)) => checked(austrian(digits)),
         10 if figure.is(&[6, 4]) && only(figure, SLASH) => checked(czech(digits)),
         // The tax number of Czechia's neighbours has the same form.
-        10 if figure.is(&[3, 3, 4]) && spaced => checked(british_health(digits)),
+        10 if figure.is(&[3, 3, 4]) && spaced => checked(digits[0] != 0 && british_health(digits)),
         11 if figure.is(&[2, 3, 3, 3]) && spaced => checked(german_tax(digits)),
         11 if figure.is(&[2, 2, 2, 3, 2]) => checked(belgian(digits)),
         11 if figure.is(&[6, 3, 2]) || figure.is(&[6, 5]) => {
