@@ -66,7 +66,7 @@ impl Ingest for IngestService {
 
 /// What a stream waits for.
 enum Came {
-    Message(Option<AgentMessage>),
+    Message(Option<Box<AgentMessage>>),
     /// Of a person, for the agent.
     Verdict(ApprovalVerdict),
 }
@@ -115,7 +115,7 @@ impl Stream {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 Some(verdict) = place.verdicts.recv() => Came::Verdict(verdict),
-                message = self.messages.message() => Came::Message(message?),
+                message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
                 Came::Message(message) => message,
