@@ -230,6 +230,13 @@ pub struct Origin {
     known: Mutex<Option<(Key, Arc<Lineage>)>>,
 }
 
+impl Clone for Origin {
+    /// The same text, to be read again.
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), known: Mutex::default() }
+    }
+}
+
 /// What a lineage depends on beside the text.
 struct Key {
     catalog: CatalogMark,
