@@ -1,7 +1,7 @@
 //! Messages of the server enter, what to send next leaves: the reading of a catalogue over a session's own connection.
 //!
 //! Knows nothing of sockets. Whatever the server says, it ends with ReadyForQuery and leaves nothing behind in the
-//! session. Dropped before that, it counts as failed.
+//! session. Dropped before that, the next session reads.
 
 use std::{
     sync::Arc,
