@@ -265,13 +265,6 @@ impl Origin {
     }
 }
 
-impl Clone for Origin {
-    /// The same text; what came of it is found out anew.
-    fn clone(&self) -> Self {
-        Self { text: self.text.clone(), known: Mutex::default() }
-    }
-}
-
 impl std::fmt::Debug for Origin {
     /// Without the text: it may hold literals.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
