@@ -180,13 +180,34 @@ impl Relay<'_> {
             return Progress::Went;
         }
         let justified = self.proxy.decider.reads_reasons() && self.reason(&asked).is_some();
-        match self.rule(&asked.statements, protocol, justified).await {
+        let ruled = self.rule_on_all(&asked, protocol, justified).await;
+        match ruled {
             Ok(permitted) => self.run_asked(asked, permitted).await,
             Err(Stop::Refused(response)) => self.refuse_asked(&asked, *response),
             // In a box, as everything about it: few sessions ever need the room.
             Err(Stop::Held(held, number)) => return Box::pin(self.hold(asked, held, number)).await,
         }
         Progress::Went
+    }
+
+    /// Decides on what is asked, and on what only the catalog tells of it: calls of functions that are written as columns.
+    async fn rule_on_all(
+        &mut self,
+        asked: &Asked,
+        protocol: Protocol,
+        justified: bool,
+    ) -> Result<(Permit, usize), Stop> {
+        let calling = asked.source.as_ref().and_then(Source::calling);
+        if let Some(calling) = calling {
+            match self.rule(&[calling], protocol, justified).await {
+                // What is asked needs a permit of its own.
+                Ok(permitted) => drop(permitted),
+                // What is asked waits, whatever of it has to.
+                Err(Stop::Held(held, _)) => return Err(Stop::Held(held, 0)),
+                Err(refused) => return Err(refused),
+            }
+        }
+        self.rule(&asked.statements, protocol, justified).await
     }
 
     async fn run_asked(&mut self, asked: Asked, permitted: (Permit, usize)) {
@@ -287,7 +308,7 @@ impl Relay<'_> {
         let Waiting { hold, asked, decision, binding } = *waiting;
         let protocol = asked.protocol(self.replication);
         let justified = self.proxy.decider.reads_reasons() && self.reason(&asked).is_some();
-        let ruled = match self.rule(&asked.statements, protocol, justified).await {
+        let ruled = match self.rule_on_all(&asked, protocol, justified).await {
             Err(Stop::Refused(response)) => {
                 hold.refuse("policies have changed while it waited: they refuse it now");
                 return self.refuse_asked(&asked, *response);

@@ -26,8 +26,21 @@ const ENTRIES: usize = 2_048;
 pub(in super::super) struct Looked {
     pub(in super::super) statement: Arc<Statement>,
     pub(in super::super) lineage: Arc<Lineage>,
+    /// The statement with the functions that it calls as if they were columns, which its text alone does not tell.
+    calling: Option<Arc<Statement>>,
     touches: bool,
     stands_alone: bool,
+}
+
+/// `statement`, doing what `lineage` says that it does beside what its text tells.
+fn calling(statement: &Statement, lineage: &Lineage) -> Option<Arc<Statement>> {
+    let mut more = lineage.effects().peekable();
+    more.peek()?;
+    let mut effects = statement.effects.clone();
+    effects.extend(more);
+    effects.sort_unstable();
+    effects.dedup();
+    Some(Arc::new(Statement { effects, ..statement.clone() }))
 }
 
 impl Looked {
@@ -90,6 +103,11 @@ impl Source {
             Self::One(one) => std::slice::from_ref(one),
             Self::Any(many) => many,
         }
+    }
+
+    /// The statement with what it calls by names of columns. `None`: it calls nothing so.
+    pub(in super::super) fn calling(&self) -> Option<Arc<Statement>> {
+        self.all().iter().find_map(|looked| looked.calling.clone())
     }
 
     /// True where it has to do with sensitive columns, or may have.
@@ -175,6 +193,7 @@ impl Looks {
             touches: (masking.sensitive || !masking.knows_catalog())
                 && (runs_unfollowed(statement) || lineage.parts.iter().any(part_touches)),
             stands_alone: !lineage.parts.iter().any(by_name),
+            calling: calling(statement, &lineage),
             statement: Arc::clone(statement),
             lineage,
         });

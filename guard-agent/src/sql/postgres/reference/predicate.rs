@@ -19,12 +19,14 @@ const EXISTS: u64 = 1;
 const COMPARING: std::ops::RangeInclusive<u64> = 2..=4;
 
 /// The table that an UPDATE or DELETE changes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Target<'a> {
     /// Its alias, or its name without the schema.
     pub name: &'a str,
     /// There are other tables (FROM, USING): only columns that may be the target's count.
     pub joined: bool,
+    /// What the same table is called where it stands among the others once more: each row finds itself there.
+    pub twins: Vec<&'a str>,
 }
 
 /// Deeper nesting than this counts as choosing nothing.
@@ -115,6 +117,7 @@ impl Target<'_> {
                 let regex = matches!(operator, "~" | "~*" | "!~" | "!~*");
                 (self.depends(left) || self.depends(right))
                     && !self.same(left, right)
+                    && !(operator == "=" && self.finds_itself(left, right))
                     && !(like && matches_all(right, |c| c == '%'))
                     && !(regex && matches_all(right, |c| matches!(c, '.' | '*' | '^' | '$')))
             }
@@ -127,6 +130,22 @@ impl Target<'_> {
         match (self.column(left), self.column(right)) {
             (Some(left), Some(right)) => left == right,
             _ => left.same(right),
+        }
+    }
+
+    /// The same column of the table and of its twin.
+    fn finds_itself(&self, left: At<'_>, right: At<'_>) -> bool {
+        let column = |at| match bare(at).names("fields").as_slice() {
+            [.., table, column] if bare(at).name() == "ColumnRef" => Some((*table, *column)),
+            _ => None,
+        };
+        let twin = |table: &str| self.twins.contains(&table);
+        match (column(left), column(right)) {
+            (Some((own, left)), Some((other, right))) => {
+                left == right
+                    && ((own == self.name && twin(other)) || (other == self.name && twin(own)))
+            }
+            _ => false,
         }
     }
 

@@ -185,22 +185,21 @@ impl<'t> Walk<'t, '_> {
     fn update(&mut self, at: At<'t>) {
         let Some(target) = at.get("relation") else { return };
         let object = table(target);
-        let joined = at.list("from_clause").next().is_some();
-        let has_where = Target { name: alias(target), joined }.restricted_by(at.get("where_clause"));
+        let has_where = among(target, at.list("from_clause")).restricted_by(at.get("where_clause"));
         calls::through_view(self.findings, &object);
         self.findings.add_filtered(Action::Update, object, has_where);
     }
 
     fn delete(&mut self, at: At<'t>) {
         let Some(target) = at.get("relation") else { return };
-        let joined = at.list("using_clause").next().is_some();
-        let has_where = Target { name: alias(target), joined }.restricted_by(at.get("where_clause"));
+        let has_where = among(target, at.list("using_clause")).restricted_by(at.get("where_clause"));
         self.findings.add_filtered(Action::Delete, table(target), has_where);
     }
 
     fn merge(&mut self, at: At<'t>) {
         let Some(relation) = at.get("relation") else { return };
-        let (object, target) = (table(relation), Target { name: alias(relation), joined: true });
+        let object = table(relation);
+        let target = Target { joined: true, ..among(relation, at.list("source_relation")) };
         let matched = target.restricted_by(at.get("join_condition"));
         for clause in at.list("merge_when_clauses") {
             // BY SOURCE is every row that the condition did not choose.
@@ -230,6 +229,25 @@ pub fn object(kind: ObjectKind, range: At<'_>) -> Object {
 
 fn alias<'t>(range: At<'t>) -> &'t str {
     range.get("alias").map_or_else(|| range.text("relname"), |alias| alias.text("aliasname"))
+}
+
+/// The table that a change is about, among the `others` of its FROM or USING.
+fn among<'t>(target: At<'t>, others: impl Iterator<Item = At<'t>>) -> Target<'t> {
+    let mut twins = Vec::new();
+    let mut stack: Vec<At<'t>> = others.collect();
+    let joined = !stack.is_empty();
+    let schemas = |at: At<'t>| (at.text("schemaname"), target.text("schemaname"));
+    while let Some(at) = stack.pop() {
+        match at.name() {
+            "JoinExpr" => stack.extend(at.get("larg").into_iter().chain(at.get("rarg"))),
+            "RangeVar" if at.text("relname") == target.text("relname") => match schemas(at) {
+                (one, other) if one == other || one.is_empty() || other.is_empty() => twins.push(alias(at)),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    Target { name: alias(target), joined, twins }
 }
 
 /// The literal that an argument is, casts aside.
