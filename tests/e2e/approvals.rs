@@ -92,7 +92,9 @@ fn ctrl_c_gives_up_what_waits_and_so_does_leaving() -> Result<()> {
     psql.kill()?;
     run::eventually("the request going with its client", CLIENT_LIMIT, || Ok(desk.waiting()?.is_empty()))?;
     assert_eq!(desk.approvals(None, &["approve", &id])?.code, Some(3));
-    assert_eq!(desk.events(&id)?, ["REQUESTED", "WITHDRAWN"]);
+    run::eventually("its end on record", CLIENT_LIMIT, || {
+        Ok(desk.events(&id)? == ["REQUESTED", "WITHDRAWN"])
+    })?;
     assert_eq!(desk.rows("orders")?, 20);
     Ok(())
 }

@@ -145,9 +145,18 @@ impl Psql {
 
     /// Runs a script with the output that a person sees, and errors of ordinary length.
     pub fn display(&self, lines: &str) -> Result<Finished> {
+        run::run(self.displaying(), lines, CLIENT_LIMIT)
+    }
+
+    /// The same by another account of this host.
+    pub fn display_as(&self, account: &Account, lines: &str) -> Result<Finished> {
+        run::run(account.in_person(&self.displaying()), lines, CLIENT_LIMIT)
+    }
+
+    fn displaying(&self) -> Command {
         let mut command = Command::new("psql");
         command.args(self.arguments()).args(["-P", "pager=off"]);
         self.environment(&mut command);
-        run::run(command, lines, CLIENT_LIMIT)
+        command
     }
 }

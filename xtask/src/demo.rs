@@ -2,6 +2,7 @@
 
 mod approval;
 mod interrupt;
+mod masking;
 mod show;
 mod steps;
 mod table;

@@ -9,7 +9,7 @@ use guard_tests::{
     run::{self, CLIENT_LIMIT},
 };
 
-use super::show::Show;
+use super::{masking, show::Show};
 use crate::shell;
 
 /// What the demo adds to the policies built into the agent.
@@ -23,12 +23,14 @@ when { resource.kind == "table" && resource.name == "orders" };
 
 const DELETE: &str = "/* reason: cancelled by customer, ticket 4711 */ DELETE FROM orders WHERE id <= 3";
 
-/// A policy folder: the built-in policies, and one by which a DELETE waits.
+/// A policy folder: the built-in policies, one by which a DELETE waits, and those that say who sees what.
 pub fn policies() -> Result<Folder> {
     let folder = Folder::new("demo-policies")?;
     copy(&shell::root().join("policies"), folder.path())?;
     fs::create_dir_all(folder.join("demo-approvals"))?;
     folder.write("demo-approvals/policy.cedar", POLICY)?;
+    fs::create_dir_all(folder.join("demo-masking"))?;
+    folder.write("demo-masking/policy.cedar", masking::POLICY)?;
     Ok(folder)
 }
 
