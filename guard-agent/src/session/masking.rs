@@ -79,7 +79,9 @@ pub(super) struct Masking {
     lost: bool,
     /// Sensitive columns that were written elsewhere: where, the catalog may not know yet.
     pub(super) spilled: Vec<lineage::Column>,
-    /// Names `spilled` and `tainted` among all that they may be.
+    /// It has made functions: what they read, the catalog may not know yet.
+    pub(super) new_code: bool,
+    /// Names `spilled`, `tainted` and `new_code` among all that they may be.
     mark: u64,
     /// A statement has written what is sensitive into a setting.
     pub(super) tainted: bool,
@@ -118,6 +120,7 @@ impl Masking {
             cursors: HashMap::default(),
             lost: false,
             spilled: Vec::new(),
+            new_code: false,
             mark: 0,
             tainted: false,
             changing: false,
@@ -192,8 +195,25 @@ impl Masking {
             self.tainted = true;
             self.remember();
         }
-        if self.sensitive && statement.prepared.iter().any(|name| matches!(name, Prepared::Execute(_))) {
+        let creates = |kind| {
+            let made = move |effect: &Effect| effect.action == Action::Create && effect.object.kind == kind;
+            statement.effects.iter().any(made)
+        };
+        if creates(ObjectKind::Function) && !self.new_code {
+            self.new_code = true;
+            self.remember();
+        }
+        let executes = statement.prepared.iter().any(|name| matches!(name, Prepared::Execute(_)));
+        if self.sensitive
+            && creates(ObjectKind::Table)
+            && (executes || looked.statement.origin.text().is_none_or(|(text, _)| executes_within(text)))
+        {
             self.database.learn(&stored_by_name(statement));
+            // Until the catalog has the table as well.
+            if !self.spilled.iter().any(lineage::Column::is_any) {
+                self.spilled.push(lineage::Column::any());
+                self.remember();
+            }
         }
         for (at, part) in looked.lineage.parts.iter().enumerate() {
             match &part.names {
@@ -223,7 +243,7 @@ impl Masking {
     /// What is followed from now on is followed knowing what was written where.
     fn remember(&mut self) {
         let mut hasher = DefaultHasher::new();
-        (self.tainted, &self.spilled).hash(&mut hasher);
+        (self.tainted, self.new_code, &self.spilled).hash(&mut hasher);
         self.mark = hasher.finish();
     }
 
@@ -271,6 +291,11 @@ impl Masking {
             self.database.changed();
         }
     }
+}
+
+/// Whether a table may be made of what a prepared statement shows: `CREATE TABLE .. AS EXECUTE ..`.
+fn executes_within(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("execute")
 }
 
 /// Tables that a statement fills with what a prepared one shows: any column of theirs may hold anything.

@@ -152,11 +152,13 @@ fn nothing_gets_round() -> Result<()> {
     }
     let house = House::new("enforce", "", "")?;
     let (mut telling, mut silent, mut leaking, mut tried) = (0, Vec::new(), Vec::new(), 0);
+    // `GUARD_ATTEMPTS=text`: only those with this text.
+    let only = std::env::var("GUARD_ATTEMPTS").ok();
     for statements in attempts() {
-        let shown = answers(house.postgres.address(), &statements, Form::Simple)?;
-        if std::env::var("GUARD_ATTEMPTS").is_ok_and(|only| !statements.join(" ;; ").contains(&only)) {
+        if only.as_ref().is_some_and(|only| !statements.join(" ;; ").contains(only)) {
             continue;
         }
+        let shown = answers(house.postgres.address(), &statements, Form::Simple)?;
         if leaks(&shown).is_empty() {
             silent.push(statements.join(" ;; "));
         } else {
@@ -177,7 +179,7 @@ fn nothing_gets_round() -> Result<()> {
         println!("shows nothing anyway: {line}");
     }
     ensure!(leaking.is_empty(), "{} of {tried} show values:\n{}", leaking.len(), leaking.join("\n"));
-    ensure!(telling >= 300, "only {telling} attempts would show values");
+    ensure!(only.is_some() || telling >= 300, "only {telling} attempts would show values");
     Ok(())
 }
 

@@ -130,21 +130,20 @@ fn runs_unfollowed(statement: &Statement) -> bool {
     statement.effects.iter().any(|effect| unfollowed.contains(&effect.action))
 }
 
-/// `lineage`, where any result may be any column of the database.
-fn shows_anything(lineage: &Lineage) -> Lineage {
+/// `lineage`, where any result may be any column of the database; without `all`, any that code has made.
+fn shows_anything(lineage: &Lineage, all: bool) -> Lineage {
     let mut lineage = lineage.clone();
     for part in &mut lineage.parts {
-        part_shows_anything(part);
+        part_shows_anything(part, all);
     }
     lineage
 }
 
-fn part_shows_anything(part: &mut lineage::Part) {
+fn part_shows_anything(part: &mut lineage::Part, all: bool) {
     let any = lineage::Column::any();
-    part.named.push(any.clone());
     match &mut part.outputs {
         Outputs::Columns(columns) => {
-            for column in columns {
+            for column in columns.iter_mut().filter(|column| all || column.opaque) {
                 column.same = false;
                 column.sources.push(any.clone());
             }
@@ -153,7 +152,7 @@ fn part_shows_anything(part: &mut lineage::Part) {
         Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {}
     }
     if let Some(lineage::Named::Prepared(_, inner) | lineage::Named::Cursor(_, inner)) = &mut part.names {
-        part_shows_anything(inner);
+        part_shows_anything(inner, all);
     }
 }
 
@@ -182,7 +181,9 @@ impl Looks {
         let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
         let lineage = if masking.sensitive && masking.tainted && reads_settings(statement) {
-            Arc::new(shows_anything(&lineage))
+            Arc::new(shows_anything(&lineage, true))
+        } else if masking.sensitive && masking.new_code {
+            Arc::new(shows_anything(&lineage, false))
         } else {
             lineage
         };

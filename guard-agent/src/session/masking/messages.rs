@@ -69,6 +69,8 @@ impl Relay<'_> {
             .collect();
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..at + header.total()];
         let Some(masking) = self.masking.as_deref() else { return Ok(Step::Pass) };
+        // Settings are reported when a statement is over, whichever changed them.
+        let strict = strict || (kind == Backend::ParameterStatus && masking.tainted);
         let mut texts = Texts::new(self, masking, strict);
         let new = match kind {
             Backend::ErrorResponse | Backend::NoticeResponse => texts.fields(kind, body, &sent),
