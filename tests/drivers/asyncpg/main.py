@@ -323,4 +323,14 @@ async def refused_open(c):
         return [first, second, saved, await c.fetchval("SELECT 'kept'")]
 
 
+@asynchronous
+async def masked(c):
+    for statement in PEOPLE:
+        await c.execute(statement)
+    outcomes = [person(plain(await c.fetch("SELECT * FROM people"))) for _ in range(3)]
+    async with c.transaction():
+        outcomes.append(person(plain([row async for row in c.cursor("SELECT * FROM people")])))
+    return outcomes
+
+
 main()

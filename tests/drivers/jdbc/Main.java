@@ -112,6 +112,27 @@ public class Main {
         return rows;
     }
 
+    static Object person(ResultSet results) throws Exception {
+        List<Object> types = new ArrayList<>();
+        StringBuilder shown = new StringBuilder();
+        while (results.next()) {
+            for (int n = 1; n <= results.getMetaData().getColumnCount(); n++) {
+                Object value = results.getObject(n);
+                types.add(value == null ? "null" : value.getClass().getSimpleName());
+                shown.append(value instanceof Array ? Arrays.toString((Object[]) ((Array) value).getArray()) : value).append('|');
+            }
+        }
+        boolean clear = false;
+        for (String value : List.of("Quackenbush", "philippa", "1980-02-29", "4111111111111111", "5100.5", "7946", "203.0.113.7")) {
+            clear |= shown.indexOf(value) >= 0;
+        }
+        Map<String, Object> person = new LinkedHashMap<>();
+        person.put("types", types);
+        person.put("id", shown.toString().startsWith("4711|"));
+        person.put("by_guard", !clear);
+        return person;
+    }
+
     static Object run(Connection connection, String sql, Object... parameters) throws Exception {
         try (PreparedStatement statement = connection.prepareStatement(sql)) {
             for (int n = 0; n < parameters.length; n++) {
@@ -450,6 +471,23 @@ public class Main {
             }
             pool.shutdown();
             return results;
+        });
+        with("masked", c -> {
+            run(c, "CREATE TEMP TABLE people (id int, full_name text, email varchar(60), birth_date date, card_number bigint, "
+                + "salary numeric(10,2), phones text[], profile jsonb, last_ip inet)");
+            run(c, "INSERT INTO people VALUES (4711, 'Philippa Quackenbush', 'philippa@feathers.example', '1980-02-29', "
+                + "4111111111111111, 5100.50, '{+44 20 7946 0958}', '{\"email\": \"philippa@feathers.example\"}', '203.0.113.7')");
+            List<Object> outcomes = new ArrayList<>();
+            try (PreparedStatement statement = c.prepareStatement("SELECT * FROM people")) {
+                // After some runs the driver asks for values in binary.
+                for (int run = 0; run < 8; run++) {
+                    outcomes.add(person(statement.executeQuery()));
+                }
+            }
+            try (Statement statement = c.createStatement()) {
+                outcomes.add(person(statement.executeQuery("SELECT * FROM people")));
+            }
+            return outcomes;
         });
         with("refused", c -> {
             try (Statement s = c.createStatement()) {

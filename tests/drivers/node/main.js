@@ -305,6 +305,22 @@ behaviours.many = async () => {
   return results.map((result) => result.rows[0].n);
 };
 
+const people = ["CREATE TEMP TABLE people (id int, full_name text, email varchar(60), birth_date date, card_number bigint, salary numeric(10,2), phones text[], profile jsonb, last_ip inet)",
+  "INSERT INTO people VALUES (4711, 'Philippa Quackenbush', 'philippa@feathers.example', '1980-02-29', 4111111111111111, 5100.50, '{+44 20 7946 0958}', '{\"email\": \"philippa@feathers.example\"}', '203.0.113.7')"];
+const clear = ["Quackenbush", "philippa", "1980-02-29", "1980-02-28", "4111111111111111", "5100.5", "7946", "203.0.113.7"];
+
+const person = (result) => {
+  const shown = JSON.stringify(result.rows);
+  return { types: rows(result).map((row) => row.map((value) => (value === null ? "null" : value.constructor.name))),
+    ids: result.rows.map((row) => row.id), by_guard: !clear.some((value) => shown.includes(value)) };
+};
+
+behaviour("masked", async (c) => {
+  for (const text of people) await c.query(text);
+  return [person(await c.query("SELECT * FROM people")), person(await c.query("SELECT * FROM people WHERE id > $1", [0])),
+    person(await c.query({ name: "p", text: "SELECT * FROM people" })), person(await c.query({ name: "p", text: "SELECT * FROM people" }))];
+});
+
 behaviour("refused", async (c) => [await raised(c.query("DROP TABLE guarded"), refusal),
   await raised(c.query("SELECT 1; DROP TABLE guarded"), refusal), rows(await c.query("SELECT 'usable'"))]);
 

@@ -8,7 +8,7 @@ import tempfile
 from behaviours import *
 
 unsupported("pgbench shows nothing of it", "simple", "binary", "cursor", "copy_in", "copy_out", "copy_binary", "copy_failed", "cancel",
-            "large_objects", "notify", "notices", "unicode", "encoding", "large_result", "large_parameter", "terminated", "settings")
+            "large_objects", "notify", "notices", "unicode", "encoding", "large_result", "large_parameter", "terminated", "settings", "masked")
 
 
 def pgbench(script, protocol="simple", clients=1, transactions=20, **options):

@@ -256,4 +256,13 @@ def refused_open():
 
 
 unsupported("psql has no means for it", "refused_pipeline")
+
+
+@behaviour
+def masked():
+    done = run("\n".join(f"{statement};" for statement in PEOPLE) + "\n\\echo begin\nTABLE people;\nTABLE people \\gx\n")
+    rows = done[1].split("begin\n")[1].splitlines()
+    return [done[0], done[2], len(rows), rows[0], person([rows[1].split("|")])]
+
+
 main()

@@ -495,4 +495,18 @@ def refused_pipeline():
         return [outcomes, one(c, "SELECT count(*) FROM items WHERE id = -2"), c.info.transaction_status.name]
 
 
+@behaviour
+def masked():
+    with connect() as c:
+        for statement in PEOPLE:
+            c.execute(statement)
+        outcomes = [person(c.execute("SELECT * FROM people", binary=binary, prepare=prepare).fetchall())
+                    for binary in (False, True) for prepare in (False, True, True)]
+        with c.transaction(), c.cursor("walk") as cursor:
+            outcomes.append(person(cursor.execute("SELECT * FROM people")))
+        with c.cursor().copy("COPY people TO STDOUT") as copy:
+            outcomes.append(person(copy.rows()))
+        return outcomes
+
+
 main()

@@ -313,4 +313,17 @@ def refused_open():
     return [raised, state, after, run(c, "SELECT 'usable'")]
 
 
+@behaviour
+def masked():
+    c = connect()
+    for statement in PEOPLE:
+        run(c, statement)
+    outcomes = [person(run(c, "SELECT * FROM people"))]
+    c.autocommit = False
+    with c.cursor("walk") as cursor:
+        cursor.execute("SELECT * FROM people")
+        outcomes.append(person(cursor.fetchall()))
+    return outcomes
+
+
 main()

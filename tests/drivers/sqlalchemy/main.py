@@ -258,4 +258,12 @@ def refused_open():
             return [raised, after, saved, run(c, "SELECT 'kept'")]
 
 
+@behaviour
+def masked():
+    with engine().connect() as c:
+        for statement in PEOPLE:
+            c.exec_driver_sql(statement)
+        return [person(c.exec_driver_sql("SELECT * FROM people")) for _ in range(7)]
+
+
 main()

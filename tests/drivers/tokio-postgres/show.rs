@@ -50,6 +50,7 @@ pub async fn behaviour(name: &str) -> Shown {
         "encoding" => Err(Failure::Unsupported("tokio-postgres speaks UTF-8 alone")),
         "settings" => settings().await,
         "many" => many().await,
+        "masked" => masked().await,
         "refused" => refused().await,
         "refused_extended" => refused_extended().await,
         "refused_open" => refused_open().await,
@@ -341,6 +342,35 @@ async fn many() -> Shown {
         Ok::<_, Error>(row.get::<_, i32>(0))
     };
     Ok(json!(future::try_join_all((0..32).map(one)).await?))
+}
+
+async fn masked() -> Shown {
+    let client = connect().await?.client;
+    client
+        .batch_execute(
+            "CREATE TEMP TABLE people (id int, full_name text, email varchar(60), card_number bigint, phones text[]);
+             INSERT INTO people VALUES (4711, 'Philippa Quackenbush', 'philippa@feathers.example', 4111111111111111,
+                                        '{+44 20 7946 0958}')",
+        )
+        .await?;
+    let mut outcomes = Vec::new();
+    for row in client.query("SELECT * FROM people", &[]).await? {
+        let (id, card): (i32, i64) = (row.try_get(0)?, row.try_get(3)?);
+        let (name, email): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+        let phones: Vec<Option<String>> = row.try_get(4)?;
+        let clear = name.contains("Quackenbush")
+            || email.contains("philippa")
+            || card == 4_111_111_111_111_111
+            || phones.iter().flatten().any(|phone| phone.contains("7946"));
+        outcomes.push(json!({ "id": id, "phones": phones.len(), "by_guard": !clear }));
+    }
+    for message in client.simple_query("SELECT * FROM people").await? {
+        if let SimpleQueryMessage::Row(row) = message {
+            let clear = row.get(1).is_some_and(|name| name.contains("Quackenbush"));
+            outcomes.push(json!({ "id": row.get(0), "by_guard": !clear }));
+        }
+    }
+    Ok(json!(outcomes))
 }
 
 async fn refused() -> Shown {
