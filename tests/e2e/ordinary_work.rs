@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 /// Scripts whose output must not depend on the way that they take.
 const SCRIPTS: &[&str] = &[
-    "SELECT id, name, email FROM customers ORDER BY id;",
+    "SELECT id, customer, total FROM orders ORDER BY id;",
     "\\d customers",
     "\\dt",
     "\\du",
@@ -27,7 +27,7 @@ const SCRIPTS: &[&str] = &[
     ";\nSELECT 'after the empty statement';",
     "BEGIN;\nSELECT * FROM nothing;\nSELECT 1;\nROLLBACK;\nSELECT 'after the transaction';",
     "BEGIN;\nDECLARE c CURSOR FOR SELECT id FROM orders ORDER BY id;\nFETCH 3 FROM c;\nFETCH 2 FROM c;\nCOMMIT;",
-    "PREPARE p (int) AS SELECT name FROM customers WHERE id = $1;\nEXECUTE p (2);\nEXECUTE p (3);\nDEALLOCATE p;",
+    "PREPARE p (int) AS SELECT total FROM orders WHERE id = $1;\nEXECUTE p (2);\nEXECUTE p (3);\nDEALLOCATE p;",
     "COPY (SELECT id FROM orders ORDER BY id) TO STDOUT;",
     "CREATE TEMP TABLE t (a int, b text);\nCOPY t FROM STDIN;\n1\tone\n2\ttwo\n\\.\nSELECT * FROM t ORDER BY a;",
     "DO $$ BEGIN RAISE NOTICE 'a notice'; END $$;",
