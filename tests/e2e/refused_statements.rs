@@ -160,10 +160,10 @@ fn a_refusal_in_a_transaction_leaves_the_session_usable() -> Result<()> {
     }
     let site = Site::start()?;
     let script = "BEGIN;\nUPDATE customers SET name = 'in doubt' WHERE id = 1;\nDROP TABLE orders;\nROLLBACK;\n\
-                  SELECT name FROM customers WHERE id = 1;\n";
+                  SELECT count(*) FROM customers WHERE name = 'customer 1';\n";
     let finished = site.proxied().script(script)?;
     assert!(finished.has_sqlstate(REFUSED), "{}", finished.stderr);
-    assert_eq!(finished.stdout.trim(), "customer 1", "{}", finished.stderr);
+    assert_eq!(finished.stdout.trim(), "1", "{}", finished.stderr);
     Ok(())
 }
 

@@ -142,8 +142,7 @@ impl Target<'_> {
         let twin = |table: &str| self.twins.contains(&table);
         match (column(left), column(right)) {
             (Some((own, left)), Some((other, right))) => {
-                left == right
-                    && ((own == self.name && twin(other)) || (other == self.name && twin(own)))
+                left == right && ((own == self.name && twin(other)) || (other == self.name && twin(own)))
             }
             _ => false,
         }
