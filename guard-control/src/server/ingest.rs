@@ -68,7 +68,7 @@ impl Ingest for IngestService {
 enum Came {
     Message(Option<Box<AgentMessage>>),
     /// Of a person, for the agent.
-    Verdict(ApprovalVerdict),
+    Verdict(Box<ApprovalVerdict>),
 }
 
 /// One agent's stream.
@@ -114,13 +114,13 @@ impl Stream {
                 _ = self.stopping.wait_for(|stopping| *stopping) => {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
-                Some(verdict) = place.verdicts.recv() => Came::Verdict(verdict),
+                Some(verdict) = place.verdicts.recv() => Came::Verdict(Box::new(verdict)),
                 message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
                 Came::Message(message) => message,
                 Came::Verdict(verdict) => {
-                    self.answer(ToAgent::ApprovalVerdict(verdict)).await?;
+                    self.answer(ToAgent::ApprovalVerdict(*verdict)).await?;
                     continue;
                 }
             };

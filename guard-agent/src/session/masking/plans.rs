@@ -78,6 +78,17 @@ struct Key<'a> {
     body: &'a [u8],
 }
 
+impl<'a> Key<'a> {
+    fn new(masking: &Masking, scope: Scope, (source, part): (&'a Source, usize), body: &'a [u8]) -> Self {
+        Self { scope, version: masking.state(), part, source, body }
+    }
+
+    /// What names lead to changes from statement to statement.
+    fn lasts(&self) -> bool {
+        self.source.all().iter().all(|looked| looked.stands_alone())
+    }
+}
+
 /// How one session sees columns.
 struct Sees<'a> {
     decisions: &'a mut DecisionCache,
@@ -121,8 +132,26 @@ impl Worker {
         self.inner().plans.looks.look(masking, session, statement)
     }
 
-    /// The plan of the result that the body of a RowDescription describes. `statement` is what the text it belongs to may
-    /// be, and its place there; `parts` is what it does.
+    /// The plan of the result that the body of a RowDescription describes, where it was made before. `statement` is what
+    /// the text it belongs to may be, and its place there.
+    pub(super) fn known_plan(
+        &self,
+        masking: &Masking,
+        scope: Scope,
+        statement: (&Source, usize),
+        body: &[u8],
+    ) -> Option<Planned> {
+        let inner = &mut *self.inner();
+        inner.plans.follow(inner.decisions.policy_epoch());
+        let key = Key::new(masking, scope, statement, body);
+        if !key.lasts() {
+            return None;
+        }
+        let known = inner.plans.plans.get(&inner.plans.hash(&key))?;
+        known.iter().find(|known| known.is(&key)).map(|known| known.planned.clone())
+    }
+
+    /// The plan of a result that has none yet; `parts` is what the statement does.
     pub(super) fn plan(
         &self,
         masking: &Masking,
@@ -134,22 +163,12 @@ impl Worker {
         let inner = &mut *self.inner();
         let (decisions, plans) = (&mut inner.decisions, &mut inner.plans);
         plans.follow(decisions.policy_epoch());
-        let (source, part) = statement;
-        let key = Key { scope: session.1, version: masking.state(), part, source, body };
-        // What names lead to changes from statement to statement.
-        let lasts = source.all().iter().all(|looked| looked.stands_alone());
-        let hash = plans.hasher.hash_one((body, key.scope, key.version.1, part));
-        if lasts
-            && let Some(known) =
-                plans.plans.get(&hash).and_then(|known| known.iter().find(|known| known.is(&key)))
-        {
-            return Ok(known.planned.clone());
-        }
         let fields: Vec<_> = RowDescription::read(body)?.columns().collect();
         let mut eyes = Sees { decisions, sights: &mut plans.sights, session: session.0, scope: session.1 };
         let planned = planned(masking, &fields, parts, &mut eyes);
-        if lasts {
-            plans.keep(hash, &key, &planned);
+        let key = Key::new(masking, session.1, statement, body);
+        if key.lasts() {
+            plans.keep(plans.hash(&key), &key, &planned);
         }
         Ok(planned)
     }
@@ -248,6 +267,10 @@ impl Plans {
             self.sights.clear();
             self.found.clear();
         }
+    }
+
+    fn hash(&self, key: &Key<'_>) -> u64 {
+        self.hasher.hash_one((key.body, key.scope, key.version.1, key.part))
     }
 
     fn clear(&mut self) {

@@ -130,13 +130,18 @@ impl Relay<'_> {
             }
             (None, _) => return Ok(()),
         };
-        let parts = self.parts(&source, part);
         let Some(masking) = self.masking.as_deref() else { return Ok(()) };
         let body = &self.pipe.answers.unread()[at + HEADER_BYTES..at + header.total()];
-        let planned = self
-            .worker
-            .plan(masking, (&self.session, self.scope), (&source, part), &parts, body)
-            .map_err(SessionError::Server)?;
+        let planned = match self.worker.known_plan(masking, self.scope, (&source, part), body) {
+            Some(planned) => planned,
+            None => {
+                let parts = self.parts(&source, part);
+                let session = (&self.session, self.scope);
+                self.worker
+                    .plan(masking, session, (&source, part), &parts, body)
+                    .map_err(SessionError::Server)?
+            }
+        };
         let settings = masking.settings;
         match portal {
             Some(portal) => *portal.planned.borrow_mut() = Some(planned),
