@@ -178,7 +178,7 @@ fn copy(choice: u8, mut input: Input<'_>) {
 fn message(choice: u8, body: &[u8]) {
     let mut scrubber = Scrubber::new(rules(), settings(choice), Detectors);
     let sent: [&[u8]; 1] = [b"SELECT 'sent'"];
-    let about = About { sent: &sent, strict: choice & 1 == 1 };
+    let about = About { sent: &sent, strict: choice & 1 == 1, plain_table: choice & 2 == 2 };
     let mut out = Vec::new();
     match scrubber.message(b'E', body, about, &mut out) {
         Ok(Rewritten::Changed) => {

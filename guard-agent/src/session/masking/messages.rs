@@ -72,6 +72,7 @@ impl Relay<'_> {
         // Settings are reported when a statement is over, whichever changed them.
         let strict = strict || (kind == Backend::ParameterStatus && masking.tainted);
         let mut texts = Texts::new(self, masking, strict);
+        texts.plain_table = !strict && names_plain_table(masking, body);
         let new = match kind {
             Backend::ErrorResponse | Backend::NoticeResponse => texts.fields(kind, body, &sent),
             Backend::NotificationResponse => texts.notification(body),
@@ -123,10 +124,28 @@ impl Relay<'_> {
     }
 }
 
+/// Whether the table that an error names is known, and no column of it is sensitive.
+fn names_plain_table(masking: &Masking, body: &[u8]) -> bool {
+    let field = |wanted: u8| {
+        let mut fields = body.split(|byte| *byte == 0).filter_map(|field| field.split_first());
+        fields.find(|(kind, _)| **kind == wanted).and_then(|(_, value)| std::str::from_utf8(value).ok())
+    };
+    let (Some(schema), Some(table)) = (field(b's'), field(b't')) else { return false };
+    let catalog = &masking.catalog;
+    let mut named =
+        catalog.relations().filter(|one| *one.schema == *schema && *one.name == *table).peekable();
+    masking.spilled.is_empty()
+        && catalog.is_complete()
+        && named.peek().is_some()
+        && named.all(|relation| catalog.sensitive_columns(relation).next().is_none())
+}
+
 /// Scrubs texts of one message.
 struct Texts {
     scrubber: Scrubber<Detectors>,
     strict: bool,
+    /// The table that the message names has nothing to hide.
+    plain_table: bool,
     enforces: bool,
     /// It shows what a call of an unknown function returns.
     shows_results: bool,
@@ -141,6 +160,7 @@ impl Texts {
             // Whom everything is shown is shown what is quoted too.
             strict: strict && !shows_results,
             scrubber: Scrubber::new(rules, masking.settings, Detectors),
+            plain_table: false,
             enforces: masking.enforces,
             shows_results,
             masked: 0,
@@ -151,7 +171,7 @@ impl Texts {
     /// The body of an error or a notice that takes the place of `body`.
     fn fields(&mut self, kind: Backend, body: &[u8], sent: &[&[u8]]) -> Option<Vec<u8>> {
         let tag = if kind == Backend::ErrorResponse { b'E' } else { b'N' };
-        let about = About { sent, strict: self.strict };
+        let about = About { sent, strict: self.strict, plain_table: self.plain_table };
         let scrubbed = self.scrubber.message(tag, body, about, &mut self.out);
         self.changed(scrubbed)
     }

@@ -36,8 +36,8 @@ fn scrubbed(fields: &[(u8, &str)], about: About<'_>) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-const STRICT: About<'_> = About { sent: &[], strict: true };
-const OPEN: About<'_> = About { sent: &[], strict: false };
+const STRICT: About<'_> = About { sent: &[], strict: true, plain_table: false };
+const OPEN: About<'_> = About { sent: &[], strict: false, plain_table: false };
 
 #[test]
 fn what_is_quoted_goes_where_a_hidden_column_is_read() {
@@ -124,13 +124,13 @@ fn keys_and_rows_are_hidden_by_what_they_hold() {
     assert_eq!(key("id", OPEN), "M=m D=Schlüssel »(id)=(x, (y))« existiert bereits.");
     assert_eq!(key("id, password", OPEN), "M=m D=Schlüssel »(id, password)=(***)« existiert bereits.");
     assert_eq!(key("lower(name)", OPEN), "M=m D=Schlüssel »(lower(name))=(***)« existiert bereits.");
-    let sent = About { sent: &[b"INSERT INTO t VALUES ('x, (y)')"], strict: false };
+    let sent = About { sent: &[b"INSERT INTO t VALUES ('x, (y)')"], strict: false, plain_table: false };
     assert_eq!(key("password", sent), "M=m D=Schlüssel »(password)=(x, (y))« existiert bereits.");
     let row = [(b'C', "23502"), (b'M', "m"), (b'D', "Failing row contains (1, null, (a), Ana).")];
     assert_eq!(scrubbed(&row, OPEN), "M=m D=Failing row contains (***).");
     let detail = [(b'C', "23505"), (b'M', "m"), (b'D', "Key (m)=(ana@example.com) already exists.")];
     assert_eq!(scrubbed(&detail, OPEN), "M=m D=Key (m)=(a***@example.com) already exists.");
-    let sent = About { sent: &[b"..", b"ana@example.com"], strict: false };
+    let sent = About { sent: &[b"..", b"ana@example.com"], strict: false, plain_table: false };
     assert_eq!(scrubbed(&detail, sent), "M=m D=Key (m)=(ana@example.com) already exists.");
 }
 
