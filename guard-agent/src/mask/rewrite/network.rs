@@ -39,7 +39,7 @@ impl<'a, D: Detector> Engine<'a, D> {
             Job::Scan(_) | Job::Pass => {
                 let found = by_type.and_then(|kind| Some((kind, self.rules.rule(kind)?)));
                 match found {
-                    Some(found) if matches!(job, Job::Scan(_)) => found,
+                    Some(found) if matches!(job, Job::Scan(_)) && !is_network(base, format, value) => found,
                     _ => return Some(Outcome::Same),
                 }
             }
@@ -56,6 +56,20 @@ impl<'a, D: Detector> Engine<'a, D> {
         }
         Some(Outcome::Written)
     }
+}
+
+/// Whether an address is nobody's own: a network, or this host as it calls itself.
+fn is_network(base: &Base, format: Format, value: &[u8]) -> bool {
+    let network = match (base, format) {
+        (Base::Inet | Base::Cidr, Format::Text) => Network::text(value),
+        (Base::Inet | Base::Cidr, Format::Binary) => Network::binary(value),
+        _ => None,
+    };
+    network.is_some_and(|Network { address, bits, .. }| {
+        (bits < longest(address) && cut(address, bits) == address)
+            || address.is_loopback()
+            || address.is_unspecified()
+    })
 }
 
 /// An address and the bits of its network.

@@ -279,3 +279,11 @@ fn keys_are_values_where_an_expression_made_them() {
     column.computed = true;
     assert_eq!(one(column, br#"{"Ana": 1}"#).unwrap(), br#"{"***": 0}"#);
 }
+
+#[test]
+fn networks_are_nobodys_addresses() {
+    let kept = |base, value: &str| scanned(ValueType::new(base), value).is_some_and(|seen| seen == value);
+    assert!(kept(Base::Cidr, "10.0.0.0/8") && kept(Base::Inet, "127.0.0.1") && kept(Base::Inet, "::1"));
+    assert!(!kept(Base::Inet, "192.168.1.2/24") && !kept(Base::Inet, "203.0.113.7"));
+    assert!(!kept(Base::Cidr, "203.0.113.7/32"));
+}
