@@ -6,7 +6,7 @@
 mod judge;
 mod snapshot;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use guard_tests::{Postgres, postgres::OWNER};
@@ -82,7 +82,14 @@ impl Scratch {
 
     /// What has changed since the database was made: nothing, if everything was refused.
     pub fn drift(&mut self) -> Result<Vec<Change>> {
-        let now = Self::fresh(&mut self.client)?;
+        // What other sessions had for themselves may vanish while it is looked at.
+        let now = match Self::fresh(&mut self.client) {
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(300));
+                Self::fresh(&mut self.client)?
+            }
+            now => now?,
+        };
         Ok(self.baseline.changes(&now))
     }
 
