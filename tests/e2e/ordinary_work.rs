@@ -30,7 +30,7 @@ const SCRIPTS: &[&str] = &[
     "PREPARE p (int) AS SELECT total FROM orders WHERE id = $1;\nEXECUTE p (2);\nEXECUTE p (3);\nDEALLOCATE p;",
     "COPY (SELECT id FROM orders ORDER BY id) TO STDOUT;",
     "CREATE TEMP TABLE t (a int, b text);\nCOPY t FROM STDIN;\n1\tone\n2\ttwo\n\\.\nSELECT * FROM t ORDER BY a;",
-    "DO $$ BEGIN RAISE NOTICE 'a notice'; END $$;",
+    "CREATE TABLE IF NOT EXISTS customers (id int);",
     "SET application_name = 'renamed';\nSHOW application_name;",
     "LISTEN channel;\nNOTIFY channel;\nSELECT 1;",
     "EXPLAIN (COSTS OFF) SELECT * FROM customers WHERE id = 1;",
