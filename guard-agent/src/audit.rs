@@ -29,6 +29,7 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+pub(crate) use self::statement::effect_record;
 pub use self::{
     folder::{acknowledged, agent_id},
     journal::JournalOpenError,

@@ -231,7 +231,8 @@ fn repeating(statement: &Statement, decision: &Decision) -> Vec<u8> {
     fields.encode_to_vec()
 }
 
-fn effect_record(effect: &vocabulary::Effect) -> record::Effect {
+/// An effect as records have it.
+pub(crate) fn effect_record(effect: &vocabulary::Effect) -> record::Effect {
     record::Effect {
         action: effect.action.to_string(),
         object: effect.object.to_string(),

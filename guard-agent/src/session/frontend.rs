@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use guard_common::audit::v1::{Decision, decision::Verdict, statement::Protocol};
+use guard_common::audit::v1::{decision::Verdict, statement::Protocol};
 use smallvec::smallvec;
 
 use super::{
@@ -80,7 +80,7 @@ impl Relay<'_> {
     }
 
     /// Moves on the rest of a message whose fate is settled.
-    fn stream_through(&mut self) {
+    pub(super) fn stream_through(&mut self) {
         self.passing -= self.pipe.requests.pass(self.passing);
         self.dropping -= self.pipe.requests.skip(self.dropping);
     }
@@ -449,40 +449,6 @@ impl Relay<'_> {
         drop(permit);
         self.pending.push(awaited);
         self.pass(header);
-    }
-
-    /// Lets the server fail in the place of a simple query.
-    pub(super) fn refuse_query(&mut self, response: ErrorResponse, header: Header) {
-        self.dropping = header.total();
-        self.stream_through();
-        let (number, message) = self.refusals.query(response);
-        self.pipe.requests.insert(&message);
-        self.pending.push(Awaited::RefusedQuery(number));
-    }
-
-    /// Lets the server fail in the place of an extended query's message, and skips what belongs to it.
-    pub(super) fn refuse_extended(&mut self, response: ErrorResponse, header: Header) {
-        self.dropping = header.total();
-        self.stream_through();
-        let (number, message) = self.refusals.parse(response);
-        self.pipe.requests.insert(&message);
-        self.pending.push(Awaited::Refusal(number));
-        self.skipping = true;
-    }
-
-    /// Whoever is refused finds it on record. A journal that cannot be written does not change the refusal: what was
-    /// lost stands in a gap record.
-    pub(super) async fn record_refusal(
-        &mut self,
-        statement: &Arc<Statement>,
-        decision: &Arc<Decision>,
-        protocol: Protocol,
-    ) {
-        if let Err(error) = self.recorder.commit(statement, decision, protocol).await {
-            tracing::error!("a refusal is not on record: {error}");
-        }
-        self.proxy.counters.statement();
-        self.proxy.counters.refused();
     }
 }
 

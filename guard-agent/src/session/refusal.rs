@@ -4,11 +4,15 @@
 //! order, aborts the transaction as any failed statement does, and makes it skip the rest of a pipeline; its text is
 //! replaced by the refusal on the way back. So guard never has to guess where a session stands.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use guard_common::audit::v1::Decision;
+use guard_common::audit::v1::{Decision, statement::Protocol};
 
-use crate::wire::postgres::{ErrorResponse, Severity, parse_message};
+use super::{pending::Awaited, relay::Relay};
+use crate::{
+    sql::Statement,
+    wire::postgres::{ErrorResponse, Header, Severity, parse_message},
+};
 
 /// SQLSTATE of a refusal by policy: insufficient_privilege.
 pub(super) const REFUSED: &str = "42501";
@@ -113,6 +117,42 @@ pub(super) fn too_many_names(limit: usize) -> ErrorResponse {
         ),
         detail: String::new(),
         hint: "close some, or raise proxy.max_prepared_statements in the agent's configuration".to_owned(),
+    }
+}
+
+impl Relay<'_> {
+    /// Lets the server fail in the place of a simple query.
+    pub(super) fn refuse_query(&mut self, response: ErrorResponse, header: Header) {
+        self.dropping = header.total();
+        self.stream_through();
+        let (number, message) = self.refusals.query(response);
+        self.pipe.requests.insert(&message);
+        self.pending.push(Awaited::RefusedQuery(number));
+    }
+
+    /// Lets the server fail in the place of an extended query's message, and skips what belongs to it.
+    pub(super) fn refuse_extended(&mut self, response: ErrorResponse, header: Header) {
+        self.dropping = header.total();
+        self.stream_through();
+        let (number, message) = self.refusals.parse(response);
+        self.pipe.requests.insert(&message);
+        self.pending.push(Awaited::Refusal(number));
+        self.skipping = true;
+    }
+
+    /// Whoever is refused finds it on record. A journal that cannot be written does not change the refusal: what was
+    /// lost stands in a gap record.
+    pub(super) async fn record_refusal(
+        &mut self,
+        statement: &Arc<Statement>,
+        decision: &Arc<Decision>,
+        protocol: Protocol,
+    ) {
+        if let Err(error) = self.recorder.commit(statement, decision, protocol).await {
+            tracing::error!("a refusal is not on record: {error}");
+        }
+        self.proxy.counters.statement();
+        self.proxy.counters.refused();
     }
 }
 

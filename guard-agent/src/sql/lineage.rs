@@ -272,8 +272,7 @@ impl std::fmt::Debug for Origin {
     }
 }
 
-/// What `statement` does with sensitive columns. Kept with the statement for as long as the world is the same; tens of
-/// microseconds where it is not.
+/// What `statement` does with sensitive columns. Kept with the statement for as long as the world is the same.
 pub fn of(statement: &Statement, world: &World<'_>) -> Arc<Lineage> {
     let mut known = statement.origin.known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((key, lineage)) = &*known

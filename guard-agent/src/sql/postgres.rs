@@ -11,7 +11,7 @@ mod calls;
 mod code;
 mod cursor;
 mod define;
-mod functions;
+pub(in crate::sql) mod functions;
 mod grammar;
 mod keywords;
 mod lexer;

@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 
-use super::report::{self, Samples};
-use crate::{
-    setup::{self, Group},
-    shell, style,
-};
+use super::report::{self};
+use crate::setup::{self, Group};
 
 /// Reading (classify) and deciding on statements like those of pgbench, of order entry and of reports.
 ///
@@ -42,24 +39,7 @@ const SETS: &[&str] = &["pgbench", "order_entry", "reports"];
 /// Runs the bench.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure(&[Group::Build])?;
-    println!("{}", style::strong("Building the bench"));
-    let rounds = arguments.rounds.to_string();
-    let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", "guard-agent"]);
-    if arguments.debug {
-        command.args(["--profile", "dev"]);
-    }
-    command.args(["--bench", "decide", "--", "--rounds", &rounds]);
-    let output = command.stderr(std::process::Stdio::inherit()).output();
-    let output = output.with_context(|| format!("cannot run {}", shell::shown(&command)))?;
-    ensure!(output.status.success(), "{} failed", shell::shown(&command));
-    let mut samples = Samples::default();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let round: BTreeMap<String, f64> =
-            serde_json::from_str(line).with_context(|| format!("not a round of the bench: {line}"))?;
-        round.iter().for_each(|(figure, value)| samples.add(figure, *value));
-    }
-    let figures: BTreeMap<String, f64> =
-        samples.names().filter_map(|name| Some((name.to_owned(), samples.median(name)?))).collect();
+    let figures = report::of_agent("decide", arguments.rounds, arguments.debug)?.medians();
     ensure!(!figures.is_empty(), "the bench has measured nothing");
     println!("\n{}", table(&figures));
     println!("written: {}", report::write("decide", &figures)?.display());

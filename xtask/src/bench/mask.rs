@@ -5,14 +5,14 @@ mod sessions;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 
-use super::report::{self, Samples};
+use super::report::{self};
 use crate::{
     build,
     setup::{self, Group},
-    shell, style,
+    style,
 };
 
 /// What masking costs.
@@ -66,7 +66,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let mut figures = BTreeMap::new();
     if arguments.parts.contains(&Part::Core) {
         setup::ensure(&[Group::Build])?;
-        let core = medians(&core(arguments)?);
+        let core = report::of_agent("mask", arguments.rounds, arguments.debug)?.medians();
         ensure!(!core.is_empty(), "the bench has measured nothing");
         println!("\n{}", table(&core));
         figures.extend(core);
@@ -77,35 +77,10 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         build::workspace(true)?;
         let samples = sessions::measure(arguments.rounds, arguments.seconds)?;
         figures.extend(sessions::report(&samples));
-        figures.extend(medians(&samples));
+        figures.extend(samples.medians());
     }
     println!("written: {}", report::write("mask", &figures)?.display());
     Ok(ExitCode::SUCCESS)
-}
-
-/// Runs the bench of the core.
-fn core(arguments: &Arguments) -> Result<Samples> {
-    println!("{}", style::strong("Building the bench"));
-    let rounds = arguments.rounds.to_string();
-    let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", "guard-agent"]);
-    if arguments.debug {
-        command.args(["--profile", "dev"]);
-    }
-    command.args(["--bench", "mask", "--", "--rounds", &rounds]);
-    let output = command.stderr(std::process::Stdio::inherit()).output();
-    let output = output.with_context(|| format!("cannot run {}", shell::shown(&command)))?;
-    ensure!(output.status.success(), "{} failed", shell::shown(&command));
-    let mut samples = Samples::default();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let round: BTreeMap<String, f64> =
-            serde_json::from_str(line).with_context(|| format!("not a round of the bench: {line}"))?;
-        round.iter().for_each(|(figure, value)| samples.add(figure, *value));
-    }
-    Ok(samples)
-}
-
-fn medians(samples: &Samples) -> BTreeMap<String, f64> {
-    samples.names().filter_map(|name| Some((name.to_owned(), samples.median(name)?))).collect()
 }
 
 fn table(figures: &BTreeMap<String, f64>) -> Table {

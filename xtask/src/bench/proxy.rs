@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCo
 use anyhow::Result;
 use guard_tests::{Agent, AgentConfig, PgBouncer, Postgres, pgbouncer::Upstream};
 
-use super::report::{self, Samples};
+use super::report;
 use crate::{
     build,
     setup::{self, Group},
@@ -170,11 +170,6 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("written: {}", report::write("proxy", &figures)?.display());
     Ok(ExitCode::SUCCESS)
-}
-
-/// All medians of `samples`.
-fn medians(samples: &Samples) -> BTreeMap<String, f64> {
-    samples.names().filter_map(|name| Some((name.to_owned(), samples.median(name)?))).collect()
 }
 
 fn shown(value: Option<f64>, digits: usize) -> String {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
-use crate::shell;
+use crate::{shell, style};
 
 /// What was measured: a name, and one number per round.
 #[derive(Debug, Default)]
@@ -28,6 +28,11 @@ impl Samples {
         median(self.rounds.get(figure)?)
     }
 
+    /// The medians of all.
+    pub fn medians(&self) -> BTreeMap<String, f64> {
+        self.names().filter_map(|name| Some((name.to_owned(), self.median(name)?))).collect()
+    }
+
     /// The median of the ratios of each round: what the machine does meanwhile touches both sides.
     pub fn ratio(&self, figure: &str, to: &str) -> Option<f64> {
         let (above, below) = (self.rounds.get(figure)?, self.rounds.get(to)?);
@@ -45,6 +50,26 @@ fn median(values: &[f64]) -> Option<f64> {
         0 => Some(f64::midpoint(values[middle - 1], values[middle])),
         _ => Some(values[middle]),
     }
+}
+
+/// Builds and runs the agent's bench `name`: one line of figures for each round. `debug`: without optimisation.
+pub fn of_agent(name: &str, rounds: u32, debug: bool) -> Result<Samples> {
+    println!("{}", style::strong("Building the bench"));
+    let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", "guard-agent"]);
+    if debug {
+        command.args(["--profile", "dev"]);
+    }
+    command.args(["--bench", name, "--", "--rounds", &rounds.to_string()]);
+    let output = command.stderr(std::process::Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run {}", shell::shown(&command)))?;
+    ensure!(output.status.success(), "{} failed", shell::shown(&command));
+    let mut samples = Samples::default();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let round: BTreeMap<String, f64> =
+            serde_json::from_str(line).with_context(|| format!("not a round of the bench: {line}"))?;
+        round.iter().for_each(|(figure, value)| samples.add(figure, *value));
+    }
+    Ok(samples)
 }
 
 /// Writes `target/bench/<name>.json` and gives its path.

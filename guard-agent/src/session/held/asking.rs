@@ -6,11 +6,12 @@ use guard_common::{
     api::agent::ApprovalRequest,
     audit::v1::{self as record, Decision},
 };
-use guard_policy::{Wait, vocabulary::Effect};
+use guard_policy::Wait;
 
 use super::{Asked, FLUSH, MAX_HELD, Message, Waiting, words};
 use crate::{
     approval::{Answer, Ask, Binding, Bound, Exact, belongs_here, person},
+    audit::effect_record,
     decide::{Grant, Held},
     session::{frontend::Progress, relay::Relay},
     wire::postgres::{TransactionStatus, query},
@@ -152,7 +153,7 @@ impl Relay<'_> {
         let text = texts.join("\n-- or, prepared before: ");
         let effects = asked.statements.iter().flat_map(|statement| {
             let resolved = self.session.search_path.resolve(statement);
-            resolved.iter().map(effect).collect::<Vec<_>>()
+            resolved.iter().map(effect_record).collect::<Vec<_>>()
         });
         let mut listed: Vec<record::Effect> = Vec::new();
         for effect in effects {
@@ -193,15 +194,5 @@ impl Relay<'_> {
                 .map_or(0, |exact| u32::try_from(exact.parameter_count()).unwrap_or(u32::MAX)),
             ..ApprovalRequest::default()
         }
-    }
-}
-
-fn effect(effect: &Effect) -> record::Effect {
-    record::Effect {
-        action: effect.action.to_string(),
-        object: effect.object.to_string(),
-        object_kind: effect.object.kind.to_string(),
-        has_where: effect.has_where,
-        object_schema: effect.object.schema.clone(),
     }
 }

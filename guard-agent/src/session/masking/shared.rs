@@ -113,11 +113,8 @@ fn key(path: &Path) -> io::Result<HashKey> {
 /// A new key, whole or not at all.
 fn make_key(path: &Path) -> io::Result<HashKey> {
     let mut secret = [0; KEY_BYTES];
-    let ids = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
-    // Each holds 122 random bits; together more than the key has.
-    let mut hasher = <sha2::Sha256 as sha2::Digest>::new();
-    ids.iter().for_each(|id| sha2::Digest::update(&mut hasher, id.as_bytes()));
-    secret.copy_from_slice(&sha2::Digest::finalize(hasher));
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut secret).map_err(|_| io::Error::other("no random numbers"))?;
     let new = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&secret)?;

@@ -153,22 +153,11 @@ pub fn call(names: &[&str]) -> Call {
     }
 }
 
+/// Functions whose rows are those of a query that they are given, as text or in parts.
 fn runs_text(name: &str) -> bool {
-    matches!(
-        name,
-        "query_to_xml"
-            | "query_to_xmlschema"
-            | "query_to_xml_and_xmlschema"
-            | "ts_stat"
-            | "ts_rewrite"
-            | "crosstab"
-            | "crosstabn"
-            | "crosstab2"
-            | "crosstab3"
-            | "crosstab4"
-            | "xpath_table"
-            | "connectby"
-    ) || name.starts_with("dblink")
+    crate::sql::postgres::functions::runs_text(name)
+        || matches!(name, "xpath_table" | "connectby")
+        || name.starts_with("dblink")
 }
 
 fn reads(name: &str) -> bool {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use guard_tests::{postgres::OWNER, wire::RawClient};
 
-use super::{Arguments, Servers, Way, medians, shown, turn};
+use super::{Arguments, Servers, Way, shown, turn};
 use crate::bench::report::Samples;
 
 /// A thousand times a thousand bytes.
@@ -57,7 +57,7 @@ fn take(address: SocketAddr) -> Result<f64> {
 
 /// Prints the line and gives everything under its name.
 pub fn report(samples: &Samples) -> BTreeMap<String, f64> {
-    let mut figures = medians(samples);
+    let mut figures = samples.medians();
     println!();
     for way in Way::ALL {
         let ratio = samples.ratio(&figure(way), &figure(Way::Direct));

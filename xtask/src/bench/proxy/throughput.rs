@@ -12,7 +12,7 @@ use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use guard_tests::Agent;
 
 use super::{
-    Arguments, Servers, Way, medians,
+    Arguments, Servers, Way,
     pgbench::{Load, Measured, PgBench},
     shown, turn,
 };
@@ -103,7 +103,7 @@ fn to_f64(kib: u64) -> f64 {
 
 /// Prints the table and gives everything under its name.
 pub fn report(arguments: &Arguments, samples: &Samples) -> BTreeMap<String, f64> {
-    let mut figures = medians(samples);
+    let mut figures = samples.medians();
     let ratio = |load, of, to, what: &str| samples.ratio(&figure(load, of, what), &figure(load, to, what));
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
