@@ -154,7 +154,9 @@ impl Planner<'_> {
         match &part.outputs {
             Outputs::Columns(columns) if columns.len() == fields.len() => {
                 let Output { sources, same, opaque, .. } = &columns[at];
-                origin.sources.extend(sources.iter().cloned());
+                let holds_any = self.holds_any(fields[at].type_oid);
+                let counts = |source: &&lineage::Column| holds_any || !source.is_any();
+                origin.sources.extend(sources.iter().filter(counts).cloned());
                 origin.same &= *same;
                 origin.followed &= !*opaque;
             }
@@ -167,21 +169,40 @@ impl Planner<'_> {
                     origin.sources.extend(part.named.iter().cloned());
                 }
             }
-            Outputs::Unknown(sources) => {
-                origin.followed = false;
-                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
-                    origin.same = false;
-                    origin.sources.extend(sources.iter().cloned());
-                }
-            }
+            Outputs::Unknown(sources) => self.some_of(sources, &fields[at], origin),
             Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {
-                origin.followed = false;
-                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
-                    origin.same = false;
-                    origin.sources.extend(part.named.iter().cloned());
-                }
+                self.some_of(&part.named, &fields[at], origin);
             }
         }
+    }
+
+    /// The field may show any of `sources`.
+    fn some_of(&self, sources: &[lineage::Column], field: &FieldDescription<'_>, origin: &mut Origin) {
+        origin.followed = false;
+        if field.table != 0 {
+            return;
+        }
+        origin.same = false;
+        // Where it may be any column of the database, only what can hold one of the sensitive ones counts: counts and
+        // times of code stay what they are.
+        let holds_any = self.holds_any(field.type_oid);
+        let counts = |source: &&lineage::Column| holds_any || !source.is_any();
+        origin.sources.extend(sources.iter().filter(counts).cloned());
+    }
+
+    /// Whether a value of this type can be one of any sensitive column of the database.
+    fn holds_any(&self, type_oid: u32) -> bool {
+        carries(type_oid) != Carries::Nothing || self.is_type_of_sensitive(type_oid)
+    }
+
+    /// Whether a sensitive column of the database has this very type, beside those of small numbers, which everything has.
+    fn is_type_of_sensitive(&self, type_oid: u32) -> bool {
+        const SMALL: [u32; 4] = [16, 20, 21, 23];
+        let Some(catalog) = self.result.catalog.filter(|_| !SMALL.contains(&type_oid)) else { return false };
+        let own = catalog.relations().filter(|relation| !relation.is_system());
+        own.into_iter().any(|relation| {
+            catalog.sensitive_columns(relation).any(|(column, _)| column.type_oid == type_oid)
+        })
     }
 
     /// What the server itself says of where the column comes from.

@@ -127,7 +127,12 @@ impl Relay<'_> {
             },
             Backend::CloseComplete => match self.pending.pop() {
                 Some(Awaited::CloseStatement(forget)) => self.names.forget(&forget),
-                Some(Awaited::ClosePortal(name)) => self.names.closed_portal(&name),
+                Some(Awaited::ClosePortal(name)) => {
+                    self.names.closed_portal(&name);
+                    if let Some(masking) = self.masking.as_deref_mut() {
+                        masking.portals.closed(&name);
+                    }
+                }
                 _ => return Err(SessionError::OutOfTurn("CloseComplete")),
             },
             // Within a simple query it describes its rows.
@@ -219,9 +224,13 @@ impl Relay<'_> {
         if self.settings.ready(self.transaction, self.pending.is_empty()) {
             self.take_up_settings();
         }
+        if let Some(masking) = self.masking.as_deref_mut().filter(|_| self.pending.is_empty()) {
+            masking.knows_encoding();
+        }
         if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
             if let Some(masking) = self.masking.as_deref_mut() {
                 masking.settled();
+                masking.portals.forget();
             }
             self.names.transaction_ended();
         }

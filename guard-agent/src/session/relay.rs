@@ -216,6 +216,7 @@ impl Relay<'_> {
                 && !self.finished
                 && !self.reads_catalog()
                 && self.holding.reads(&self.pipe);
+            self.pipe.swallows = self.reads_catalog();
             let next = next(&mut self.pipe, reads, &mut self.holding, &mut alarms).await;
             if matches!(next, Next::Bytes(_)) {
                 idle_at = None;

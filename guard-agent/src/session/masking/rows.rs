@@ -62,6 +62,10 @@ impl Relay<'_> {
             Backend::CopyOutResponse => self.copy_out_begins(header, at),
             Backend::CopyDone => self.copy_out_ends(header, at),
             Backend::CommandComplete | Backend::EmptyQueryResponse | Backend::PortalSuspended => {
+                // Once: a message that has come in part is looked at again with the rest of it.
+                if !self.is_here(header, at)? {
+                    return Ok(Step::Waits);
+                }
                 self.result_ends();
                 Ok(Step::Pass)
             }
