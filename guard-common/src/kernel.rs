@@ -44,6 +44,18 @@ impl EventKind {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
 
+    /// The program that writes it.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Exec => "process_exec",
+            Self::Fork => "process_fork",
+            Self::Exit => "process_exit",
+            Self::Cgroup => "cgroup_mkdir",
+            Self::Accepted | Self::Closed => "socket_ops",
+            Self::UnixAccepted => "accept",
+        }
+    }
+
     /// Its name in messages and records.
     pub const fn name(self) -> &'static str {
         match self {

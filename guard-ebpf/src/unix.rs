@@ -1,21 +1,24 @@
 //! What a database accepts on its unix sockets, seen in the server when accept returns.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_task, bpf_probe_read_kernel},
+    },
     macros::{map, tracepoint},
-    maps::HashMap,
+    maps::{HashMap, PerCpuArray},
     programs::TracePointContext,
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN,
     layout::ABSENT,
-    process::UNSET,
+    process::{TaskInfo, UNSET},
     unix::{UnixAcceptedEvent, UnixPath},
 };
 
 use crate::{
     events::{header, reserve},
-    read::{member, member_or, offset},
+    read::{member, member_or, net_of_sock, offset, task_info, task_of_pid},
 };
 
 const AF_UNIX: u16 = 1;
@@ -27,6 +30,10 @@ const RETURN_VALUE: usize = 16;
 /// Paths of database sockets.
 #[map]
 static WATCHED_PATHS: HashMap<UnixPath, u8> = HashMap::with_max_entries(256, 0);
+
+/// Where an address is read to.
+#[map]
+static BOUND: PerCpuArray<UnixPath> = PerCpuArray::with_max_entries(1, 0);
 
 /// accept has returned.
 #[tracepoint(category = "syscalls", name = "sys_exit_accept")]
@@ -63,7 +70,7 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
     }
     let path = bound_path(sock)?;
     // SAFETY: one byte, only its presence matters.
-    unsafe { WATCHED_PATHS.get(&path) }?;
+    unsafe { WATCHED_PATHS.get(path) }?;
     report(sock, member_or(inode, offset!(inode_number), 0), path);
     Some(())
 }
@@ -83,16 +90,25 @@ fn file_of(descriptor: u64) -> Option<u64> {
     member(slot, 0).filter(|file: &u64| *file != 0)
 }
 
-/// The address to which the listening socket was bound; an accepted socket shares it.
+/// The address to which the listening socket was bound; an accepted socket shares it. It is kept outside of the stack,
+/// which is too small for it and a process beside it.
 #[inline(always)]
-fn bound_path(sock: u64) -> Option<UnixPath> {
+fn bound_path(sock: u64) -> Option<&'static UnixPath> {
     let address: u64 = member(sock, offset!(unix_addr))?;
     let length: i32 = member(address, offset!(unix_address_len))?;
     // Family first, then the path; a path's final zero byte counts, an abstract name has none.
-    if length <= 2 || length > 2 + UNIX_PATH_LEN as i32 {
+    if length <= 2 || length > 2 + UNIX_PATH_LEN as i32 || offset!(unix_address_name) == ABSENT {
         return None;
     }
-    let mut path: UnixPath = member(address, offset!(unix_address_name) + 2)?;
+    let path = BOUND.get_ptr_mut(0)?;
+    let source = address + u64::from(offset!(unix_address_name)) + 2;
+    // SAFETY: as many bytes as the slot has; it belongs to this CPU, and programs are not preempted by themselves.
+    let read = unsafe { bpf_probe_read_kernel(path.cast(), UNIX_PATH_LEN as u32, source as *const _) };
+    if read != 0 {
+        return None;
+    }
+    // SAFETY: as above, and it was filled just now.
+    let path = unsafe { &mut *path };
     let length = length as usize - 2;
     // What follows the name in memory is not part of it.
     let mut index = 0;
@@ -106,20 +122,27 @@ fn bound_path(sock: u64) -> Option<UnixPath> {
 }
 
 #[inline(always)]
-fn report(sock: u64, inode: u64, path: UnixPath) {
+fn report(sock: u64, inode: u64, path: &UnixPath) {
     let Some(mut entry) = reserve::<UnixAcceptedEvent>(EventKind::UnixAccepted) else { return };
     let credentials: u64 = member_or(sock, offset!(sock_peer_cred), 0);
-    entry.write(UnixAcceptedEvent {
-        header: header(EventKind::UnixAccepted),
-        inode,
-        peer_inode: peer_inode(sock),
-        server_pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        client_pid: peer_pid(sock),
-        client_uid: member_or(credentials, offset!(cred_euid), UNSET),
-        client_gid: member_or(credentials, offset!(cred_egid), UNSET),
-        path,
-        reserved: 0,
-    });
+    let event = entry.as_mut_ptr();
+    // Field by field: the whole of it does not fit the stack.
+    // SAFETY: the ring buffer's entry is as large as the event, and every field of it is written.
+    unsafe {
+        (&raw mut (*event).header).write(header(EventKind::UnixAccepted));
+        (&raw mut (*event).inode).write(inode);
+        (&raw mut (*event).peer_inode).write(peer_inode(sock));
+        (&raw mut (*event).server_pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
+        (&raw mut (*event).client_pid).write(peer_pid(sock));
+        (&raw mut (*event).client_uid).write(member_or(credentials, offset!(cred_euid), UNSET));
+        (&raw mut (*event).client_gid).write(member_or(credentials, offset!(cred_egid), UNSET));
+        (&raw mut (*event).path).write(*path);
+        (&raw mut (*event).net_namespace).write(net_of_sock(sock));
+        match task_of_pid(member_or(sock, offset!(sock_peer_pid), 0)) {
+            Some(task) => (&raw mut (*event).client).write(task_info(task)),
+            None => (&raw mut (*event).client).write(TaskInfo::default()),
+        }
+    }
     entry.submit(0);
 }
 

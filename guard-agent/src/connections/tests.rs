@@ -60,6 +60,7 @@ fn server() -> Arc<Server> {
         addresses: vec!["0.0.0.0:5432".parse().unwrap()],
         unix_sockets: vec!["/run/.s.PGSQL.5432".into()],
         pid: None,
+        elsewhere: None,
     })
 }
 
@@ -80,6 +81,8 @@ fn accepted(pid: u32, cookie: u64, client: &str) -> Accepted {
         workload: workload(pid),
         at: Duration::from_millis(2),
         preexisting: false,
+        namespace: 0,
+        server_pid: 0,
     }
 }
 
@@ -238,7 +241,7 @@ fn unix_sockets_are_joined_by_the_clients_inode() {
 fn losses_are_recorded() {
     let mut fixture = Fixture::new();
     let now = std::time::SystemTime::now();
-    let lost = crate::sensor::Lost { kind: "accepted", lost: 3, since: now, until: now };
+    let lost = crate::sensor::Lost { kind: "accepted", lost: 3, since: now, until: now, by_cpu: vec![(1, 3)] };
     fixture.connections.handle(SensorEvent::Lost(lost));
     let bodies = fixture.bodies();
     let [Body::Gap(Gap { source, lost: 3, .. })] = &bodies[..] else { panic!("{bodies:?}") };

@@ -31,7 +31,8 @@ pub struct Kernel {
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
     flush_log: Option<Box<dyn FnMut() + Send>>,
-    counted: [u64; EventKind::ALL.len()],
+    /// What was counted up to the last look, by kind and CPU.
+    counted: BTreeMap<(u32, u32), u64>,
     _links: Ebpf,
 }
 
@@ -48,7 +49,7 @@ impl Kernel {
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             flush_log,
-            counted: [0; EventKind::ALL.len()],
+            counted: BTreeMap::new(),
             _links: ebpf,
         })
     }
@@ -109,17 +110,21 @@ impl Kernel {
         failure
     }
 
-    /// Events of each kind that were lost since the last call.
-    pub fn lost(&mut self) -> Vec<(EventKind, u64)> {
+    /// Events of each kind that were lost since the last call, by CPU.
+    pub fn lost(&mut self) -> Vec<(EventKind, Vec<(u32, u64)>)> {
         let mut lost = Vec::new();
         for kind in EventKind::ALL {
-            let index = kind as u32;
-            let Ok(values) = self.drops.get(&index, 0) else { continue };
-            let total: u64 = values.iter().sum();
-            let counted = &mut self.counted[index as usize];
-            if total > *counted {
-                lost.push((kind, total - *counted));
-                *counted = total;
+            let Ok(values) = self.drops.get(&(kind as u32), 0) else { continue };
+            let mut by_cpu = Vec::new();
+            for (cpu, total) in (0_u32..).zip(values.iter().copied()) {
+                let counted = self.counted.entry((kind as u32, cpu)).or_default();
+                if total > *counted {
+                    by_cpu.push((cpu, total - *counted));
+                    *counted = total;
+                }
+            }
+            if !by_cpu.is_empty() {
+                lost.push((kind, by_cpu));
             }
         }
         lost

@@ -1,6 +1,6 @@
 //! Connections on watched unix sockets.
 
-use super::{EventHeader, UNIX_PATH_LEN};
+use super::{EventHeader, UNIX_PATH_LEN, process::TaskInfo};
 
 /// A unix socket's address: the bytes of `sun_path`, padded with zero bytes; an abstract name starts with one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct UnixAcceptedEvent {
     pub client_gid: u32,
     /// Where the server listens.
     pub path: UnixPath,
-    /// Zero.
-    pub reserved: u32,
+    /// Inode number of the server's network namespace.
+    pub net_namespace: u32,
+    /// The client as it is when the server accepts; its pid is 0 where it has ended already.
+    pub client: TaskInfo,
 }
