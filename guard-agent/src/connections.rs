@@ -109,7 +109,9 @@ struct State {
 impl Connections {
     /// An empty table.
     pub fn new(audit: AuditLog, decider: Arc<Decider>) -> Self {
-        Self { shared: Arc::new(Shared { audit, decider, state: Mutex::default(), new_place: Notify::new() }) }
+        Self {
+            shared: Arc::new(Shared { audit, decider, state: Mutex::default(), new_place: Notify::new() }),
+        }
     }
 
     /// The servers whose connections are recorded from now on.

@@ -15,6 +15,7 @@ mod load;
 pub(crate) mod namespace;
 mod poller;
 mod sockets;
+mod unix_diag;
 mod unix_table;
 mod worker;
 

@@ -73,11 +73,12 @@ impl Server {
     /// host reaches it as its other clients do: its loopback is another one there, and it may trust whoever comes by it.
     pub fn reachable_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let elsewhere = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.namespace.is_some());
-        let beside = self.addresses.iter().filter(move |_| elsewhere.is_none()).map(|address| match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-            _ => *address,
-        });
+        let beside =
+            self.addresses.iter().filter(move |_| elsewhere.is_none()).map(|address| match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+                _ => *address,
+            });
         let apart = elsewhere.into_iter().flat_map(|elsewhere| elsewhere.reachable(&self.addresses));
         beside.chain(apart)
     }

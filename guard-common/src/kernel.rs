@@ -92,6 +92,8 @@ pub mod maps {
     pub const WATCHED_PORTS: &str = "WATCHED_PORTS";
     /// [`super::unix::UnixPath`] to 1.
     pub const WATCHED_PATHS: &str = "WATCHED_PATHS";
+    /// [`super::unix::UnixAcceptedEvent::key`] to [`super::unix::UnixBytes`].
+    pub const UNIX_BYTES: &str = "UNIX_BYTES";
     /// Socket cookie to [`super::process::TaskInfo`], between connect and the choice of the local port.
     pub const CONNECTING: &str = "CONNECTING";
     /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.

@@ -1,19 +1,20 @@
 //! What a database accepts on its unix sockets, seen in the server when accept returns.
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_current_task, bpf_probe_read_kernel},
     },
-    macros::{map, tracepoint},
+    macros::{map, raw_tracepoint, tracepoint},
     maps::{HashMap, PerCpuArray},
-    programs::TracePointContext,
+    programs::{RawTracePointContext, TracePointContext},
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN,
     layout::ABSENT,
     process::{TaskInfo, UNSET},
-    unix::{UnixAcceptedEvent, UnixPath},
+    unix::{UnixAcceptedEvent, UnixBytes, UnixPath},
 };
 
 use crate::{
@@ -30,6 +31,10 @@ const RETURN_VALUE: usize = 16;
 /// Paths of database sockets.
 #[map]
 static WATCHED_PATHS: HashMap<UnixPath, u8> = HashMap::with_max_entries(256, 0);
+
+/// What was read from and written to the connections that were reported; the agent takes them out.
+#[map]
+static UNIX_BYTES: HashMap<u64, UnixBytes> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Where an address is read to.
 #[map]
@@ -125,6 +130,7 @@ fn bound_path(sock: u64) -> Option<&'static UnixPath> {
 fn report(sock: u64, inode: u64, path: &UnixPath) {
     let Some(mut entry) = reserve::<UnixAcceptedEvent>(EventKind::UnixAccepted) else { return };
     let credentials: u64 = member_or(sock, offset!(sock_peer_cred), 0);
+    let _ = UNIX_BYTES.insert(&sock, &UnixBytes { inode, received: 0, sent: 0 }, 0);
     let event = entry.as_mut_ptr();
     // Field by field: the whole of it does not fit the stack.
     // SAFETY: the ring buffer's entry is as large as the event, and every field of it is written.
@@ -132,6 +138,7 @@ fn report(sock: u64, inode: u64, path: &UnixPath) {
         (&raw mut (*event).header).write(header(EventKind::UnixAccepted));
         (&raw mut (*event).inode).write(inode);
         (&raw mut (*event).peer_inode).write(peer_inode(sock));
+        (&raw mut (*event).key).write(sock);
         (&raw mut (*event).server_pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
         (&raw mut (*event).client_pid).write(peer_pid(sock));
         (&raw mut (*event).client_uid).write(member_or(credentials, offset!(cred_euid), UNSET));
@@ -156,11 +163,53 @@ fn peer_pid(sock: u64) -> u32 {
     member_or(pid + u64::from(offset!(pid_numbers)), offset!(upid_nr), 0)
 }
 
+/// `sock_send_length(struct sock *sk, int ret, int flags)`: after every send of any socket.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn sock_sent(ctx: RawTracePointContext) -> i32 {
+    count(&ctx, |bytes| &raw mut bytes.sent);
+    0
+}
+
+/// `sock_recv_length`, likewise.
+#[raw_tracepoint(tracepoint = "sock_recv_length")]
+pub fn sock_received(ctx: RawTracePointContext) -> i32 {
+    /// A look at what stays to be read.
+    const MSG_PEEK: u64 = 2;
+    if ctx.arg::<u64>(2) & MSG_PEEK == 0 {
+        count(&ctx, |bytes| &raw mut bytes.received);
+    }
+    0
+}
+
+#[inline(always)]
+fn count(ctx: &RawTracePointContext, counter: impl FnOnce(&mut UnixBytes) -> *mut u64) {
+    let sock: u64 = ctx.arg(0);
+    let length: i32 = ctx.arg(1);
+    if length <= 0 {
+        return;
+    }
+    let Some(bytes) = UNIX_BYTES.get_ptr_mut(&sock) else { return };
+    // SAFETY: the entry lives for the program's run. This target has no atomic addition: a server's socket is one
+    // process's, which reads or writes on one CPU at a time.
+    unsafe {
+        // The memory of a closed socket is another one's soon.
+        if (*bytes).inode != own_inode(sock) {
+            return;
+        }
+        *counter(&mut *bytes) += length as u64;
+    }
+}
+
 /// Inode number of the client's socket; it is gone when the client has closed it already.
 #[inline(always)]
 fn peer_inode(sock: u64) -> u64 {
-    let peer: u64 = member_or(sock, offset!(unix_peer), 0);
-    let socket: u64 = member_or(peer, offset!(sock_socket), 0);
+    own_inode(member_or(sock, offset!(unix_peer), 0))
+}
+
+/// Inode number of a socket.
+#[inline(always)]
+fn own_inode(sock: u64) -> u64 {
+    let socket: u64 = member_or(sock, offset!(sock_socket), 0);
     let (inner, inode) = (offset!(socket_alloc_socket), offset!(socket_alloc_inode));
     if socket == 0 || inner == ABSENT || inode == ABSENT {
         return 0;

@@ -38,7 +38,9 @@ fn level(facts: &Facts<'_>) -> (&'static str, Vec<String>) {
     let kernel = facts.sensor.rung != "procfs" && facts.sensor.rung != "none";
     says.push(match (facts.proxied, facts.mode) {
         (true, Mode::Enforce) => "statements through the proxy are decided on before they run",
-        (true, Mode::Monitor) => "statements through the proxy are recorded with what would have been decided",
+        (true, Mode::Monitor) => {
+            "statements through the proxy are recorded with what would have been decided"
+        }
         (false, _) => "no proxy stands before it: its statements are not decided on",
     });
     says.push(if kernel {
@@ -46,7 +48,8 @@ fn level(facts: &Facts<'_>) -> (&'static str, Vec<String>) {
     } else {
         "TCP connections round the proxy are looked for in /proc: short ones are missed"
     });
-    let unix = |name: &str| facts.sensor.programs.iter().any(|program| program.name == name && program.attached);
+    let unix =
+        |name: &str| facts.sensor.programs.iter().any(|program| program.name == name && program.attached);
     if facts.has_unix {
         says.push(if unix("accept") && unix("accept4") {
             "the kernel tells of every connection on its unix sockets"
@@ -99,10 +102,19 @@ mod tests {
     #[test]
     fn what_is_not_seen_is_said() {
         let sensor = sensor("kernel", false);
-        let facts =
-            Facts { running: None, proxied: true, mode: Mode::Enforce, sensor: &sensor, has_unix: true, lost: 3 };
+        let facts = Facts {
+            running: None,
+            proxied: true,
+            mode: Mode::Enforce,
+            sensor: &sensor,
+            has_unix: true,
+            lost: 3,
+        };
         let (_, says) = level(&facts);
-        assert!(says.iter().any(|line| line.contains("unix sockets") && line.contains("not seen")), "{says:?}");
+        assert!(
+            says.iter().any(|line| line.contains("unix sockets") && line.contains("not seen")),
+            "{says:?}"
+        );
         assert!(says.iter().any(|line| line.contains("lost")), "{says:?}");
     }
 }

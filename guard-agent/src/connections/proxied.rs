@@ -116,8 +116,7 @@ impl ProxiedConnection {
         let duration = self.opened.elapsed().as_micros();
         let whole = bytes_source == "proxy";
         let missing = (!whole).then(|| "the session ended without its last figures".to_owned());
-        let completeness =
-            Completeness { whole, missing: missing.into_iter().collect(), lost_meanwhile: 0 };
+        let completeness = Completeness { whole, missing: missing.into_iter().collect(), lost_meanwhile: 0 };
         self.connections.shared.audit.record(Body::ConnectionClosed(ConnectionClosed {
             connection_id: self.id.to_string(),
             bytes_from_client: ending.bytes_from_client,

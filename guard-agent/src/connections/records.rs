@@ -87,7 +87,10 @@ fn completeness(followed: &Followed, closed: &Closed, lost: u64) -> Completeness
     let lost_meanwhile = lost.saturating_sub(followed.lost_before);
     let reasons = [
         (followed.preexisting, "it was open before guard-agent watched"),
-        (!followed.by_kernel && !followed.preexisting, "its beginning was seen in /proc, not told by the kernel"),
+        (
+            !followed.by_kernel && !followed.preexisting,
+            "its beginning was seen in /proc, not told by the kernel",
+        ),
         (closed.bytes.is_none(), "the kernel did not count its bytes"),
         (lost_meanwhile > 0, "events were lost on this host while it was open"),
     ];

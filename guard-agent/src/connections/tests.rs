@@ -241,7 +241,8 @@ fn unix_sockets_are_joined_by_the_clients_inode() {
 fn losses_are_recorded() {
     let mut fixture = Fixture::new();
     let now = std::time::SystemTime::now();
-    let lost = crate::sensor::Lost { kind: "accepted", lost: 3, since: now, until: now, by_cpu: vec![(1, 3)] };
+    let lost =
+        crate::sensor::Lost { kind: "accepted", lost: 3, since: now, until: now, by_cpu: vec![(1, 3)] };
     fixture.connections.handle(SensorEvent::Lost(lost));
     let bodies = fixture.bodies();
     let [Body::Gap(Gap { source, lost: 3, .. })] = &bodies[..] else { panic!("{bodies:?}") };

@@ -277,7 +277,9 @@ mod tests {
         })
         .ci_runners;
         let recognised = |executable: &str, argv: &[&str]| {
-            runners.recognise([image("/usr/bin/psql", &[]), image(executable, argv)].iter()).map(str::to_owned)
+            runners
+                .recognise([image("/usr/bin/psql", &[]), image(executable, argv)].iter())
+                .map(str::to_owned)
         };
         for (executable, argv, runner) in [
             ("/home/runner/bin/Runner.Worker", &["x"][..], "github-actions"),

@@ -92,7 +92,8 @@ impl Hashes {
     pub fn new(limit: u64, wake: Arc<OwnedFd>) -> Self {
         let shared = Arc::<Mutex<Shared>>::default();
         let (jobs, queue) = sync_channel(QUEUE);
-        let (results, thread) = (Arc::clone(&shared), std::thread::Builder::new().name("guard-hash".to_owned()));
+        let (results, thread) =
+            (Arc::clone(&shared), std::thread::Builder::new().name("guard-hash".to_owned()));
         let started = limit > 0 && thread.spawn(move || work(&queue, &results, &wake)).is_ok();
         Self { limit, jobs: started.then_some(jobs), shared }
     }

@@ -40,7 +40,13 @@ impl Process {
     /// A process of which nothing else is known.
     pub fn unknown(task: TaskInfo) -> Self {
         let image = Image { comm: super::image::comm(&task.comm), ..Image::default() };
-        Self { task, image: Arc::new(image), executed: false, ancestry: Ancestry::default(), source: Source::Unknown }
+        Self {
+            task,
+            image: Arc::new(image),
+            executed: false,
+            ancestry: Ancestry::default(),
+            source: Source::Unknown,
+        }
     }
 
     fn link(&self) -> Link {

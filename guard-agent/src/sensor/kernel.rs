@@ -18,7 +18,7 @@ use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
     process::TaskInfo,
     socket::{FlowKey, watch},
-    unix::UnixPath,
+    unix::{UnixBytes, UnixPath},
 };
 
 use super::event::Watch;
@@ -30,6 +30,9 @@ pub struct Kernel {
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
+    unix_bytes: HashMap<MapData, u64, UnixBytes>,
+    /// Whether anything is counted there.
+    counts_unix: bool,
     flush_log: Option<Box<dyn FnMut() + Send>>,
     /// What was counted up to the last look, by kind and CPU.
     counted: BTreeMap<(u32, u32), u64>,
@@ -38,7 +41,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool) -> Result<Self, MapError> {
+    pub fn new(mut ebpf: Ebpf, log: bool, counts_unix: bool) -> Result<Self, MapError> {
         let flush_log = if log { logger(&mut ebpf) } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
@@ -48,6 +51,8 @@ impl Kernel {
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
+            unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
+            counts_unix,
             flush_log,
             counted: BTreeMap::new(),
             _links: ebpf,
@@ -80,6 +85,14 @@ impl Kernel {
     /// The local process at the client's end of a connection.
     pub fn client(&self, flow: &FlowKey) -> Option<TaskInfo> {
         self.clients.get(flow, 0).ok()
+    }
+
+    /// Takes out what was counted under `key` for the unix socket `inode`: nobody counts it any further.
+    pub fn take_unix_bytes(&mut self, key: u64, inode: u64) -> Option<UnixBytes> {
+        let bytes = self.unix_bytes.get(&key, 0).ok().filter(|bytes| bytes.inode == inode)?;
+        // Gone already at worst.
+        let _ = self.unix_bytes.remove(&key);
+        self.counts_unix.then_some(bytes)
     }
 
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.

@@ -36,7 +36,8 @@ use super::{
     namespace,
     poller::Poller,
     sockets::{self, Connection},
-    unix_table::UnixTable,
+    unix_diag,
+    unix_table::{OpenUnix, UnixTable},
 };
 use crate::identity::{Identifier, Workload};
 
@@ -285,8 +286,10 @@ impl Worker {
         };
         let at = Duration::from_nanos(event.header.at_ns);
         let socket = SocketId::Inode(event.inode);
-        if self.unix.opened(event.inode, event.server_pid) {
-            self.send(SensorEvent::Closed(Closed { socket, bytes: None, at }));
+        let open = OpenUnix { server_pid: event.server_pid, key: event.key };
+        if let Some(before) = self.unix.opened(event.inode, open) {
+            let bytes = if before.key == event.key { None } else { self.unix_bytes(event.inode, before.key) };
+            self.send(SensorEvent::Closed(Closed { socket, bytes, at }));
         }
         let endpoint = Endpoint::Unix { path: unix_path(&event.path), peer_inode: event.peer_inode };
         self.send(SensorEvent::Accepted(Accepted {
@@ -301,9 +304,17 @@ impl Worker {
     }
 
     fn unix_ended(&mut self) {
-        for inode in self.unix.look() {
-            self.ended(SocketId::Inode(inode));
+        for (inode, open) in self.unix.look() {
+            let bytes = self.unix_bytes(inode, open.key);
+            let socket = SocketId::Inode(inode);
+            self.send(SensorEvent::Closed(Closed { socket, bytes, at: host::monotonic() }));
         }
+    }
+
+    /// What the kernel side has counted for a unix connection that has ended.
+    fn unix_bytes(&mut self, inode: u64, key: u64) -> Option<Bytes> {
+        let counted = self.kernel.as_mut()?.take_unix_bytes(key, inode)?;
+        Some(Bytes { from_client: counted.received, to_client: counted.sent })
     }
 
     fn ended(&mut self, socket: SocketId) {
@@ -315,8 +326,7 @@ impl Worker {
         loop {
             match self.inbox.queue.try_recv() {
                 Ok(Command::AttestTcp { client, local, reply }) => {
-                    let workload =
-                        self.attest_tcp(sockets::canonical(client), sockets::canonical(local));
+                    let workload = self.attest_tcp(sockets::canonical(client), sockets::canonical(local));
                     self.reply(reply, workload);
                 }
                 Ok(Command::AttestUnix { pid, uid, gid, reply }) => {
@@ -424,9 +434,14 @@ impl Worker {
             // A known port may be one of another server there.
             new.clone_from(&watch.database_ports);
         }
+        let new_paths: BTreeSet<PathBuf> =
+            watch.unix_sockets.difference(&self.watch.unix_sockets).cloned().collect();
         self.watch = watch;
         if !new.is_empty() {
             self.look(&new, true);
+        }
+        if !new_paths.is_empty() && self.kernel.is_some() {
+            self.look_for_unix(&new_paths);
         }
         self.told = None;
     }
@@ -462,6 +477,43 @@ impl Worker {
                 preexisting,
                 namespace: if own { self.own_namespace } else { connection.namespace },
                 server_pid: 0,
+            }));
+        }
+    }
+
+    /// Asks the kernel for connections on unix sockets that are older than the watch.
+    fn look_for_unix(&mut self, paths: &BTreeSet<PathBuf>) {
+        let found = match unix_diag::connected() {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "connections on unix sockets that are open already cannot be listed");
+                return;
+            }
+        };
+        // What was accepted before the look is in the ring buffer by now, and in the table.
+        self.drain();
+        let known = |inode: u64| self.unix.knows(inode);
+        let new: Vec<_> =
+            found.into_iter().filter(|end| paths.contains(&end.path) && !known(end.inode)).collect();
+        let owners = sockets::owners(&new.iter().flat_map(|end| [end.inode, end.peer]).collect());
+        let owner = |inode| owners.get(&inode).and_then(|pids| pids.first()).copied();
+        for end in new {
+            // The server has it in several processes for a moment; the last one is the one that serves it.
+            let server_pid = owners.get(&end.inode).and_then(|pids| pids.last()).copied();
+            let Some(server_pid) = server_pid else { continue };
+            let workload = match owner(end.peer) {
+                Some(pid) => self.identifier.owner(pid),
+                None => Arc::new(Workload { evidence: Evidence::Address.into(), ..Workload::default() }),
+            };
+            self.unix.opened(end.inode, OpenUnix { server_pid, key: 0 });
+            self.send(SensorEvent::Accepted(Accepted {
+                socket: SocketId::Inode(end.inode),
+                endpoint: Endpoint::Unix { path: end.path, peer_inode: end.peer },
+                workload,
+                at: host::monotonic(),
+                preexisting: true,
+                namespace: self.own_namespace,
+                server_pid,
             }));
         }
     }
@@ -547,8 +599,9 @@ impl Worker {
     /// Ends of connections were lost: what is no longer in /proc has ended. Only the agent's network namespace and those
     /// of servers are listed.
     fn reconcile(&mut self) {
-        let listed =
-            |namespace: u64| namespace == self.own_namespace || self.watch.namespaces.contains_key(&namespace);
+        let listed = |namespace: u64| {
+            namespace == self.own_namespace || self.watch.namespaces.contains_key(&namespace)
+        };
         let present: HashSet<Ends> = self
             .tables()
             .into_iter()
@@ -673,7 +726,8 @@ fn payload(event: &ClosedEvent) -> Bytes {
     }
 }
 
-fn unix_path(path: &UnixPath) -> PathBuf {
+/// The path or name in the form that people write.
+pub(super) fn unix_path(path: &UnixPath) -> PathBuf {
     // An abstract name starts with a zero byte, and ends at its padding as a path does.
     let mut bytes = path.bytes.to_vec();
     if bytes[0] == 0 {

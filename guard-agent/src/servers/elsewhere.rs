@@ -31,8 +31,9 @@ impl Elsewhere {
             return None;
         }
         let own_addresses = if namespace.is_some() { namespace::addresses(pid) } else { Vec::new() };
-        let label = identity::container_label(pid)
-            .unwrap_or_else(|| namespace.map_or_else(|| format!("pid-{pid}"), |number| format!("net-{number}")));
+        let label = identity::container_label(pid).unwrap_or_else(|| {
+            namespace.map_or_else(|| format!("pid-{pid}"), |number| format!("net-{number}"))
+        });
         Some(Self { namespace, pid, own_addresses, configured: Vec::new(), label })
     }
 
@@ -44,7 +45,8 @@ impl Elsewhere {
             IpAddr::V6(_) => false,
         });
         let configured = self.configured.clone();
-        let other: Vec<SocketAddr> = found.into_iter().filter(|address| !configured.contains(address)).collect();
+        let other: Vec<SocketAddr> =
+            found.into_iter().filter(|address| !configured.contains(address)).collect();
         configured.into_iter().chain(other)
     }
 

@@ -74,7 +74,8 @@ fn from_containerd(annotations: &HashMap<String, String>) -> Option<Found> {
 
 /// `io.kubernetes.cri-o.*`; kubelet's labels are one JSON object in there.
 fn from_crio(annotations: &HashMap<String, String>) -> Option<Found> {
-    let get = |name: &str| annotations.get(&format!("io.kubernetes.cri-o.{name}")).cloned().unwrap_or_default();
+    let get =
+        |name: &str| annotations.get(&format!("io.kubernetes.cri-o.{name}")).cloned().unwrap_or_default();
     let kubelets: HashMap<String, String> = serde_json::from_str(&get("Labels")).unwrap_or_default();
     let pod = pod_by_labels(&kubelets).or_else(|| {
         let pod = PodOfContainer {
@@ -89,7 +90,10 @@ fn from_crio(annotations: &HashMap<String, String>) -> Option<Found> {
     let found = Found {
         runtime: "cri-o",
         name: name.unwrap_or_else(|| get("Name")),
-        image: [get("ImageName"), get("Image")].into_iter().find(|image| !image.is_empty()).unwrap_or_default(),
+        image: [get("ImageName"), get("Image")]
+            .into_iter()
+            .find(|image| !image.is_empty())
+            .unwrap_or_default(),
         image_id: get("ImageRef"),
         labels: labels(kubelets.iter().filter(|(name, _)| !name.starts_with("io.kubernetes."))),
         known_by: "oci-bundle",

@@ -47,7 +47,10 @@ fn podman_by_the_list_of_its_storage() {
         let path = format!("var/lib/containers/storage/{driver}-containers/containers.json");
         let found = find(&[(&path, list)], "podman").unwrap();
         assert_eq!((found.runtime, found.name.as_str()), ("podman", "sleepy_ramanujan"));
-        assert_eq!((found.image.as_str(), found.image_id.as_str()), ("docker.io/library/nginx:1.27", "97662d24417b"));
+        assert_eq!(
+            (found.image.as_str(), found.image_id.as_str()),
+            ("docker.io/library/nginx:1.27", "97662d24417b")
+        );
         assert_eq!(found.known_by, "podman-state");
     }
 }
@@ -82,7 +85,10 @@ fn crio_by_the_annotations_of_its_bundle() {
     let path = "run/containers/storage/overlay-containers/ID/userdata/config.json";
     let found = find(&[(path, config)], "cri-o").unwrap();
     let pod = found.pod.clone().unwrap();
-    assert_eq!((found.runtime, found.name.as_str(), found.image.as_str()), ("cri-o", "web", "quay.io/shop/web:7"));
+    assert_eq!(
+        (found.runtime, found.name.as_str(), found.image.as_str()),
+        ("cri-o", "web", "quay.io/shop/web:7")
+    );
     assert_eq!((pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_str()), ("shop", "web-0", UID));
     assert_eq!(label(&found, "app").as_deref(), Some("web"));
     assert_eq!(found.labels.len(), 1);

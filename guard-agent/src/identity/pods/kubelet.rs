@@ -220,8 +220,7 @@ struct ContainerStatus {
 }
 
 pub(super) fn parse(json: &[u8]) -> Result<HashMap<String, Arc<KnownPod>>, KubeletError> {
-    let list: List =
-        serde_json::from_slice(json).map_err(|error| KubeletError::Format(error.to_string()))?;
+    let list: List = serde_json::from_slice(json).map_err(|error| KubeletError::Format(error.to_string()))?;
     let mut pods = HashMap::new();
     for item in list.items {
         // The cgroup of a static pod is called after the hash of its file, not after the uid of its mirror.
@@ -276,7 +275,8 @@ impl ServerCertVerifier for Pinned {
             return Ok(ServerCertVerified::assertion());
         }
         Err(rustls::Error::General(
-            "its certificate is not in kubelet's files; `identity.kubelet_certificate` names another file".to_owned(),
+            "its certificate is not in kubelet's files; `identity.kubelet_certificate` names another file"
+                .to_owned(),
         ))
     }
 

@@ -66,7 +66,8 @@ fn kubelet_tells_names_labels_account_and_owner() {
     assert_eq!((complete.namespace.as_str(), complete.name.as_str()), ("shop", "web-5d9c7b-x2x4z"));
     assert_eq!((complete.owner_kind.as_str(), complete.owner_name.as_str()), ("ReplicaSet", "web-5d9c7b"));
     assert_eq!((complete.service_account.as_str(), complete.container.as_str()), ("orders", "web"));
-    let labels: Vec<_> = complete.labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect();
+    let labels: Vec<_> =
+        complete.labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect();
     assert_eq!(labels, ["app=web", "pod-template-hash=5d9c7b"]);
     assert_eq!(complete.known_by, ["kubelet"]);
 }
