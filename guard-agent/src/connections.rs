@@ -126,6 +126,11 @@ impl Connections {
         }
     }
 
+    /// The server of that name has gone for good.
+    pub fn forget(&self, server_name: &str) {
+        self.state().counts.remove(server_name);
+    }
+
     /// Told when a connection was accepted where no server is known: somebody should look for new ones.
     pub fn new_place(&self) -> &Notify {
         &self.shared.new_place

@@ -373,3 +373,8 @@ pub fn container_label(pid: u32) -> Option<String> {
     });
     Some(name.filter(|name| !name.is_empty()).unwrap_or_else(|| container.id.chars().take(12).collect()))
 }
+
+/// The systemd unit that process `pid` runs in.
+pub fn unit_of(pid: u32) -> Option<String> {
+    procfs::cgroups(pid).iter().find_map(|(_, path)| cgroup::Place::of(path).unit)
+}

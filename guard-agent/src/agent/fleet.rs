@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{Semaphore, watch};
@@ -27,6 +27,9 @@ const PORT_OFFSET: u16 = 1_000;
 /// How long a server that has shown up gets before it is looked at.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// How long a discovered server is remembered after it has gone.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// One server and what stands before it.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -44,6 +47,16 @@ pub(super) struct Member {
     pub(super) since: SystemTime,
     /// It was there at the last look; nothing where nobody looks for it.
     pub(super) running: Option<bool>,
+    /// When it was there last.
+    seen: Instant,
+}
+
+impl Member {
+    /// A discovered server that has gone for good, such as a container's, and whose proxy nobody can come to any more.
+    fn is_over(&self, config: &Config) -> bool {
+        let configured = config.servers.iter().any(|server| server.name == self.slot.get().name);
+        !configured && self.proxy.is_empty() && self.running == Some(false) && self.seen.elapsed() > FORGOTTEN
+    }
 }
 
 /// All servers of this host.
@@ -142,10 +155,16 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
             Some(member) => {
                 // A configured server on another host never has a process here.
                 member.running = server.pid.map(|_| true).or(member.running);
+                member.seen = Instant::now();
                 member.slot.set(server);
             }
             None => add(agent, &mut fleet, server).await?,
         }
+    }
+    let over = fleet.members.iter().filter(|(_, member)| member.is_over(&agent.config));
+    for name in over.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        fleet.members.remove(&name);
+        agent.connections.forget(&name);
     }
     refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
@@ -218,6 +237,7 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         proxy_error: if no_way(&slot.get()) { NO_WAY.to_owned() } else { String::new() },
         since: SystemTime::now(),
         running: slot.get().pid.map(|_| true),
+        seen: Instant::now(),
     };
     let proxy = Arc::new(Proxy {
         server: slot,

@@ -1,8 +1,9 @@
 //! Pods: the uid in a cgroup's path enters; namespace, name, labels, service account and owner leave.
 //!
-//! The names of kubelet's log folders are there at once. kubelet itself is asked by a thread of its own, when a pod
-//! shows up that it has not told of yet: whoever connects does not wait for it.
+//! The names of kubelet's log folders are there at once. kubelet, or else the runtime, is asked by a thread of its own,
+//! when a pod shows up that is not known yet: whoever connects does not wait for it.
 
+mod cri;
 mod kubelet;
 
 use std::{
@@ -40,6 +41,8 @@ pub struct KnownPod {
     pub owner_name: String,
     /// Name and image of its containers, by their ids.
     pub containers: HashMap<String, (String, String)>,
+    /// kubelet | cri
+    pub known_by: &'static str,
 }
 
 /// By uid.
@@ -59,13 +62,11 @@ impl Pods {
     /// Those of the node whose files are under `root`.
     pub fn new(root: &Path, config: &IdentityConfig) -> Self {
         let known = Arc::<Mutex<Known>>::default();
-        let ask = match Endpoint::new(config, root) {
-            Ok(endpoint) => endpoint.and_then(|endpoint| start(endpoint, Arc::clone(&known))),
-            Err(error) => {
-                tracing::warn!(%error, "kubelet is not asked about pods");
-                None
-            }
-        };
+        let endpoint = Endpoint::new(config, root).unwrap_or_else(|error| {
+            tracing::warn!(%error, "kubelet is not asked about pods");
+            None
+        });
+        let ask = start(endpoint, root.to_owned(), Arc::clone(&known));
         Self { logs: root.join("var/log/pods"), folders: HashMap::new(), folders_of: None, known, ask }
     }
 
@@ -91,7 +92,7 @@ impl Pods {
         if let Some((name, _)) = known.containers.get(container) {
             pod.container.clone_from(name);
         }
-        pod.known_by.insert(0, "kubelet".to_owned());
+        pod.known_by.insert(0, known.known_by.to_owned());
     }
 
     /// Has kubelet asked soon: somebody will want to know.
@@ -122,18 +123,18 @@ impl Pods {
     }
 }
 
-fn start(endpoint: Endpoint, known: Arc<Mutex<Known>>) -> Option<SyncSender<()>> {
+fn start(endpoint: Option<Endpoint>, root: PathBuf, known: Arc<Mutex<Known>>) -> Option<SyncSender<()>> {
     let (ask, asked) = sync_channel(1);
     let thread = std::thread::Builder::new().name("guard-pods".to_owned());
-    let started = thread.spawn(move || keep_asking(&endpoint, &known, &asked));
+    let started = thread.spawn(move || keep_asking(endpoint.as_ref(), &root, &known, &asked));
     if let Err(error) = &started {
-        tracing::warn!(%error, "kubelet is not asked about pods");
+        tracing::warn!(%error, "nobody is asked about pods");
     }
     started.is_ok().then_some(ask)
 }
 
 /// Asks when there is a pod that is not known, and now and then where there are pods at all. Ends with the sensor.
-fn keep_asking(endpoint: &Endpoint, known: &Mutex<Known>, asked: &Receiver<()>) {
+fn keep_asking(endpoint: Option<&Endpoint>, root: &Path, known: &Mutex<Known>, asked: &Receiver<()>) {
     let mut said = String::new();
     let mut last: Option<Instant> = None;
     loop {
@@ -146,20 +147,40 @@ fn keep_asking(endpoint: &Endpoint, known: &Mutex<Known>, asked: &Receiver<()>) 
         if let Some(rest) = last.and_then(|last| AT_MOST_EVERY.checked_sub(last.elapsed())) {
             std::thread::sleep(rest);
         }
-        match endpoint.pods() {
-            Ok(pods) => {
+        match list(endpoint, root) {
+            Ok((pods, complaint)) => {
                 *known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(pods);
-                said.clear();
+                say(&mut said, complaint);
             }
-            // Once for each reason: the names from the disk are used meanwhile.
-            Err(error) if error.to_string() != said => {
-                said = error.to_string();
-                tracing::warn!("kubelet does not tell about pods: {said}");
-            }
-            Err(_) => {}
+            // The names from the disk are used meanwhile.
+            Err(complaint) => say(&mut said, complaint),
         }
         last = Some(Instant::now());
     }
+}
+
+/// kubelet's list, else the runtime's; and what there is to complain about.
+fn list(
+    endpoint: Option<&Endpoint>,
+    root: &Path,
+) -> Result<(HashMap<String, Arc<KnownPod>>, String), String> {
+    let complaint = match endpoint.map(Endpoint::pods) {
+        Some(Ok(pods)) => return Ok((pods, String::new())),
+        Some(Err(error)) => format!("kubelet does not tell about pods: {error}"),
+        None => String::new(),
+    };
+    match cri::pods(root) {
+        Ok(pods) => Ok((pods, complaint)),
+        Err(error) => Err(format!("{complaint}; nor does the container runtime: {error}")),
+    }
+}
+
+/// Once for each reason.
+fn say(said: &mut String, complaint: String) {
+    if complaint != *said && !complaint.is_empty() {
+        tracing::warn!("{complaint}");
+    }
+    *said = complaint;
 }
 
 #[cfg(test)]

@@ -61,7 +61,9 @@ fn server(pid: u32) -> Option<Server> {
         .or_else(|| unix_sockets.first().and_then(|path| postgres_port(path)))?;
     let elsewhere = Elsewhere::of(pid, &unix_sockets);
     // Several containers have the same port: their own names tell them apart for good.
-    let place = elsewhere.as_ref().map(|elsewhere| format!("@{}", elsewhere.label)).unwrap_or_default();
+    let label =
+        elsewhere.as_ref().map(|elsewhere| elsewhere.label.as_str()).filter(|label| !label.is_empty());
+    let place = label.map(|label| format!("@{label}")).unwrap_or_default();
     Some(Server {
         name: format!("{}-{port}{place}", Engine::Postgresql.as_str()),
         engine: Engine::Postgresql,

@@ -18,7 +18,8 @@ pub struct Elsewhere {
     pub own_addresses: Vec<IpAddr>,
     /// Where the configuration says that it is reached, whatever way leads there.
     pub configured: Vec<SocketAddr>,
-    /// What people call it: the container's name, else the start of its id, else the number of the namespace.
+    /// What people call it: the container's name, else the start of its id; for a network namespace without a container,
+    /// the unit in it, else its number. Empty where only the files are others.
     pub label: String,
 }
 
@@ -31,9 +32,9 @@ impl Elsewhere {
             return None;
         }
         let own_addresses = if namespace.is_some() { namespace::addresses(pid) } else { Vec::new() };
-        let label = identity::container_label(pid).unwrap_or_else(|| {
-            namespace.map_or_else(|| format!("pid-{pid}"), |number| format!("net-{number}"))
-        });
+        let unit = || namespace.and_then(|_| identity::unit_of(pid));
+        let number = || namespace.map(|number| format!("net-{number}"));
+        let label = identity::container_label(pid).or_else(unit).or_else(number).unwrap_or_default();
         Some(Self { namespace, pid, own_addresses, configured: Vec::new(), label })
     }
 

@@ -33,6 +33,9 @@ struct Daemon {
 /// The container `id`.
 pub fn read(root: &Path, id: &str) -> Option<Found> {
     let state: State = json(&data_root(root).join("containers").join(id).join("config.v2.json"))?;
+    if state.name.is_empty() {
+        return None; // Whatever it is, it is not what Docker writes.
+    }
     let all = state.config.labels.unwrap_or_default();
     Some(Found {
         runtime: "docker",

@@ -87,7 +87,7 @@ fn found(entry: Entry) -> Found {
     let metadata: Metadata = serde_json::from_str(&entry.metadata).unwrap_or_default();
     let name = entry.names.unwrap_or_default().into_iter().next();
     let in_pod = !metadata.pod_name.is_empty() && !metadata.namespace.is_empty();
-    let pod = in_pod.then(|| PodOfContainer {
+    let pod = in_pod.then_some(PodOfContainer {
         uid: metadata.uid,
         namespace: metadata.namespace,
         name: metadata.pod_name,

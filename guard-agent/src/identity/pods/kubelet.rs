@@ -251,6 +251,7 @@ fn known(item: Item) -> KnownPod {
         owner_kind: owner.kind,
         owner_name: owner.name,
         containers: containers.collect(),
+        known_by: "kubelet",
     }
 }
 

@@ -72,6 +72,88 @@ fn kubelet_tells_names_labels_account_and_owner() {
     assert_eq!(complete.known_by, ["kubelet"]);
 }
 
+/// A runtime's socket that answers `ListPodSandbox`.
+mod runtime {
+    use std::{collections::HashMap, convert::Infallible, path::PathBuf, task};
+
+    use tonic::{body::Body, codegen::http, server::NamedService};
+    use tonic_prost::ProstCodec;
+
+    use super::super::cri::{ListPodSandboxRequest, ListPodSandboxResponse, PodSandbox, PodSandboxMetadata};
+
+    #[derive(Clone)]
+    struct Runtime;
+
+    impl NamedService for Runtime {
+        const NAME: &'static str = "runtime.v1.RuntimeService";
+    }
+
+    impl tower::Service<http::Request<Body>> for Runtime {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut task::Context<'_>) -> task::Poll<Result<(), Infallible>> {
+            task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            Box::pin(async move {
+                let answer = tower::service_fn(|_: tonic::Request<ListPodSandboxRequest>| async {
+                    Ok::<_, tonic::Status>(tonic::Response::new(list()))
+                });
+                Ok(tonic::server::Grpc::new(ProstCodec::default()).unary(answer, request).await)
+            })
+        }
+    }
+
+    fn list() -> ListPodSandboxResponse {
+        let labels = [("app", "web"), ("io.kubernetes.pod.name", "web-0")];
+        let labels: HashMap<_, _> =
+            labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let metadata = PodSandboxMetadata {
+            name: "web-0".to_owned(),
+            uid: super::UID.to_owned(),
+            namespace: "shop".to_owned(),
+        };
+        ListPodSandboxResponse { items: vec![PodSandbox { metadata: Some(metadata), labels }] }
+    }
+
+    pub fn serve(socket: PathBuf) {
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+                let server = tonic::transport::Server::builder().add_service(Runtime);
+                server.serve_with_incoming(incoming).await.unwrap();
+            });
+        });
+    }
+}
+
+#[test]
+fn without_kubelet_the_runtime_tells_the_labels() {
+    let root = tempfile::tempdir().unwrap();
+    runtime::serve(root.path().join("run/containerd/containerd.sock"));
+    let listed = super::cri::pods(root.path()).unwrap();
+    let pod = &listed[UID];
+    assert_eq!((pod.namespace.as_str(), pod.name.as_str(), pod.known_by), ("shop", "web-0", "cri"));
+    let labels: Vec<_> = pod.labels.iter().map(|label| label.name.as_str()).collect();
+    assert_eq!(labels, ["app"]);
+    // As what there is where kubelet is asked in vain.
+    let config =
+        IdentityConfig { kubelet_token: root.path().join("no such token"), ..IdentityConfig::default() };
+    let endpoint = Endpoint::new(&config, root.path()).unwrap();
+    let (listed, complaint) = super::list(endpoint.as_ref(), root.path()).unwrap();
+    assert!(listed.contains_key(UID) && complaint.contains("no such token"), "{complaint}");
+    std::fs::remove_file(root.path().join("run/containerd/containerd.sock")).unwrap();
+    assert!(super::list(endpoint.as_ref(), root.path()).is_err());
+}
+
 #[test]
 fn static_pods_are_found_by_the_hash_in_their_cgroup() {
     let pods = kubelet::parse(PODS.as_bytes()).unwrap();
