@@ -135,6 +135,7 @@ pub struct Worker {
     poller: Poller,
     unix: UnixTable,
     outbox: Outbox,
+    looks: Looks,
     /// Whoever has asked, and waits for what is pending about the answer.
     asked: Vec<(Instant, oneshot::Sender<Arc<Workload>>, Arc<Workload>)>,
     unsent: u64,
@@ -164,6 +165,7 @@ impl Worker {
             poller: Poller::default(),
             unix: UnixTable::new(),
             outbox: Outbox::default(),
+            looks: Looks::default(),
             asked: Vec::new(),
             unsent: 0,
             counted_at: SystemTime::now(),
@@ -392,7 +394,7 @@ impl Worker {
 
     /// The best that is known of a client that the kernel side did not capture.
     fn uncaptured(&mut self, client: SocketAddr, server: SocketAddr) -> Arc<Workload> {
-        if !self.own_addresses.contains(client.ip()) {
+        if !self.own_addresses.contains(client.ip()) || !self.looks.may(Instant::now()) {
             return Identifier::remote(client.ip());
         }
         let table = sockets::connections();
@@ -637,6 +639,25 @@ impl Worker {
         if self.events.try_send(event).is_err() {
             self.unsent += 1;
         }
+    }
+}
+
+/// Looks into /proc for a single connection: each reads all of them, and nobody may have the sensor do that all the time.
+#[derive(Debug, Default)]
+struct Looks {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Looks {
+    const PER_SECOND: u32 = 20;
+
+    fn may(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        self.count <= Self::PER_SECOND
     }
 }
 
