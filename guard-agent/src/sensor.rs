@@ -12,8 +12,10 @@ mod flow;
 mod host;
 mod kernel;
 mod load;
+pub(crate) mod namespace;
 mod poller;
 mod sockets;
+mod unix_diag;
 mod unix_table;
 mod worker;
 
@@ -143,7 +145,8 @@ pub fn start(
     let wake = Arc::new(host::event_fd()?);
     let state = Arc::new(loaded.state.clone());
     let handle = SensorHandle { commands, wake: Arc::clone(&wake), state };
-    let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
+    let identifier = Identifier::new(identity, Arc::clone(&wake));
+    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
 }

@@ -18,7 +18,7 @@ use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
     process::TaskInfo,
     socket::{FlowKey, watch},
-    unix::UnixPath,
+    unix::{UnixBytes, UnixPath},
 };
 
 use super::event::Watch;
@@ -30,14 +30,18 @@ pub struct Kernel {
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
+    unix_bytes: HashMap<MapData, u64, UnixBytes>,
+    /// Whether anything is counted there.
+    counts_unix: bool,
     flush_log: Option<Box<dyn FnMut() + Send>>,
-    counted: [u64; EventKind::ALL.len()],
+    /// What was counted up to the last look, by kind and CPU.
+    counted: BTreeMap<(u32, u32), u64>,
     _links: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool) -> Result<Self, MapError> {
+    pub fn new(mut ebpf: Ebpf, log: bool, counts_unix: bool) -> Result<Self, MapError> {
         let flush_log = if log { logger(&mut ebpf) } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
@@ -47,8 +51,10 @@ impl Kernel {
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
+            unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
+            counts_unix,
             flush_log,
-            counted: [0; EventKind::ALL.len()],
+            counted: BTreeMap::new(),
             _links: ebpf,
         })
     }
@@ -81,6 +87,14 @@ impl Kernel {
         self.clients.get(flow, 0).ok()
     }
 
+    /// Takes out what was counted under `key` for the unix socket `inode`: nobody counts it any further.
+    pub fn take_unix_bytes(&mut self, key: u64, inode: u64) -> Option<UnixBytes> {
+        let bytes = self.unix_bytes.get(&key, 0).ok().filter(|bytes| bytes.inode == inode)?;
+        // Gone already at worst.
+        let _ = self.unix_bytes.remove(&key);
+        self.counts_unix.then_some(bytes)
+    }
+
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.
     pub fn watch(&mut self, watch: &Watch) -> io::Result<()> {
         let mut failure = Ok(());
@@ -109,17 +123,21 @@ impl Kernel {
         failure
     }
 
-    /// Events of each kind that were lost since the last call.
-    pub fn lost(&mut self) -> Vec<(EventKind, u64)> {
+    /// Events of each kind that were lost since the last call, by CPU.
+    pub fn lost(&mut self) -> Vec<(EventKind, Vec<(u32, u64)>)> {
         let mut lost = Vec::new();
         for kind in EventKind::ALL {
-            let index = kind as u32;
-            let Ok(values) = self.drops.get(&index, 0) else { continue };
-            let total: u64 = values.iter().sum();
-            let counted = &mut self.counted[index as usize];
-            if total > *counted {
-                lost.push((kind, total - *counted));
-                *counted = total;
+            let Ok(values) = self.drops.get(&(kind as u32), 0) else { continue };
+            let mut by_cpu = Vec::new();
+            for (cpu, total) in (0_u32..).zip(values.iter().copied()) {
+                let counted = self.counted.entry((kind as u32, cpu)).or_default();
+                if total > *counted {
+                    by_cpu.push((cpu, total - *counted));
+                    *counted = total;
+                }
+            }
+            if !by_cpu.is_empty() {
+                lost.push((kind, by_cpu));
             }
         }
         lost

@@ -31,9 +31,10 @@ enum Part {
     Connections,
     Processes,
     Unix,
+    UnixBytes,
 }
 
-const PROGRAMS: [(&str, Hook, Part); 9] = [
+const PROGRAMS: [(&str, Hook, Part); 11] = [
     ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
     ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
     ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
@@ -43,6 +44,8 @@ const PROGRAMS: [(&str, Hook, Part); 9] = [
     ("socket_ops", Hook::CgroupSockets, Part::Connections),
     ("accept", Hook::Syscall("sys_exit_accept"), Part::Unix),
     ("accept4", Hook::Syscall("sys_exit_accept4"), Part::Unix),
+    ("sock_sent", Hook::Raw("sock_send_length"), Part::UnixBytes),
+    ("sock_received", Hook::Raw("sock_recv_length"), Part::UnixBytes),
 ];
 
 /// What came of loading.
@@ -138,7 +141,8 @@ pub fn load(config: &SensorConfig) -> Loaded {
         })
         .collect();
     explain(&mut state);
-    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log));
+    let kernel = works(&state, Part::Connections)
+        .then(|| Kernel::new(ebpf, config.kernel_log, works(&state, Part::UnixBytes)));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();
@@ -159,7 +163,7 @@ fn supported(part: Part, layout: &Layout) -> Result<(), String> {
     let there = match part {
         Part::Connections => true,
         Part::Processes => layout.has_tasks(),
-        Part::Unix => layout.has_unix(),
+        Part::Unix | Part::UnixBytes => layout.has_unix(),
     };
     if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
 }
@@ -225,6 +229,10 @@ fn explain(state: &mut SensorState) {
             "connections on unix sockets round the proxy are not seen; tracefs at /sys/kernel/tracing and BTF \
              bring them"
                 .to_owned(),
+        ),
+        (
+            Part::UnixBytes,
+            "bytes on unix sockets round the proxy are not counted; Linux 6.3 brings the tracepoints".to_owned(),
         ),
     ];
     for (part, cost) in costs {
