@@ -4,8 +4,6 @@
 //! forms it has, never the value. What is nobody's number must stay nobody's: numbers that follow each other, times and
 //! numbers of goods have forms of their own and are told apart.
 
-use std::hash::BuildHasher;
-
 use guard_policy::vocabulary::DataKind;
 use smallvec::SmallVec;
 
@@ -235,10 +233,10 @@ mod tests {
     fn telephone_numbers_are_known_by_many() {
         let state = &mut 43;
         for (prefix, digits) in
-            [("49176", 7), ("4477", 8), ("336", 8), ("9198", 8), ("5511", 9), ("1415", 7), ("79", 9)]
+            [("4917", 8), ("4477", 8), ("336", 8), ("9198", 8), ("5511", 9), ("1415", 7), ("79", 9)]
         {
             let value = |_| {
-                let exchange = if prefix == "1415" { 2 + random(state) % 8 } else { 9 };
+                let exchange = 2 + random(state) % 7;
                 let rest = random(state) % 10_u64.pow(digits - 1);
                 format!("{prefix}{exchange}{rest:0w$}", w = digits as usize - 1)
             };
@@ -257,7 +255,7 @@ mod tests {
             1_000_000,
             214_748_000,
             2_145_550_000,
-            6_045_551_000,
+            6_045_551_000_u64,
             447_700_900_000,
             14_155_550_000,
             9_198_000_000,
@@ -321,7 +319,7 @@ mod tests {
         let state = &mut 45;
         for _ in 0..30 {
             let mut one = Witnesses::default();
-            one.add(format!("49176{:07}", random(state) % 10_000_000).as_bytes(), &seed);
+            one.add(format!("4917{:08}", random(state) % 100_000_000).as_bytes(), &seed);
             all.merge(&one);
             all.merge(&one);
         }

@@ -20,7 +20,9 @@ const LONGEST: usize = 40;
 
 /// Words and what they speak of, remembered: texts of one column have the same words before their numbers.
 #[derive(Debug, Default)]
-pub struct WordMemory(Option<Box<HashMap<Box<str>, Option<Concepts>, ahash::RandomState>>>);
+pub struct WordMemory(Option<Box<Known>>);
+
+type Known = HashMap<Box<str>, Option<Concepts>, ahash::RandomState>;
 
 impl WordMemory {
     /// What `word` speaks of.
