@@ -49,8 +49,25 @@ pub struct Unknown {
     pub at: usize,
     /// Its relation, and its number there.
     pub id: (u32, i16),
-    /// There is no need to look at more of its values under this plan.
-    pub over: std::cell::Cell<bool>,
+    /// How many more results are looked at under this plan.
+    left: std::cell::Cell<u8>,
+}
+
+impl Unknown {
+    /// Whether its values may tell something yet.
+    pub fn is_worth_it(&self) -> bool {
+        self.left.get() > 0
+    }
+
+    /// A result has not told anything.
+    pub fn tried(&self) {
+        self.left.set(self.left.get().saturating_sub(1));
+    }
+
+    /// There is no need to look at more.
+    pub fn give_up(&self) {
+        self.left.set(0);
+    }
 }
 
 /// The result that a plan is for.
@@ -116,7 +133,7 @@ fn unknown(result: &Result<'_>, columns: &[rewrite::Column], rules: &Rules) -> B
         );
         let cleared = result.catalog.is_some_and(|catalog| catalog.is_cleared(id.0, id.1));
         let wanted = digits && id.0 >= FIRST_OWN_OID && !cleared;
-        wanted.then(|| Unknown { at, id, over: std::cell::Cell::new(false) })
+        wanted.then(|| Unknown { at, id, left: std::cell::Cell::new(u8::MAX) })
     });
     unknown.collect()
 }

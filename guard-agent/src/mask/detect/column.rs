@@ -93,14 +93,25 @@ impl Witnesses {
         self.0.is_empty()
     }
 
+    /// Whether more values may make it a kind: some have a form, and not too many lack it.
+    pub fn is_hopeful(&self) -> bool {
+        let count = self.0.len();
+        let all = self.0.iter().fold(0, |forms, witness| forms | witness.forms);
+        (STRONG..FORMS).any(|form| all >> form & 1 == 1 && count - self.had(form) <= count / 10 + 2)
+    }
+
+    /// How many have a form.
+    fn had(&self, form: usize) -> usize {
+        self.0.iter().filter(|witness| witness.forms >> form & 1 == 1).count()
+    }
+
     /// What they say together.
     pub fn verdict(&self) -> Verdict {
         let count = self.0.len();
         let mut open = count < MOST;
-        let had = |form: usize| self.0.iter().filter(|witness| witness.forms >> form & 1 == 1).count();
-        let agrees = |form: usize, least: usize| count >= least && had(form) * 10 >= count * 9;
+        let agrees = |form: usize, least: usize| count >= least && self.had(form) * 10 >= count * 9;
         // Some may be mistyped, or of somebody from abroad.
-        let possible = |form: usize| count - had(form) <= count / 10 + 2;
+        let possible = |form: usize| count - self.had(form) <= count / 10 + 2;
         if agrees(GOODS, LEAST / 2) {
             return Verdict::Nothing;
         }
@@ -110,7 +121,7 @@ impl Witnesses {
                 continue;
             }
             any = true;
-            if agrees(form, self.least(form)) && self.differs(form, had(form)) {
+            if agrees(form, self.least(form)) && self.differs(form, self.had(form)) {
                 return Verdict::Is(kind(form));
             }
         }
@@ -327,6 +338,9 @@ mod tests {
         assert_eq!(all.len(), 30);
         let mut same = Witnesses::default();
         (0..100).for_each(|_| same.add(b"491761234567", &seed));
-        assert_eq!((same.len(), same.verdict()), (1, Verdict::Open));
+        assert_eq!((same.len(), same.verdict(), same.is_hopeful()), (1, Verdict::Open, true));
+        let mut words = Witnesses::default();
+        ["open", "closed"].iter().for_each(|word| words.add(word.as_bytes(), &seed));
+        assert_eq!((words.verdict(), words.is_hopeful()), (Verdict::Open, false), "nothing waits for them");
     }
 }

@@ -120,11 +120,11 @@ impl Gathering {
     /// For a result under `plan`; `None` where nothing is to be gathered.
     pub(super) fn begin(plan: &Plan, masking: &Masking) -> Option<Box<Self>> {
         let mut columns = Vec::new();
-        let wanted = plan.unknown.iter().enumerate().filter(|(_, unknown)| !unknown.over.get());
+        let wanted = plan.unknown.iter().enumerate().filter(|(_, unknown)| unknown.is_worth_it());
         for (at, unknown) in wanted.take(COLUMNS) {
             match masking.masks.seen.known(masking.column_id(unknown.id), masking.version) {
                 Some(witnesses) => columns.push(Gathered { unknown: at, witnesses }),
-                None => unknown.over.set(true),
+                None => unknown.give_up(),
             }
         }
         let gathering = Self { columns, rows: 0, looked: 0, until: None, released: false };
@@ -150,6 +150,11 @@ impl Gathering {
     /// True once more rows would tell nothing new.
     fn is_over(&self) -> bool {
         self.rows >= ROWS || self.columns.iter().all(|column| column.witnesses.verdict() != Verdict::Open)
+    }
+
+    /// True where more rows may tell something.
+    fn is_hopeful(&self) -> bool {
+        self.columns.iter().any(|column| column.witnesses.is_hopeful())
     }
 
     /// Looks at the rows that stand in `unread` from `at` on. True: they need not wait for more.
@@ -195,7 +200,8 @@ impl Masking {
         };
         let known = (&*rows.planned.plan, &self.masks.seen.seed);
         let now = Instant::now();
-        let enough = gathering.look(unread, at, known) || !self.enforces || self.impatient;
+        let looked = gathering.look(unread, at, known);
+        let enough = looked || !gathering.is_hopeful() || !self.enforces || self.impatient;
         let until = *gathering.until.get_or_insert(now + PATIENCE);
         if !enough && now < until {
             self.rows_wait = Some(until);
@@ -231,9 +237,14 @@ impl Masking {
             if gathered.witnesses.verdict() == Verdict::Open && !ends && !full {
                 return true;
             }
+            if !gathered.witnesses.is_hopeful() {
+                unknown.tried();
+            }
             let id = self.column_id(unknown.id);
             let verdict = self.masks.seen.add(id, self.version, &gathered.witnesses);
-            unknown.over.set(verdict == Verdict::Nothing);
+            if verdict == Verdict::Nothing {
+                unknown.give_up();
+            }
             if let Verdict::Is(kind) = verdict {
                 self.database.shown_by_values(unknown.id, kind);
                 rows.rewriter.expect(unknown.at, kind);
