@@ -38,6 +38,36 @@ pub struct Plan {
     pub rules: Arc<Rules>,
     /// What the record says of it.
     pub report: Report,
+    /// Stored columns whose values are searched and of which only many values together may tell something.
+    pub unknown: Box<[Unknown]>,
+}
+
+/// A stored column of a result of which nothing is known.
+#[derive(Clone, Debug)]
+pub struct Unknown {
+    /// Its place in the result.
+    pub at: usize,
+    /// Its relation, and its number there.
+    pub id: (u32, i16),
+    /// How many more results are looked at under this plan.
+    left: std::cell::Cell<u8>,
+}
+
+impl Unknown {
+    /// Whether its values may tell something yet.
+    pub fn is_worth_it(&self) -> bool {
+        self.left.get() > 0
+    }
+
+    /// A result has not told anything.
+    pub fn tried(&self) {
+        self.left.set(self.left.get().saturating_sub(1));
+    }
+
+    /// There is no need to look at more.
+    pub fn give_up(&self) {
+        self.left.set(0);
+    }
 }
 
 /// The result that a plan is for.
@@ -82,7 +112,30 @@ pub fn plan(result: &Result<'_>, eyes: &mut dyn Eyes, key: &HashKey) -> Plan {
         scans.for_each(|column| column.treatment = Treatment::Pass);
     }
     let untouched = columns.iter().all(|column| matches!(column.treatment, Treatment::Pass));
-    Plan { untouched, columns: columns.into(), rules, report: planner.report }
+    let report = planner.report;
+    let unknown = unknown(result, &columns, &rules);
+    Plan { untouched, columns: columns.into(), rules, report, unknown }
+}
+
+/// The columns of which many values together may tell what they hold: stored ones of text and of long numbers.
+fn unknown(result: &Result<'_>, columns: &[rewrite::Column], rules: &Rules) -> Box<[Unknown]> {
+    let masks = [DataKind::NationalId, DataKind::Phone].iter().any(|kind| rules.rule(*kind).is_some());
+    if !masks {
+        return Box::default();
+    }
+    let fields = result.fields.iter().zip(columns).enumerate();
+    let unknown = fields.filter_map(|(at, (field, column))| {
+        let Treatment::Scan(Hint { kind: None, numbers: false, .. }) = column.treatment else { return None };
+        let id = (field.table, field.column);
+        let digits = matches!(
+            column.value_type.base,
+            rewrite::Base::Text | rewrite::Base::Bpchar | rewrite::Base::Int8 | rewrite::Base::Numeric
+        );
+        let cleared = result.catalog.is_some_and(|catalog| catalog.is_cleared(id.0, id.1));
+        let wanted = digits && id.0 >= FIRST_OWN_OID && !cleared;
+        wanted.then(|| Unknown { at, id, left: std::cell::Cell::new(u8::MAX) })
+    });
+    unknown.collect()
 }
 
 struct Planner<'a> {

@@ -13,6 +13,7 @@ mod reading;
 mod results;
 mod rows;
 mod shared;
+mod witnesses;
 
 use std::{
     collections::HashMap,
@@ -107,6 +108,10 @@ pub(super) struct Masking {
     pub(super) sensitive: bool,
     /// Rows that are rewritten are written here first.
     pub(super) scratch: Vec<u8>,
+    /// Until when the first rows of a result wait for more of them.
+    rows_wait: Option<tokio::time::Instant>,
+    /// No more of them will come.
+    impatient: bool,
 }
 
 impl Masking {
@@ -140,6 +145,8 @@ impl Masking {
             enforces: mode == Mode::Enforce,
             sensitive: false,
             scratch: Vec::new(),
+            rows_wait: None,
+            impatient: false,
         };
         masking.take_catalog();
         masking
