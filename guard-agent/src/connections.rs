@@ -9,7 +9,7 @@ mod records;
 mod table;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -83,6 +83,8 @@ struct Shared {
 struct State {
     table: Table,
     servers: Vec<Arc<Server>>,
+    /// Names of servers whose connections are steered to the proxy.
+    steered: HashSet<String>,
     counts: HashMap<String, Counts>,
     /// Connections whose end will not be recorded, since the last gap record.
     unfollowed: u64,
@@ -98,6 +100,28 @@ impl Connections {
     /// The servers whose connections are recorded from now on.
     pub fn set_servers(&self, servers: Vec<Arc<Server>>) {
         self.state().servers = servers;
+    }
+
+    /// Whether connections to that server's own addresses are steered to the proxy from now on: what arrives there is the
+    /// proxy's then, or has slipped through.
+    pub fn set_steered(&self, server_name: &str, steered: bool) {
+        let mut state = self.state();
+        if steered {
+            state.steered.insert(server_name.to_owned());
+        } else {
+            state.steered.remove(server_name);
+        }
+    }
+
+    /// Whether connections to that server's own addresses reach the proxy.
+    pub fn is_steered(&self, server_name: &str) -> bool {
+        self.state().steered.contains(server_name)
+    }
+
+    /// The proxy has taken a connection from `client` to `server`, an address of a steered server. To be called as soon as
+    /// it is accepted.
+    pub fn taken(&self, client: SocketAddr, server: SocketAddr) {
+        self.state().table.taken(UpstreamSocket::Tcp { local: client, peer: server }.canonical(), Instant::now());
     }
 
     /// Connections of the server of that name.
@@ -132,7 +156,7 @@ impl Connections {
             }
         }
         // What still waits for its session would be lost otherwise.
-        self.tick(Instant::now() + table::JOIN_WITHIN);
+        self.tick(Instant::now() + table::TAKEN_WITHIN);
     }
 
     fn handle(&self, event: SensorEvent) {
@@ -147,7 +171,8 @@ impl Connections {
     fn accepted(&self, accepted: Accepted) {
         let mut state = self.state();
         let Some(server) = server_of(&state.servers, &accepted.endpoint) else { return };
-        let arrival = state.table.accepted(accepted, server, Instant::now());
+        let steered = state.steered.contains(&server.name);
+        let arrival = state.table.accepted(accepted, server, steered, Instant::now());
         drop(state);
         if let Arrival::NonProxied(access) = arrival {
             self.non_proxied(access, None);
@@ -204,8 +229,8 @@ impl Connections {
             let overdue = state.table.overdue(now);
             (overdue, std::mem::take(&mut state.unfollowed), state.unfollowed_since.take())
         };
-        for access in overdue {
-            self.non_proxied(access, Some("made by guard-agent itself, but not for any session"));
+        for (access, reason) in overdue {
+            self.non_proxied(access, Some(reason));
         }
         if unfollowed > 0 {
             self.shared.audit.record(Body::Gap(Gap {

@@ -33,7 +33,7 @@ use crate::{
 };
 
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
-pub use host::cgroup_root;
+pub use host::{cgroup_root, lift_memory_limit};
 pub use load::{Capabilities, probe};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
 use worker::{Command, Worker};

@@ -148,6 +148,8 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
     let server = member.slot.get();
     let counts = agent.connections.counts(&server.name);
     let statements = member.counters.counts();
+    let steering = agent.steering.lock().unwrap_or_else(PoisonError::into_inner);
+    let steered = steering.as_ref().and_then(|steering| steering.counts(&server.name)).unwrap_or_default();
     ServerStatus {
         server: Some(DatabaseServer {
             name: server.name.clone(),
@@ -164,6 +166,10 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         statements: statements.statements,
         refused: statements.refused,
         since: Some(timestamp(member.since)),
+        steering: member.steering.clone(),
+        steering_error: member.steering_error.clone(),
+        steered_total: steered.steered,
+        without_proxy_total: steered.without_proxy,
     }
 }
 

@@ -626,7 +626,7 @@ fn a_session_that_waits_is_small() {
         let worker = Rc::new(Worker::new(&proxy.limits, Arc::clone(&proxy.decider)));
         let (one, _other) = tokio::io::duplex(64);
         let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
-        let client = Client { stream: Stream::Memory(one), peer, surplus: false };
+        let client = Client { stream: Stream::Memory(one), peer, surplus: false, steered: false };
         let task = size_of_val(&serve(Arc::new(proxy), worker, client));
         assert!(task <= 1_792, "{task} bytes: a phase that ends should have a box of its own");
         let relay = size_of::<relay::Relay<'_>>();

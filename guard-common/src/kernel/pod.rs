@@ -1,6 +1,12 @@
 //! Which structures userspace may copy to and from maps byte by byte.
 
-use super::{layout::Layout, process::TaskInfo, socket::FlowKey, unix::UnixPath};
+use super::{
+    layout::Layout,
+    process::TaskInfo,
+    socket::FlowKey,
+    steer::{OwnConnection, SteeredAddress, SteeringRule},
+    unix::UnixPath,
+};
 
 // SAFETY: `repr(C)`, every bit pattern is valid, and there is no padding: the tests compare the sizes.
 unsafe impl aya::Pod for TaskInfo {}
@@ -10,10 +16,16 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for UnixPath {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SteeredAddress {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SteeringRule {}
+// SAFETY: as above.
+unsafe impl aya::Pod for OwnConnection {}
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, Layout, TaskInfo, UnixPath};
+    use super::{FlowKey, Layout, OwnConnection, SteeredAddress, SteeringRule, TaskInfo, UnixPath};
 
     #[test]
     fn there_is_no_padding() {
@@ -21,5 +33,8 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8 + 2 + 2 + 4);
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<Layout>() % 4, 0);
+        assert_eq!(size_of::<SteeredAddress>(), 16 + 4);
+        assert_eq!(size_of::<SteeringRule>(), 4 + 4);
+        assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);
     }
 }
