@@ -263,7 +263,7 @@ async fn arrive(
     };
     let mut workload = match (&peer, balancer) {
         (Peer::Tcp { client, .. }, Some(balancer)) => Identifier::relayed(client.ip(), balancer.ip()),
-        _ => attest(proxy, &peer).await,
+        _ => attest(proxy, &peer, steered).await,
     };
     let (mut secured, mut login) = (None, None);
     let arrived = async {
@@ -355,9 +355,13 @@ impl Served {
     }
 }
 
-async fn attest(proxy: &Proxy, peer: &Peer) -> Arc<Workload> {
+async fn attest(proxy: &Proxy, peer: &Peer, steered: bool) -> Arc<Workload> {
     match (&proxy.sensor, peer) {
-        (Some(sensor), Peer::Tcp { client, local }) => sensor.attest_tcp(*client, *local).await,
+        (Some(sensor), Peer::Tcp { client, local }) => {
+            // A steered connection ends where its server is.
+            let gate = proxy.ways.gate().filter(|_| steered);
+            sensor.attest_tcp_in(gate.and_then(|gate| gate.namespace_cookie()), *client, *local).await
+        }
         (Some(sensor), Peer::Unix { pid, uid, gid, .. }) => sensor.attest_unix(*pid, *uid, *gid).await,
         (None, _) => Arc::default(),
     }

@@ -436,7 +436,10 @@ impl Space {
             Means::SkLookup(program) => Some(program.own()),
             Means::Redirect(_) => None,
         };
-        let gate = Arc::new(Gate { namespace: Arc::clone(&self.namespace), mark, own });
+        // Zero: this kernel does not tell.
+        let cookie = || self.namespace.inside(|| Ok(crate::sensor::namespace_cookie())).ok();
+        let cookie = (!self.namespace.is_own()).then(cookie).flatten().filter(|cookie| *cookie != 0);
+        let gate = Arc::new(Gate { namespace: Arc::clone(&self.namespace), cookie, mark, own });
         let ports = (port(&v4).map_err(SteeringError::Listen)?, v6.as_ref().and_then(|v6| port(v6).ok()));
         let place = Place { addresses: Vec::new(), refuse: true, slots, ports, gate };
         Ok((std::iter::once(v4).chain(v6).collect(), place))

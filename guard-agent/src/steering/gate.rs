@@ -36,6 +36,8 @@ pub struct Origin {
 #[derive(Debug)]
 pub struct Gate {
     pub(super) namespace: Arc<Namespace>,
+    /// Of the namespace, where it is not the agent's own.
+    pub(super) cookie: Option<u64>,
     pub(super) mark: u32,
     /// What has to be told of each connection; where the mark is enough, nothing.
     pub(super) own: Option<OwnConnections>,
@@ -101,6 +103,11 @@ impl Gate {
         };
         let stream = socket.connect(target).await?;
         Ok(Connected { stream, pass })
+    }
+
+    /// The cookie of the server's network namespace, where it is not the agent's own.
+    pub fn namespace_cookie(&self) -> Option<u64> {
+        self.cookie
     }
 
     /// Whether `address` is one of the server's own host.
@@ -208,7 +215,7 @@ mod tests {
     }
 
     fn gate() -> Gate {
-        Gate { namespace: Arc::new(Namespace::of(None).unwrap()), mark: 0x0067_fff0, own: None }
+        Gate { namespace: Arc::new(Namespace::of(None).unwrap()), cookie: None, mark: 0x0067_fff0, own: None }
     }
 
     #[test]

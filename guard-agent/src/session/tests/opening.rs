@@ -131,7 +131,7 @@ fn a_client_that_stops_in_its_handshake_is_not_waited_for() {
             let address = "127.0.0.1:1".parse().unwrap();
             let peer = Peer::Tcp { client: address, local: address };
             let deadline = Instant::now() + Duration::from_secs(60);
-            let (_, arrived) = arrive(&proxy, &mut Stream::Memory(server), peer, deadline).await;
+            let (_, arrived) = arrive(&proxy, &mut Stream::Memory(server), (peer, false), deadline).await;
             assert!(matches!(arrived, Err(SessionError::LoginTimeout)), "{arrived:?}");
             assert!(Instant::now() >= deadline);
         }
