@@ -143,7 +143,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
     let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
-    let steering = Steering::new(&config.steering, &config.paths.state);
+    let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,

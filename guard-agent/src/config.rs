@@ -16,7 +16,7 @@ pub use self::{
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
     masking::{MaskingConfig, TaggedColumn},
     network::Network,
-    steering::{OnStop, Steer, SteeringConfig, SteeringMeans, WhenProxyGone},
+    steering::{OnStop, PinsConfig, Steer, SteeringConfig, SteeringMeans, WhenProxyGone},
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
 use crate::{approval::Groups, servers::Engine};
@@ -43,6 +43,8 @@ pub struct Config {
     pub servers: Vec<ServerConfig>,
     /// The proxy's limits.
     pub proxy: ProxyConfig,
+    /// What outlives the agent in the kernel.
+    pub pins: PinsConfig,
     /// Leading connections to servers' own addresses to the proxy.
     pub steering: SteeringConfig,
     /// Masking of sensitive data in results.

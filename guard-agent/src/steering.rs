@@ -42,7 +42,7 @@ use self::{
     redirect::Redirected,
 };
 use crate::{
-    config::{OnStop, SteeringConfig, SteeringMeans, WhenProxyGone},
+    config::{OnStop, PinsConfig, SteeringConfig, SteeringMeans, WhenProxyGone},
     servers::Server,
 };
 
@@ -148,6 +148,7 @@ pub struct Meanwhile {
 /// Everything that this agent steers.
 #[derive(Debug)]
 pub struct Steering {
+    pins: PinsConfig,
     config: SteeringConfig,
     state: PathBuf,
     spaces: HashMap<u64, Space>,
@@ -183,8 +184,14 @@ struct Place {
 
 impl Steering {
     /// Nothing is steered yet; what an earlier agent has pinned goes on.
-    pub fn new(config: &SteeringConfig, state: &Path) -> Self {
-        Self { config: config.clone(), state: state.to_owned(), spaces: HashMap::new(), incomplete: false }
+    pub fn new(pins: &PinsConfig, config: &SteeringConfig, state: &Path) -> Self {
+        Self {
+            pins: pins.clone(),
+            config: config.clone(),
+            state: state.to_owned(),
+            spaces: HashMap::new(),
+            incomplete: false,
+        }
     }
 
     /// Steers `server`, or follows it to where it is now. `None`: nothing has changed.
@@ -210,7 +217,7 @@ impl Steering {
             return meanwhile;
         }
         let current: Vec<&Path> = self.spaces.values().filter_map(Space::folder).collect();
-        let pins = Pins::existing(&self.config.instance);
+        let pins = Pins::existing(&self.pins.instance);
         for folder in pins.iter().flat_map(|pins| pins.subfolders(PREFIX)) {
             if current.contains(&folder.as_path()) {
                 continue;
@@ -232,7 +239,7 @@ impl Steering {
 
     /// What the end of the agent takes away: everything, or nothing, as is configured.
     pub fn stop(&mut self) {
-        if self.config.on_stop == OnStop::Keep {
+        if self.pins.on_stop == OnStop::Keep {
             return;
         }
         for space in self.spaces.values() {
@@ -254,17 +261,17 @@ impl Steering {
 
     /// What is left when the last session has ended.
     pub fn stopped(self) {
-        if self.config.on_stop == OnStop::Keep {
+        if self.pins.on_stop == OnStop::Keep {
             return;
         }
-        for failure in detach(&self.config, &self.state).failed {
+        for failure in detach(&self.pins, &self.config, &self.state).failed {
             tracing::warn!("{} is still there: {}", failure.item, failure.error);
         }
     }
 
     /// Namespaces of earlier agents in which this one steers nothing.
     fn restore_others(&self) -> io::Result<()> {
-        let mut manifest = Manifest::read(&self.state, &self.config.instance, self.config.mark)?;
+        let mut manifest = Manifest::read(&self.state, &self.pins.instance, self.config.mark)?;
         for entry in manifest.namespaces().to_vec() {
             if self.spaces.contains_key(&entry.inode) {
                 continue;
@@ -317,7 +324,7 @@ impl Steering {
             Means::Redirect(table) => table.clone(),
             Means::SkLookup(_) => String::new(),
         };
-        let mut manifest = Manifest::read(&self.state, &self.config.instance, self.config.mark)
+        let mut manifest = Manifest::read(&self.state, &self.pins.instance, self.config.mark)
             .map_err(SteeringError::Manifest)?;
         if !manifest.fits(self.config.mark) {
             return Err(SteeringError::OtherMark(manifest.mark()));
@@ -350,12 +357,12 @@ impl Steering {
         if !refuse {
             return Err(SteeringError::PassByRedirect);
         }
-        Ok(Means::Redirect(redirect::table_name(&self.config.instance)))
+        Ok(Means::Redirect(redirect::table_name(&self.pins.instance)))
     }
 
     fn program(&self, namespace: &Namespace, refuse: bool) -> Result<Program, SteeringError> {
         let generation = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let folder = Pins::open(&self.config.instance)
+        let folder = Pins::open(&self.pins.instance)
             .and_then(|pins| pins.subfolder(&format!("{PREFIX}{}-{generation}", namespace.inode())));
         let pinned = match &folder {
             Ok(folder) => Program::attach(namespace, Some(folder)),

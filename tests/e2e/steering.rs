@@ -74,8 +74,8 @@ impl Site {
         let instance = format!("guard-test-{}-{number}", std::process::id());
         let mark = 0x0067_0000 + std::process::id() % 0x3fff * 4 + number % 4;
         let extra = format!(
-            "steer = \"on\"\nwhen_proxy_gone = \"{}\"\n\n[steering]\ninstance = \"{instance}\"\nmark = {mark}\n\
-             on_stop = \"{}\"\nmeans = \"{}\"\n\n[masking]\nenabled = false\n",
+            "steer = \"on\"\nwhen_proxy_gone = \"{}\"\n\n[pins]\ninstance = \"{instance}\"\non_stop = \"{}\"\n\n\
+             [steering]\nmark = {mark}\nmeans = \"{}\"\n\n[masking]\nenabled = false\n",
             setup.when_proxy_gone, setup.on_stop, setup.means
         );
         let config = AgentConfig {
@@ -380,7 +380,7 @@ fn an_address_of_another_host_is_not_steered_and_that_is_said() -> Result<()> {
         network: Some(network.server().path()),
         unix_socket: false,
         extra: format!(
-            "steer = \"on\"\nwhen_proxy_gone = \"refuse\"\n[steering]\ninstance = \"guard-test-{}-elsewhere\"\n",
+            "steer = \"on\"\nwhen_proxy_gone = \"refuse\"\n[pins]\ninstance = \"guard-test-{}-elsewhere\"\n",
             std::process::id()
         ),
         ..AgentConfig::default()

@@ -28,7 +28,7 @@ pub(super) fn run(args: &DetachArgs, config: &Config) -> ExitCode {
             socket.display()
         ));
     }
-    let done = steering::detach(&config.steering, &config.paths.state);
+    let done = steering::detach(&config.pins, &config.steering, &config.paths.state);
     let printed = match args.json {
         true => print(|out| writeln!(out, "{}", serde_json::to_string(&done)?)),
         false => print(|out| out.write_all(describe(&done).as_bytes())),

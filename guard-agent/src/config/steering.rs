@@ -49,14 +49,28 @@ pub enum SteeringMeans {
     Nftables,
 }
 
-/// What all steered servers share.
+/// What outlives the agent in the kernel.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SteeringConfig {
+pub struct PinsConfig {
     /// This agent's name on its host: what it pins is in `/sys/fs/bpf/guard/<instance>`.
     pub instance: String,
     /// What stays when the agent is stopped.
     pub on_stop: OnStop,
+    /// Let what observes connections outlive the agent too, so that those of a restart are accounted.
+    pub observe: bool,
+}
+
+impl Default for PinsConfig {
+    fn default() -> Self {
+        Self { instance: "agent".to_owned(), on_stop: OnStop::Remove, observe: true }
+    }
+}
+
+/// What all steered servers share.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SteeringConfig {
     /// How connections are led.
     pub means: SteeringMeans,
     /// Mark of the proxy's connections to steered servers, and number of the routing table that goes with it.
@@ -65,22 +79,17 @@ pub struct SteeringConfig {
 
 impl Default for SteeringConfig {
     fn default() -> Self {
-        Self {
-            instance: "agent".to_owned(),
-            on_stop: OnStop::Remove,
-            means: SteeringMeans::Auto,
-            mark: 0x0067_0001,
-        }
+        Self { means: SteeringMeans::Auto, mark: 0x0067_0001 }
     }
 }
 
 /// The key and what is wrong with it.
 pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     let wrong = |key: String, problem: &str| Err((key, problem.to_owned()));
-    let steering = &config.steering;
+    let (steering, instance) = (&config.steering, &config.pins.instance);
     let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-    if steering.instance.is_empty() || steering.instance.len() > 64 || !steering.instance.chars().all(fits) {
-        return wrong("steering.instance".to_owned(), "write up to 64 letters, digits, `-` and `_`");
+    if instance.is_empty() || instance.len() > 64 || !instance.chars().all(fits) {
+        return wrong("pins.instance".to_owned(), "write up to 64 letters, digits, `-` and `_`");
     }
     // The tables below 256 have meanings of their own.
     if steering.mark < 256 {

@@ -12,7 +12,7 @@ use super::{
     pins::Pins,
     redirect, way_back,
 };
-use crate::config::SteeringConfig;
+use crate::config::{PinsConfig, SteeringConfig};
 
 /// What was done.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -62,10 +62,10 @@ impl Detached {
 }
 
 /// Removes all that the agent of this configuration, with its state in `state`, has left.
-pub fn detach(config: &SteeringConfig, state: &Path) -> Detached {
-    let mut done = Detached { instance: config.instance.clone(), ..Detached::default() };
+pub fn detach(pins: &PinsConfig, config: &SteeringConfig, state: &Path) -> Detached {
+    let mut done = Detached { instance: pins.instance.clone(), ..Detached::default() };
     // What leads connections away goes before what they need on their way.
-    if let Some(pins) = Pins::existing(&config.instance) {
+    if let Some(pins) = Pins::existing(&pins.instance) {
         let folder = pins.folder().display().to_string();
         let (removed, error) = pins.remove();
         for path in removed {
@@ -75,7 +75,7 @@ pub fn detach(config: &SteeringConfig, state: &Path) -> Detached {
             done.note(pin(folder), Err(error));
         }
     }
-    let mut manifest = match Manifest::read(state, &config.instance, config.mark) {
+    let mut manifest = match Manifest::read(state, &done.instance, config.mark) {
         Ok(manifest) => manifest,
         Err(error) => {
             let what = state.join("steering.json").display().to_string();
