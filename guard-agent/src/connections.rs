@@ -121,7 +121,9 @@ impl Connections {
     /// The proxy has taken a connection from `client` to `server`, an address of a steered server. To be called as soon as
     /// it is accepted.
     pub fn taken(&self, client: SocketAddr, server: SocketAddr) {
-        self.state().table.taken(UpstreamSocket::Tcp { local: client, peer: server }.canonical(), Instant::now());
+        self.state()
+            .table
+            .taken(UpstreamSocket::Tcp { local: client, peer: server }.canonical(), Instant::now());
     }
 
     /// Connections of the server of that name.

@@ -334,7 +334,9 @@ impl Attested<'_> {
     /// Whose connection the server is to see; nobody's where the client knows that it talks to a proxy.
     fn origin(&self) -> Option<Origin> {
         match &self.peer {
-            Peer::Tcp { client, local } if self.steered => Some(Origin { client: *client, destination: *local }),
+            Peer::Tcp { client, local } if self.steered => {
+                Some(Origin { client: *client, destination: *local })
+            }
             Peer::Tcp { .. } | Peer::Unix { .. } => None,
         }
     }

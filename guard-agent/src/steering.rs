@@ -28,18 +28,18 @@ use std::{
 use guard_common::kernel::steer::{SteeringCount, SteeringRule};
 use nix::sys::socket::{Backlog, listen};
 
-pub use self::{
-    detach::{Detached, Failure, Item, detach},
-    gate::{Connected, Gate, Origin},
-    pins::Pins,
-    program::Pass,
-};
 use self::{
     detach::restore,
     manifest::{Entry, Manifest},
     namespace::Namespace,
     program::Program,
     redirect::Redirected,
+};
+pub use self::{
+    detach::{Detached, Failure, Item, detach},
+    gate::{Connected, Gate, Origin},
+    pins::Pins,
+    program::Pass,
 };
 use crate::{
     config::{OnStop, PinsConfig, SteeringConfig, SteeringMeans, WhenProxyGone},
@@ -288,6 +288,11 @@ impl Steering {
     }
 
     fn place(&mut self, server: &Server, refuse: bool) -> Result<Option<Steered>, SteeringError> {
+        // A server that is away keeps its place: when it comes back, nobody reaches it before guard has found it.
+        let known = self.spaces.values().find_map(|space| space.places.get(&server.name));
+        if server.pid.is_none() && known.is_some_and(|place| place.refuse == refuse) {
+            return Ok(None);
+        }
         let inode = Namespace::inode_of(server.pid)
             .map_err(|error| SteeringError::Namespace { path: "/proc".into(), error })?;
         let known = self.spaces.get(&inode).and_then(|space| space.places.get(&server.name));
@@ -328,6 +333,12 @@ impl Steering {
             .map_err(SteeringError::Manifest)?;
         if !manifest.fits(self.config.mark) {
             return Err(SteeringError::OtherMark(manifest.mark()));
+        }
+        let earlier = manifest.namespaces().iter().find(|entry| entry.inode == namespace.inode());
+        if let Some(left) =
+            earlier.map(|entry| &entry.nftables).filter(|left| **left != table && !left.is_empty())
+        {
+            redirect::remove(&namespace, left).map_err(SteeringError::Redirect)?;
         }
         let before = way_back::fwmark_accept(&namespace)?;
         let entry = Entry { inode: namespace.inode(), fwmark_accept: before, nftables: table };
@@ -468,7 +479,9 @@ impl Space {
             let listener = if address.is_ipv4() { place.slots.0 } else { place.slots.1 };
             program.steer(*address, SteeringRule { listener, refuse: u32::from(place.refuse) })?;
         }
-        old.iter().filter(|address| !place.addresses.contains(address)).for_each(|address| program.leave(*address));
+        old.iter()
+            .filter(|address| !place.addresses.contains(address))
+            .for_each(|address| program.leave(*address));
         Ok(())
     }
 
@@ -503,7 +516,9 @@ pub fn probe() -> Vec<(&'static str, bool, String)> {
     let table = text(redirect::probe().map_err(|error| error.to_string()), "nftables can redirect");
     let pins = match pins::is_mounted() {
         true => (true, "/sys/fs/bpf is mounted".to_owned()),
-        false => (false, "/sys/fs/bpf is not mounted: the agent mounts it when it steers, if it may".to_owned()),
+        false => {
+            (false, "/sys/fs/bpf is not mounted: the agent mounts it when it steers, if it may".to_owned())
+        }
     };
     let own = Namespace::of(None);
     let accept = own.and_then(|own| way_back::possible(&own)).map_err(|error| error.to_string());
@@ -539,7 +554,8 @@ fn listener(namespace: &Namespace, v6: bool, wide: bool) -> io::Result<TcpListen
 
 /// Nothing is steered that does not arrive here.
 fn check_addresses(namespace: &Namespace, addresses: &[SocketAddr]) -> Result<(), SteeringError> {
-    let here = |address: &&SocketAddr| address.ip().is_unspecified() || gate::is_local(namespace, address.ip());
+    let here =
+        |address: &&SocketAddr| address.ip().is_unspecified() || gate::is_local(namespace, address.ip());
     match addresses.iter().find(|address| !here(address)) {
         Some(address) => Err(SteeringError::Elsewhere(*address)),
         None => Ok(()),

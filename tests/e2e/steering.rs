@@ -17,6 +17,8 @@ use guard_tests::{
 };
 use serde_json::Value;
 
+use crate::least_privilege::capabilities_of_the_unit;
+
 const NEEDS: &[Need] = &[Need::Postgres, Need::Ebpf, Need::Networks];
 
 /// Everybody is let in, but for what the tests are about.
@@ -55,10 +57,17 @@ struct Setup {
     when_proxy_gone: &'static str,
     on_stop: &'static str,
     means: &'static str,
+    /// Only what the systemd unit gives.
+    confined: bool,
 }
 
-const USUAL: Setup =
-    Setup { on_the_host: true, when_proxy_gone: "refuse", on_stop: "remove", means: "sk_lookup" };
+const USUAL: Setup = Setup {
+    on_the_host: true,
+    when_proxy_gone: "refuse",
+    on_stop: "remove",
+    means: "sk_lookup",
+    confined: false,
+};
 
 impl Site {
     fn start(setup: Setup) -> Result<Self> {
@@ -82,6 +91,7 @@ impl Site {
             upstream: Some(format!("{}:{}", network::SERVER, postgres.address().port()).parse()?),
             network: setup.on_the_host.then(|| network.server().path()),
             unix_socket: false,
+            capabilities: setup.confined.then(capabilities_of_the_unit).transpose()?,
             extra,
             ..AgentConfig::default()
         };
@@ -147,8 +157,8 @@ fn refused_by_the_network(finished: &Finished) -> bool {
     !finished.ok() && finished.stderr.contains("Connection refused")
 }
 
-fn clients_from_everywhere_meet_the_proxy(on_the_host: bool) -> Result<()> {
-    let mut site = Site::start(Setup { on_the_host, ..USUAL })?;
+fn clients_from_everywhere_meet_the_proxy(setup: Setup) -> Result<()> {
+    let mut site = Site::start(setup)?;
     for (from, address, own) in site.everybody() {
         let psql = site.psql(address, site::USER);
         let who = site.query(from, &psql, WHO)?.expect_ok(address)?;
@@ -176,7 +186,15 @@ fn clients_from_everywhere_meet_the_proxy_beside_the_server() -> Result<()> {
     if skip::without(NEEDS) {
         return Ok(());
     }
-    clients_from_everywhere_meet_the_proxy(true)
+    clients_from_everywhere_meet_the_proxy(USUAL)
+}
+
+#[test]
+fn the_units_capabilities_are_enough_to_steer() -> Result<()> {
+    if skip::without(NEEDS) {
+        return Ok(());
+    }
+    clients_from_everywhere_meet_the_proxy(Setup { confined: true, ..USUAL })
 }
 
 #[test]
@@ -184,7 +202,49 @@ fn clients_from_everywhere_meet_the_proxy_outside_of_the_servers_namespace() -> 
     if skip::without(NEEDS) {
         return Ok(());
     }
-    clients_from_everywhere_meet_the_proxy(false)
+    clients_from_everywhere_meet_the_proxy(Setup { on_the_host: false, ..USUAL })
+}
+
+#[test]
+fn clients_from_everywhere_meet_the_proxy_by_nftables() -> Result<()> {
+    if skip::without(NEEDS) || skip::without(&[Need::Nftables]) {
+        return Ok(());
+    }
+    clients_from_everywhere_meet_the_proxy(Setup { means: "nftables", ..USUAL })
+}
+
+#[test]
+fn nftables_refuses_when_the_proxy_is_gone_and_goes_with_detach() -> Result<()> {
+    if skip::without(NEEDS) || skip::without(&[Need::Nftables]) {
+        return Ok(());
+    }
+    let mut site = Site::start(Setup { means: "nftables", ..USUAL })?;
+    site.agent().kill()?;
+    for (from, address, _) in site.everybody() {
+        let finished = site.query(from, &site.psql(address, site::USER), "SELECT 1")?;
+        assert!(refused_by_the_network(&finished), "{address}: {finished:?}");
+    }
+    let done = site.detach()?;
+    assert!(records::objects(&done, "removed").iter().any(|item| text(item, "kind") == "table"), "{done}");
+    for (from, address, own) in site.everybody() {
+        let who = site.query(from, &site.psql(address, site::USER), WHO)?.expect_ok(address)?;
+        assert_eq!(who.stdout, format!("{own}|{own}\n"));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_nftables_cannot_keep_is_not_promised() -> Result<()> {
+    if skip::without(NEEDS) {
+        return Ok(());
+    }
+    let mut site = Site::start(Setup { means: "nftables", when_proxy_gone: "pass", ..USUAL })?;
+    let status = site.agent().status()?;
+    let server = records::objects(&status, "servers").first().map(|server| (*server).clone());
+    let server = server.context("no server")?;
+    assert!(text(&server, "steering_error").contains("when_proxy_gone"), "{server}");
+    site.remote(network::SERVER, site::USER, WHO)?.expect_ok("straight to the server")?;
+    Ok(())
 }
 
 #[test]
@@ -211,7 +271,15 @@ fn rules_by_address_keep_their_meaning() -> Result<()> {
     // The same host by an address that is not let in.
     let mut command = site.psql(network::SERVER, site::USER).command();
     command.args(["-c", "SELECT 1"]);
-    site.network.client().ip(&["route", "add", "10.77.0.1/32", "dev", "cable", "src", network::OTHER_CLIENT])?;
+    site.network.client().ip(&[
+        "route",
+        "add",
+        "10.77.0.1/32",
+        "dev",
+        "cable",
+        "src",
+        network::OTHER_CLIENT,
+    ])?;
     let other = run::run(site.network.client().enter(&command), "", CLIENT_LIMIT)?;
     assert!(!other.ok() && other.stderr.contains("10.77.0.3"), "{}", other.stderr);
     Ok(())
@@ -293,7 +361,8 @@ fn a_restart_leaves_no_moment_in_which_the_server_is_open() -> Result<()> {
         assert!(away > 0, "nobody came while the agent was away:\n{log}");
     }
     assert!(statement > 0);
-    let count = site.postgres.psql_unix(site::USER, site::DATABASE).query("SELECT count(*) FROM customers")?;
+    let count =
+        site.postgres.psql_unix(site::USER, site::DATABASE).query("SELECT count(*) FROM customers")?;
     assert_eq!(count.expect_ok("the table is still there")?.stdout, "5\n");
     Ok(())
 }
@@ -363,6 +432,10 @@ fn the_server_comes_back_while_sessions_are_open() -> Result<()> {
     })?;
     // It takes its port again, although the proxy's sockets have it too.
     site.postgres.restart()?;
+    for (from, address, _) in site.everybody() {
+        let early = site.query(from, &site.psql(address, site::USER), "DROP TABLE customers")?;
+        assert!(!early.ok(), "{address}: nobody reaches it before guard has found it again");
+    }
     run::eventually("service again", EVENT_LIMIT, || {
         Ok(site.remote(network::SERVER, site::USER, "SELECT 1")?.ok())
     })
@@ -387,7 +460,8 @@ fn an_address_of_another_host_is_not_steered_and_that_is_said() -> Result<()> {
     };
     let mut agent = Agent::start(&config, &postgres)?;
     let status = agent.status()?;
-    let server = records::objects(&status, "servers").first().map(|server| (*server).clone()).context("no server")?;
+    let server =
+        records::objects(&status, "servers").first().map(|server| (*server).clone()).context("no server")?;
     assert!(text(&server, "steering_error").contains("10.77.0.9"), "{server}");
     agent.kill()?;
     agent.run(&["detach"])?.expect_ok("detach")?;

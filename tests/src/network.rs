@@ -46,11 +46,12 @@ impl Network {
         let name = |end: &str| format!("guard-{}-{number}-{end}", std::process::id());
         let network = Self { server: Namespace::new(name("s"))?, client: Namespace::new(name("c"))? };
         let (server, client) = (network.server.name.as_str(), network.client.name.as_str());
-        ip(&["link", "add", "cable", "netns", server, "type", "veth", "peer", "name", "cable", "netns", client])?;
-        for (name, addresses) in [
-            (server, &[SERVER, SERVER_V6][..]),
-            (client, &[CLIENT, OTHER_CLIENT, CLIENT_V6]),
-        ] {
+        ip(&[
+            "link", "add", "cable", "netns", server, "type", "veth", "peer", "name", "cable", "netns", client,
+        ])?;
+        for (name, addresses) in
+            [(server, &[SERVER, SERVER_V6][..]), (client, &[CLIENT, OTHER_CLIENT, CLIENT_V6])]
+        {
             for address in addresses {
                 let six = address.contains(':');
                 let network = format!("{address}/{}", if six { 64 } else { 24 });

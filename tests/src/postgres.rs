@@ -214,7 +214,13 @@ fn launch(
     command
         .arg("-D")
         .arg(home.join("data"))
-        .args(["-h", &network.map_or_else(|| address.ip().to_string(), |_| "*".to_owned()), "-p", &address.port().to_string(), "-k"])
+        .args([
+            "-h",
+            &network.map_or_else(|| address.ip().to_string(), |_| "*".to_owned()),
+            "-p",
+            &address.port().to_string(),
+            "-k",
+        ])
         .arg(home)
         .current_dir(home);
     for (key, value) in SETTINGS {

@@ -82,7 +82,8 @@ async fn steer(
 
 fn accept(member: &mut Member, steered: steering::Steered) -> Result<Vec<Listener>, String> {
     member.steered.proxy.ways.set_gate(Some(steered.gate));
-    let listeners = steered.listeners.into_iter().map(|listener| TcpListener::from_std(listener).map(Listener::Steered));
+    let listeners =
+        steered.listeners.into_iter().map(|listener| TcpListener::from_std(listener).map(Listener::Steered));
     let listeners: Result<Vec<_>, _> = listeners.collect();
     let listeners = listeners.map_err(|error| error.to_string())?;
     member.steering = steered.description;

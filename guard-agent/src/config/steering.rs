@@ -57,13 +57,11 @@ pub struct PinsConfig {
     pub instance: String,
     /// What stays when the agent is stopped.
     pub on_stop: OnStop,
-    /// Let what observes connections outlive the agent too, so that those of a restart are accounted.
-    pub observe: bool,
 }
 
 impl Default for PinsConfig {
     fn default() -> Self {
-        Self { instance: "agent".to_owned(), on_stop: OnStop::Remove, observe: true }
+        Self { instance: "agent".to_owned(), on_stop: OnStop::Remove }
     }
 }
 
@@ -93,7 +91,10 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     }
     // The tables below 256 have meanings of their own.
     if steering.mark < 256 {
-        return wrong("steering.mark".to_owned(), "choose 256 or more: the routing table has the same number");
+        return wrong(
+            "steering.mark".to_owned(),
+            "choose 256 or more: the routing table has the same number",
+        );
     }
     for server in &config.servers {
         if server.steer == Steer::On && server.when_proxy_gone.is_none() {

@@ -151,8 +151,7 @@ impl Table {
             return None;
         }
         let mut both = self.waiting.iter_mut().chain(&mut self.arriving).rev();
-        let waiting =
-            both.find(|(_, access)| access.accepted.socket == closed.socket);
+        let waiting = both.find(|(_, access)| access.accepted.socket == closed.socket);
         if let Some((_, access)) = waiting {
             access.closed = Some(closed.clone());
             return None;
@@ -183,7 +182,8 @@ impl Table {
         while self.waiting.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= JOIN_WITHIN) {
             overdue.extend(self.waiting.pop_front().map(|(_, access)| (access, OWN_WITHOUT_SESSION)));
         }
-        while self.arriving.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= TAKEN_WITHIN) {
+        while self.arriving.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= TAKEN_WITHIN)
+        {
             overdue.extend(self.arriving.pop_front().map(|(_, access)| (access, NOT_STEERED)));
         }
         while let Some((at, socket)) = self.taken_at.front().copied() {

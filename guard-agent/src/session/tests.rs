@@ -190,7 +190,8 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
     let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
     let workload = Arc::default();
     let connection = proxy.connections.open_proxied(opening(&known, &peer, &workload, &Arc::default()));
-    let attested = Attested { server: &known, peer, surplus: false, steered: false, workload, connection: &connection };
+    let attested =
+        Attested { server: &known, peer, surplus: false, steered: false, workload, connection: &connection };
     let packet = b"\0\0\0\x0e\0\x03\0\0user\0a\0\0";
     let Ok(StartupPacket::Start(startup)) = StartupPacket::read(&[&packet[..14], b"\0\0"].concat()) else {
         panic!("a startup message");

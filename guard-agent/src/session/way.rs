@@ -22,7 +22,9 @@ use super::{
     startup::Secured,
     upstream::{Dial, First, Method, Transport, Upstream},
 };
-use crate::{config::UpstreamTlsMode, servers::Server, steering::Gate, tls::Connector, wire::postgres::Startup};
+use crate::{
+    config::UpstreamTlsMode, servers::Server, steering::Gate, tls::Connector, wire::postgres::Startup,
+};
 
 /// How long it is believed that the server's rules are what they were.
 const REMEMBERED: Duration = Duration::from_secs(60);

@@ -195,9 +195,8 @@ pub(super) fn stream_socket(v6: bool) -> io::Result<OwnedFd> {
 pub(super) fn set(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the value is as long as is said, and lives through the call.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -224,7 +223,9 @@ mod tests {
         let targets = gate().targets(asked, &["0.0.0.0:5432".parse().unwrap()]);
         assert_eq!(targets, [asked.destination]);
         let from: Vec<_> = sources(Some(asked), false, asked.destination);
-        assert!(from.iter().all(|source| source.address.ip() == asked.client.ip() && source.address.port() == 0));
+        assert!(
+            from.iter().all(|source| source.address.ip() == asked.client.ip() && source.address.port() == 0)
+        );
     }
 
     #[test]
@@ -235,7 +236,11 @@ mod tests {
         assert_eq!(targets, ["127.0.0.1:5432".parse().unwrap(), asked.destination]);
         assert_eq!(sources(Some(asked), true, targets[0])[0].address, asked.client);
         // Another server may listen on loopback.
-        let other = ["10.0.0.1:5432".parse().unwrap(), "127.0.0.1:5433".parse().unwrap(), "[::]:5432".parse().unwrap()];
+        let other = [
+            "10.0.0.1:5432".parse().unwrap(),
+            "127.0.0.1:5433".parse().unwrap(),
+            "[::]:5432".parse().unwrap(),
+        ];
         assert_eq!(gate().targets(asked, &other), [asked.destination]);
     }
 

@@ -42,7 +42,8 @@ impl Manifest {
     /// Reads the file in `state`. What an earlier boot wrote counts no more.
     pub fn read(state: &Path, instance: &str, mark: u32) -> io::Result<Self> {
         let path = state.join("steering.json");
-        let empty = || Content { boot_id: boot_id(), instance: instance.to_owned(), mark, namespaces: Vec::new() };
+        let empty =
+            || Content { boot_id: boot_id(), instance: instance.to_owned(), mark, namespaces: Vec::new() };
         let content = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => empty(),

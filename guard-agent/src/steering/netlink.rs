@@ -161,8 +161,7 @@ fn ask(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     loop {
         let mut buffer = [0; 32 * 1024];
         // SAFETY: the buffer is as long as is said, and lives through the call.
-        let count =
-            unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         if count == 0 || read(&buffer[..count], &mut answers)? {
             return Ok(answers);
@@ -191,9 +190,8 @@ fn read(mut datagram: &[u8], answers: &mut Vec<Vec<u8>>) -> io::Result<bool> {
 
 fn open() -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the descriptor is checked.
-    let fd = unsafe {
-        libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE)
-    };
+    let fd =
+        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

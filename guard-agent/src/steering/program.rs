@@ -13,9 +13,14 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
-    programs::{SkLookup, links::{FdLink, PinnedLink}},
+    programs::{
+        SkLookup,
+        links::{FdLink, PinnedLink},
+    },
 };
-use guard_common::kernel::steer::{BY_ANY, BY_LOOPBACK, OwnConnection, SteeredAddress, SteeringCount, SteeringRule, names};
+use guard_common::kernel::steer::{
+    BY_ANY, BY_LOOPBACK, OwnConnection, SteeredAddress, SteeringCount, SteeringRule, names,
+};
 
 use super::{SteeringError, namespace::Namespace};
 
@@ -70,9 +75,8 @@ impl Program {
             Some(folder) => pinned(&ebpf, link, folder)?,
             None => Link::Held(link),
         };
-        let mut take = |name: &str| {
-            ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })
-        };
+        let mut take =
+            |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         let mut maps = || -> Result<_, MapError> {
             Ok((
                 HashMap::try_from(take(names::RULES)?)?,

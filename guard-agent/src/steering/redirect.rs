@@ -64,11 +64,8 @@ fn script(table: &str, mark: u32, servers: &[Redirected]) -> String {
         let _ = writeln!(text, "    meta mark {mark:#x} return");
         for server in servers {
             for address in &server.addresses {
-                let (family, port) = if address.is_ipv4() {
-                    ("ip", Some(server.ports.0))
-                } else {
-                    ("ip6", server.ports.1)
-                };
+                let (family, port) =
+                    if address.is_ipv4() { ("ip", Some(server.ports.0)) } else { ("ip6", server.ports.1) };
                 let Some(port) = port else { continue };
                 let destination = if address.ip().is_unspecified() {
                     let protocol = if address.is_ipv4() { "ipv4" } else { "ipv6" };
@@ -96,7 +93,9 @@ fn nft(namespace: &Namespace, script: &str) -> io::Result<()> {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => io::Error::other("`nft` is not installed: it comes with the package nftables"),
+                io::ErrorKind::NotFound => {
+                    io::Error::other("`nft` is not installed: it comes with the package nftables")
+                }
                 _ => error,
             })?;
         if let Some(mut input) = child.stdin.take() {

@@ -48,10 +48,12 @@ pub fn make(namespace: &Namespace, mark: u32, needs_v6: bool) -> Result<(), Stee
         set.map_err(|error| SteeringError::WayBack { what: FWMARK_ACCEPT, family: "", error })?;
     }
     for family in Family::ALL {
-        let (rule, route) = namespace.inside(move || {
-            let rule = netlink::rule(Verb::Add, family, mark);
-            Ok((rule, netlink::route(Verb::Add, family, mark)))
-        }).unwrap_or_else(|error| (Err(error), Ok(false)));
+        let (rule, route) = namespace
+            .inside(move || {
+                let rule = netlink::rule(Verb::Add, family, mark);
+                Ok((rule, netlink::route(Verb::Add, family, mark)))
+            })
+            .unwrap_or_else(|error| (Err(error), Ok(false)));
         for (what, result) in [("a routing rule by mark", rule), ("a route of local delivery", route)] {
             match result {
                 Ok(_) => {}
@@ -82,7 +84,9 @@ pub fn remove(namespace: &Namespace, mark: u32, before: &Before) -> Vec<(String,
             }
         }
     }
-    if !before.fwmark_accept.is_empty() && fwmark_accept(namespace).is_ok_and(|now| now != before.fwmark_accept) {
+    if !before.fwmark_accept.is_empty()
+        && fwmark_accept(namespace).is_ok_and(|now| now != before.fwmark_accept)
+    {
         let value = before.fwmark_accept.clone();
         let text = format!("{FWMARK_ACCEPT} is {value} again");
         done.push((text, namespace.inside(move || fs::write(FWMARK_ACCEPT, value))));

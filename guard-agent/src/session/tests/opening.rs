@@ -207,8 +207,11 @@ async fn a_request_to_cancel_reaches_the_server_as_it_came() {
         client.write_all(&request).await.unwrap();
         let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
         // A request to cancel is served even where there is no place left.
-        let served =
-            serve(Arc::new(proxy), worker, Client { stream: Stream::Memory(server), peer, surplus: true, steered: false });
+        let served = serve(
+            Arc::new(proxy),
+            worker,
+            Client { stream: Stream::Memory(server), peer, surplus: true, steered: false },
+        );
         let received = async {
             let mut bytes = Vec::new();
             if passes {
