@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use guard_tests::{
-    Agent, AgentConfig, Finished, Folder, Network, Postgres, Psql,
-    network::{self, Namespace},
+    Agent, AgentConfig, Finished, Folder, Hosts, Postgres, Psql,
+    hosts::{self, Namespace},
     records::{self, non_proxied, text},
     run::{self, CLIENT_LIMIT},
     site::{self, EVENT_LIMIT},
@@ -45,7 +45,7 @@ struct Site {
     // INVARIANT: dropped in this order, the agent first and the network last.
     agent: Option<Agent>,
     postgres: Postgres,
-    network: Network,
+    network: Hosts,
     instance: String,
 }
 
@@ -71,7 +71,7 @@ const USUAL: Setup = Setup {
 
 impl Site {
     fn start(setup: Setup) -> Result<Self> {
-        let network = Network::new()?;
+        let network = Hosts::new()?;
         let postgres = Postgres::in_network(&network, None, HBA)?;
         let owner = postgres.psql_unix(guard_tests::postgres::OWNER, "postgres");
         let roles = "CREATE ROLE app LOGIN; CREATE ROLE locals LOGIN; CREATE ROLE remotes LOGIN";
@@ -88,7 +88,7 @@ impl Site {
             setup.when_proxy_gone, setup.on_stop, setup.means
         );
         let config = AgentConfig {
-            upstream: Some(format!("{}:{}", network::SERVER, postgres.address().port()).parse()?),
+            upstream: Some(format!("{}:{}", hosts::SERVER, postgres.address().port()).parse()?),
             network: setup.on_the_host.then(|| network.server().path()),
             unix_socket: false,
             capabilities: setup.confined.then(capabilities_of_the_unit).transpose()?,
@@ -130,10 +130,10 @@ impl Site {
         [
             (server, "127.0.0.1", "127.0.0.1"),
             (server, "::1", "::1"),
-            (server, network::SERVER, network::SERVER),
-            (server, network::SERVER_V6, network::SERVER_V6),
-            (client, network::SERVER, network::CLIENT),
-            (client, network::SERVER_V6, network::CLIENT_V6),
+            (server, hosts::SERVER, hosts::SERVER),
+            (server, hosts::SERVER_V6, hosts::SERVER_V6),
+            (client, hosts::SERVER, hosts::CLIENT),
+            (client, hosts::SERVER_V6, hosts::CLIENT_V6),
         ]
     }
 
@@ -243,7 +243,7 @@ fn what_nftables_cannot_keep_is_not_promised() -> Result<()> {
     let server = records::objects(&status, "servers").first().map(|server| (*server).clone());
     let server = server.context("no server")?;
     assert!(text(&server, "steering_error").contains("when_proxy_gone"), "{server}");
-    site.remote(network::SERVER, site::USER, WHO)?.expect_ok("straight to the server")?;
+    site.remote(hosts::SERVER, site::USER, WHO)?.expect_ok("straight to the server")?;
     Ok(())
 }
 
@@ -255,21 +255,21 @@ fn rules_by_address_keep_their_meaning() -> Result<()> {
     let site = Site::start(USUAL)?;
     assert!(site.local("127.0.0.1", "locals", "SELECT 1")?.ok());
     for (what, finished) in [
-        ("local role, own address", site.local(network::SERVER, "locals", "SELECT 1")?),
+        ("local role, own address", site.local(hosts::SERVER, "locals", "SELECT 1")?),
         ("local role, IPv6", site.local("::1", "locals", "SELECT 1")?),
-        ("local role from elsewhere", site.remote(network::SERVER, "locals", "SELECT 1")?),
+        ("local role from elsewhere", site.remote(hosts::SERVER, "locals", "SELECT 1")?),
         ("remote role on the host", site.local("127.0.0.1", "remotes", "SELECT 1")?),
-        ("password from elsewhere", site.remote(network::SERVER, "clerk", "SELECT 1")?),
+        ("password from elsewhere", site.remote(hosts::SERVER, "clerk", "SELECT 1")?),
     ] {
         assert!(!finished.ok(), "{what}: {}", finished.stdout);
     }
-    assert!(site.remote(network::SERVER, "remotes", "SELECT 1")?.ok());
-    assert!(site.remote(network::SERVER_V6, "remotes", "SELECT 1")?.ok());
-    let clerk = site.psql(network::SERVER, "clerk").password(guard_tests::postgres::SCRAM_PASSWORD);
+    assert!(site.remote(hosts::SERVER, "remotes", "SELECT 1")?.ok());
+    assert!(site.remote(hosts::SERVER_V6, "remotes", "SELECT 1")?.ok());
+    let clerk = site.psql(hosts::SERVER, "clerk").password(guard_tests::postgres::SCRAM_PASSWORD);
     site.query(site.network.client(), &clerk, "SELECT 1")?.expect_ok("the password counts")?;
 
     // The same host by an address that is not let in.
-    let mut command = site.psql(network::SERVER, site::USER).command();
+    let mut command = site.psql(hosts::SERVER, site::USER).command();
     command.args(["-c", "SELECT 1"]);
     site.network.client().ip(&[
         "route",
@@ -278,7 +278,7 @@ fn rules_by_address_keep_their_meaning() -> Result<()> {
         "dev",
         "cable",
         "src",
-        network::OTHER_CLIENT,
+        hosts::OTHER_CLIENT,
     ])?;
     let other = run::run(site.network.client().enter(&command), "", CLIENT_LIMIT)?;
     assert!(!other.ok() && other.stderr.contains("10.77.0.3"), "{}", other.stderr);
@@ -320,10 +320,10 @@ fn without_the_proxy_everybody_reaches_the_server_where_that_is_the_choice() -> 
         let who = site.query(from, &site.psql(address, site::USER), WHO)?.expect_ok(address)?;
         assert_eq!(who.stdout, format!("{own}|{own}\n"));
     }
-    let dropped = site.remote(network::SERVER, site::USER, "DROP TABLE customers")?;
+    let dropped = site.remote(hosts::SERVER, site::USER, "DROP TABLE customers")?;
     dropped.expect_ok("nobody refuses it")?;
     site.agent().restart()?;
-    let refused = site.remote(network::SERVER, site::USER, "DROP TABLE orders")?;
+    let refused = site.remote(hosts::SERVER, site::USER, "DROP TABLE orders")?;
     assert!(refused.has_sqlstate("42501"), "{}", refused.stderr);
     Ok(())
 }
@@ -338,7 +338,7 @@ fn a_restart_leaves_no_moment_in_which_the_server_is_open() -> Result<()> {
     for _ in 0..3 {
         let folder = Folder::new("clients")?;
         // Whoever gets through to the server drops the table.
-        let one = site.psql(network::SERVER, site::USER).arguments().join(" ");
+        let one = site.psql(hosts::SERVER, site::USER).arguments().join(" ");
         let many = format!("for i in $(seq 150); do psql -q {one} -c 'DROP TABLE customers'; done");
         let mut command = std::process::Command::new("sh");
         command.args(["-c", &many]);
@@ -373,10 +373,10 @@ fn a_stopped_agent_leaves_nothing_where_that_is_the_choice() -> Result<()> {
         return Ok(());
     }
     let mut site = Site::start(USUAL)?;
-    site.remote(network::SERVER, site::USER, "SELECT 1")?.expect_ok("steered")?;
+    site.remote(hosts::SERVER, site::USER, "SELECT 1")?.expect_ok("steered")?;
     site.agent().stop()?;
     assert_eq!(site.detach()?["removed"], serde_json::json!([]));
-    site.remote(network::SERVER, site::USER, "DROP TABLE customers")?.expect_ok("straight to the server")?;
+    site.remote(hosts::SERVER, site::USER, "DROP TABLE customers")?.expect_ok("straight to the server")?;
     assert_eq!(site.network.server().sysctl("ipv4/tcp_fwmark_accept")?, "0");
     Ok(())
 }
@@ -417,7 +417,7 @@ fn the_server_comes_back_while_sessions_are_open() -> Result<()> {
     }
     let mut site = Site::start(USUAL)?;
     let folder = Folder::new("client")?;
-    let mut command = site.psql(network::SERVER, site::USER).command();
+    let mut command = site.psql(hosts::SERVER, site::USER).command();
     command.args(["-c", "SELECT pg_sleep(60)"]);
     let _client = guard_tests::Server::start(
         "psql",
@@ -437,7 +437,7 @@ fn the_server_comes_back_while_sessions_are_open() -> Result<()> {
         assert!(!early.ok(), "{address}: nobody reaches it before guard has found it again");
     }
     run::eventually("service again", EVENT_LIMIT, || {
-        Ok(site.remote(network::SERVER, site::USER, "SELECT 1")?.ok())
+        Ok(site.remote(hosts::SERVER, site::USER, "SELECT 1")?.ok())
     })
 }
 
@@ -446,7 +446,7 @@ fn an_address_of_another_host_is_not_steered_and_that_is_said() -> Result<()> {
     if skip::without(NEEDS) {
         return Ok(());
     }
-    let network = Network::new()?;
+    let network = Hosts::new()?;
     let postgres = Postgres::start()?;
     let config = AgentConfig {
         upstream: Some("10.77.0.9:5432".parse()?),

@@ -118,7 +118,7 @@ impl Program {
     fn command(&self) -> Command {
         let command = self.with_capabilities();
         match &self.network {
-            Some(network) => crate::network::enter(network, &command),
+            Some(network) => crate::hosts::enter(network, &command),
             None => command,
         }
     }

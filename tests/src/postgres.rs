@@ -15,8 +15,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::{
-    Account, Authority, Folder, Network, Psql, Server,
-    network::enter,
+    Account, Authority, Folder, Hosts, Psql, Server,
+    hosts::enter,
     ports,
     run::{self, CLIENT_LIMIT},
 };
@@ -69,7 +69,7 @@ impl Postgres {
 
     /// Starts one on the server's host of `network`, on every address, with these rules of `pg_hba.conf`. It is reached by
     /// its unix socket from everywhere on this machine.
-    pub fn in_network(network: &Network, authority: Option<&Authority>, hba: &str) -> Result<Self> {
+    pub fn in_network(network: &Hosts, authority: Option<&Authority>, hba: &str) -> Result<Self> {
         Self::begin(authority, Some(network.server().path()), hba)
     }
 

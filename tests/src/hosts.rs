@@ -28,7 +28,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Both of them.
 #[derive(Debug)]
-pub struct Network {
+pub struct Hosts {
     server: Namespace,
     client: Namespace,
 }
@@ -39,7 +39,7 @@ pub struct Namespace {
     name: String,
 }
 
-impl Network {
+impl Hosts {
     /// Makes them.
     pub fn new() -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
