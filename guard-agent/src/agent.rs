@@ -8,6 +8,7 @@ mod fleet;
 mod local;
 mod policies;
 mod protection;
+mod steering;
 
 use std::{
     fs, io,
@@ -38,6 +39,7 @@ use crate::{
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
+    steering::Steering,
     tls::{ConnectorError, TlsError},
     uplink::{self, UplinkError, UplinkHandle},
 };
@@ -116,6 +118,8 @@ pub(crate) struct Agent {
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) started: SystemTime,
+    /// What leads connections to servers' own addresses to the proxy; taken when the agent stops.
+    pub(crate) steering: std::sync::Mutex<Option<Steering>>,
     /// Why the newest policy files are not in force.
     pub(crate) policy_error: std::sync::Mutex<String>,
     /// Held while policy files are read, so that what was read first does not come into force last.
@@ -140,6 +144,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
     let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
+    let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,
@@ -151,6 +156,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
+        steering: std::sync::Mutex::new(Some(steering)),
         policy_error: std::sync::Mutex::default(),
         reloading: Mutex::default(),
     });
@@ -182,8 +188,10 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     rediscovery.abort();
     keeping_time.abort();
     watch.abort();
+    let steering = steering::stop(&agent).await;
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
+    steering::stopped(steering).await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

@@ -5,6 +5,7 @@
 mod load;
 mod masking;
 mod network;
+mod steering;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -15,6 +16,7 @@ pub use self::{
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
     masking::{MaskingConfig, TaggedColumn},
     network::Network,
+    steering::{OnStop, PinsConfig, Steer, SteeringConfig, SteeringMeans, WhenProxyGone},
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
 use crate::{approval::Groups, servers::Engine};
@@ -41,6 +43,10 @@ pub struct Config {
     pub servers: Vec<ServerConfig>,
     /// The proxy's limits.
     pub proxy: ProxyConfig,
+    /// What outlives the agent in the kernel.
+    pub pins: PinsConfig,
+    /// Leading connections to servers' own addresses to the proxy.
+    pub steering: SteeringConfig,
     /// Masking of sensitive data in results.
     pub masking: MaskingConfig,
     /// The audit journal on this host.
@@ -227,6 +233,12 @@ pub struct ServerConfig {
     /// The name in the server's certificate, where it is not the address.
     #[serde(default)]
     pub upstream_name: Option<String>,
+    /// Lead connections to the server's own address to the proxy.
+    #[serde(default)]
+    pub steer: Steer,
+    /// What becomes of them when the proxy is gone: to be chosen where `steer` is on.
+    #[serde(default)]
+    pub when_proxy_gone: Option<WhenProxyGone>,
     /// Mode, where it is not the agent's own.
     #[serde(default)]
     pub mode: Option<Mode>,

@@ -9,7 +9,7 @@ mod records;
 mod table;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -94,6 +94,8 @@ struct Shared {
 struct State {
     table: Table,
     servers: Vec<Arc<Server>>,
+    /// Names of servers whose connections are steered to the proxy.
+    steered: HashSet<String>,
     counts: HashMap<String, Counts>,
     /// Accepts in a place where no server is known yet: it may be a new one.
     unplaced: VecDeque<(Instant, Accepted, Option<Closed>)>,
@@ -147,6 +149,30 @@ impl Connections {
         (losses.collect(), state.lost)
     }
 
+    /// Whether connections to that server's own addresses are steered to the proxy from now on: what arrives there is the
+    /// proxy's then, or has slipped through.
+    pub fn set_steered(&self, server_name: &str, steered: bool) {
+        let mut state = self.state();
+        if steered {
+            state.steered.insert(server_name.to_owned());
+        } else {
+            state.steered.remove(server_name);
+        }
+    }
+
+    /// Whether connections to that server's own addresses reach the proxy.
+    pub fn is_steered(&self, server_name: &str) -> bool {
+        self.state().steered.contains(server_name)
+    }
+
+    /// The proxy has taken a connection from `client` to `server`, an address of a steered server. To be called as soon as
+    /// it is accepted.
+    pub fn taken(&self, client: SocketAddr, server: SocketAddr) {
+        self.state()
+            .table
+            .taken(UpstreamSocket::Tcp { local: client, peer: server }.canonical(), Instant::now());
+    }
+
     /// Connections of the server of that name.
     pub fn counts(&self, server_name: &str) -> Counts {
         self.state().counts.get(server_name).copied().unwrap_or_default()
@@ -179,7 +205,7 @@ impl Connections {
             }
         }
         // What still waits for its session would be lost otherwise.
-        self.tick(Instant::now() + table::JOIN_WITHIN);
+        self.tick(Instant::now() + table::TAKEN_WITHIN);
     }
 
     fn handle(&self, event: SensorEvent) {
@@ -221,7 +247,11 @@ impl Connections {
     }
 
     fn accepted(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
-        let arrival = self.state().table.accepted(accepted, server, Instant::now());
+        let arrival = {
+            let mut state = self.state();
+            let steered = state.steered.contains(&server.name);
+            state.table.accepted(accepted, server, steered, Instant::now())
+        };
         if let Arrival::NonProxied(access) = arrival {
             self.non_proxied(access, None);
         }
@@ -314,8 +344,8 @@ impl Connections {
         for (accepted, server, closed) in misplaced {
             self.misplaced(accepted, server, closed);
         }
-        for access in overdue {
-            self.non_proxied(access, Some("made by guard-agent itself, but not for any session"));
+        for (access, reason) in overdue {
+            self.non_proxied(access, Some(reason));
         }
         if unfollowed > 0 {
             self.shared.audit.record(Body::Gap(Gap {

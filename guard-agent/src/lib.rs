@@ -18,6 +18,7 @@ pub mod sensor;
 pub mod servers;
 pub mod session;
 pub mod sql;
+pub mod steering;
 pub mod tls;
 pub mod uplink;
 pub mod wire;

@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
-pub use host::cgroup_root;
+pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
 pub use load::{Capabilities, probe};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
 use worker::{Command, Worker};
@@ -78,8 +78,18 @@ impl SensorHandle {
     /// Who is at the client's end of a TCP connection that the proxy accepted: `client` and `local` are the ends as
     /// the accepted socket tells them. Always answers, with the best evidence there is in time.
     pub async fn attest_tcp(&self, client: SocketAddr, local: SocketAddr) -> Arc<Workload> {
+        self.attest_tcp_in(None, client, local).await
+    }
+
+    /// The same in another network namespace, by its cookie: loopback addresses are not unique on a host.
+    pub async fn attest_tcp_in(
+        &self,
+        namespace: Option<u64>,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> Arc<Workload> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::AttestTcp { client, local, reply });
+        self.ask(Command::AttestTcp { namespace, client, local, reply });
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
             Ok(Ok(workload)) => workload,
             Ok(Err(_)) | Err(_) => Identifier::remote(client.ip()),

@@ -9,6 +9,7 @@ pub mod layout;
 mod pod;
 pub mod process;
 pub mod socket;
+pub mod steer;
 pub mod unix;
 
 /// Longest path of a unix socket that the kernel takes (`sun_path`), in bytes.

@@ -23,6 +23,7 @@ mod policy_roles;
 mod records;
 mod refused_statements;
 mod seen;
+mod steering;
 mod tls;
 mod tls_upstream;
 mod without_bpf;

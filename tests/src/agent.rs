@@ -41,6 +41,8 @@ pub struct AgentConfig {
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
     pub program: Option<PathBuf>,
+    /// The network namespace in which it runs, where that is not the caller's.
+    pub network: Option<PathBuf>,
     /// The only capabilities that it may have, without `CAP_`; all of the caller's where it is not said.
     pub capabilities: Option<Vec<String>>,
 }
@@ -59,6 +61,7 @@ impl Default for AgentConfig {
             ring_kib: None,
             extra: String::new(),
             program: None,
+            network: None,
             capabilities: None,
         }
     }
@@ -113,11 +116,20 @@ pub struct Agent {
 #[derive(Clone, Debug)]
 struct Program {
     path: PathBuf,
+    network: Option<PathBuf>,
     capabilities: Option<Vec<String>>,
 }
 
 impl Program {
     fn command(&self) -> Command {
+        let command = self.with_capabilities();
+        match &self.network {
+            Some(network) => crate::hosts::enter(network, &command),
+            None => command,
+        }
+    }
+
+    fn with_capabilities(&self) -> Command {
         let Some(capabilities) = &self.capabilities else { return Command::new(&self.path) };
         let mut set = "-all".to_owned();
         for capability in capabilities {
@@ -137,7 +149,8 @@ impl Agent {
         let listen = config.listen.map_or_else(ports::free, Ok)?;
         folder.write("guard.toml", &config.to_toml(&folder, postgres, listen))?;
         let path = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
-        let program = Program { path, capabilities: config.capabilities.clone() };
+        let (network, capabilities) = (config.network.clone(), config.capabilities.clone());
+        let program = Program { path, network, capabilities };
         let server = launch(&program, &folder)?;
         Ok(Self { server, folder, listen, program })
     }

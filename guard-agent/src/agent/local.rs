@@ -152,6 +152,8 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
     let counts = agent.connections.counts(&server.name);
     let statements = member.counters.counts();
     let (protection, coverage) = protection::of(agent, member, &server);
+    let steering = agent.steering.lock().unwrap_or_else(PoisonError::into_inner);
+    let steered = steering.as_ref().and_then(|steering| steering.counts(&server.name)).unwrap_or_default();
     ServerStatus {
         server: Some(DatabaseServer {
             name: server.name.clone(),
@@ -172,6 +174,10 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         coverage,
         last_non_proxied: counts.last_non_proxied.map(timestamp),
         place: server.elsewhere.as_ref().map(|elsewhere| elsewhere.label.clone()).unwrap_or_default(),
+        steering: member.steering.clone(),
+        steering_error: member.steering_error.clone(),
+        steered_total: steered.steered,
+        without_proxy_total: steered.without_proxy,
     }
 }
 

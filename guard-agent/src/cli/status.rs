@@ -110,12 +110,27 @@ fn describe(status: &StatusResponse) -> String {
             let _ = writeln!(text, "{name}: {says}");
         }
     }
+    status.servers.iter().for_each(|server| steering(&mut text, server));
     text
+}
+
+/// What becomes of connections to the server's own address, where that is configured.
+fn steering(text: &mut String, server: &ServerStatus) {
+    let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+    // Writing to a string does not fail.
+    if !server.steering.is_empty() {
+        let count = server.steered_total;
+        let _ = writeln!(text, "{name}: steered to the proxy by {}; {count} so far", server.steering);
+    }
+    if !server.steering_error.is_empty() {
+        let _ = writeln!(text, "{name}: NOT STEERED: {}", server.steering_error);
+    }
 }
 
 fn row(server: &ServerStatus) -> [String; 9] {
     let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
     let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
+        ("", "") if !server.steering.is_empty() => "at its own address",
         ("", "") => "none",
         ("", _) => "NONE, see below",
         (proxy, _) => proxy,

@@ -141,7 +141,7 @@ impl Drop for ProxiedConnection {
 
 impl UpstreamSocket {
     /// IPv4 addresses in their own form, as the sensor tells them.
-    fn canonical(self) -> Self {
+    pub(super) fn canonical(self) -> Self {
         let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         match self {
             Self::Tcp { local, peer } => Self::Tcp { local: plain(local), peer: plain(peer) },

@@ -64,6 +64,8 @@ const ASKED_LIMIT: usize = 1_024;
 pub enum Command {
     /// Who is at the client's end.
     AttestTcp {
+        /// Cookie of the network namespace, where it is not the agent's own.
+        namespace: Option<u64>,
         /// The client's end.
         client: SocketAddr,
         /// The proxy's end.
@@ -327,8 +329,10 @@ impl Worker {
     fn answer(&mut self) -> bool {
         loop {
             match self.inbox.queue.try_recv() {
-                Ok(Command::AttestTcp { client, local, reply }) => {
-                    let workload = self.attest_tcp(sockets::canonical(client), sockets::canonical(local));
+                Ok(Command::AttestTcp { namespace, client, local, reply }) => {
+                    let namespace = namespace.unwrap_or(self.namespace);
+                    let ends = (sockets::canonical(client), sockets::canonical(local));
+                    let workload = self.attest_tcp(namespace, ends);
                     self.reply(reply, workload);
                 }
                 Ok(Command::AttestUnix { pid, uid, gid, reply }) => {
@@ -368,15 +372,17 @@ impl Worker {
         }
     }
 
-    fn attest_tcp(&mut self, client: SocketAddr, local: SocketAddr) -> Arc<Workload> {
+    fn attest_tcp(&mut self, namespace: u64, (client, local): (SocketAddr, SocketAddr)) -> Arc<Workload> {
         // Events from before the question: the client's exec is among them.
         self.drain();
-        let key = flow::key(client, local, self.namespace);
+        let key = flow::key(client, local, namespace);
         match self.kernel.as_ref().and_then(|kernel| kernel.client(&key)) {
             Some(task) => {
                 self.settle(&task);
                 self.identifier.captured(&task)
             }
+            // This one's /proc tells nothing of another namespace, where the same ends may be somebody else's.
+            None if namespace != self.namespace => Identifier::remote(client.ip()),
             None => self.uncaptured(client, local),
         }
     }

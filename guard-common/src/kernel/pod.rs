@@ -4,6 +4,7 @@ use super::{
     layout::Layout,
     process::TaskInfo,
     socket::FlowKey,
+    steer::{OwnConnection, SteeredAddress, SteeringRule},
     unix::{UnixBytes, UnixPath},
 };
 
@@ -17,10 +18,18 @@ unsafe impl aya::Pod for UnixPath {}
 unsafe impl aya::Pod for UnixBytes {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SteeredAddress {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SteeringRule {}
+// SAFETY: as above.
+unsafe impl aya::Pod for OwnConnection {}
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, Layout, TaskInfo, UnixBytes, UnixPath};
+    use super::{
+        FlowKey, Layout, OwnConnection, SteeredAddress, SteeringRule, TaskInfo, UnixBytes, UnixPath,
+    };
 
     #[test]
     fn there_is_no_padding() {
@@ -29,5 +38,8 @@ mod tests {
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<UnixBytes>(), 3 * 8);
         assert_eq!(size_of::<Layout>() % 4, 0);
+        assert_eq!(size_of::<SteeredAddress>(), 16 + 4);
+        assert_eq!(size_of::<SteeringRule>(), 4 + 4);
+        assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);
     }
 }
