@@ -35,6 +35,7 @@ use crate::{
     connections::Connections,
     decide::Decider,
     listen::{ListenError, SessionThreads},
+    observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
     tls::{ConnectorError, TlsError},
@@ -110,6 +111,7 @@ pub(crate) struct Agent {
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
     pub(crate) masks: Arc<Masks>,
+    pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
@@ -134,6 +136,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let observer = Observer::start(
+        &sensor,
+        observe::Rooms {
+            connections: connections.clone(),
+            decider: Arc::clone(&decider),
+            audit: audit.clone(),
+            limits: config.proxy.clone(),
+        },
+    )?;
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
@@ -147,6 +158,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         sensor,
         connections: connections.clone(),
         masks,
+        observer,
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
@@ -183,6 +195,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     watch.abort();
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
+    agent.observer.stop().await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

@@ -1,6 +1,12 @@
 //! Which structures userspace may copy to and from maps byte by byte.
 
-use super::{layout::Layout, process::TaskInfo, socket::FlowKey, unix::UnixPath};
+use super::{
+    layout::Layout,
+    process::TaskInfo,
+    socket::FlowKey,
+    statement::{Backend, Target},
+    unix::UnixPath,
+};
 
 // SAFETY: `repr(C)`, every bit pattern is valid, and there is no padding: the tests compare the sizes.
 unsafe impl aya::Pod for TaskInfo {}
@@ -10,10 +16,14 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for UnixPath {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Target {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Backend {}
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, Layout, TaskInfo, UnixPath};
+    use super::{Backend, FlowKey, Layout, Target, TaskInfo, UnixPath};
 
     #[test]
     fn there_is_no_padding() {
@@ -21,5 +31,7 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8 + 2 + 2 + 4);
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<Layout>() % 4, 0);
+        assert_eq!(size_of::<Target>(), 6 * 8 + 8 * 4);
+        assert_eq!(size_of::<Backend>(), 2 * 8 + 4 * 4);
     }
 }
