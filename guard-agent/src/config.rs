@@ -127,13 +127,23 @@ pub struct SensorConfig {
     pub ring_kib: u32,
     /// Size of the ring buffer for the statements of observed servers in KiB: a power of two.
     pub statement_ring_kib: u32,
+    /// Count the runs of each kernel program and their time: `guard-agent status` shows what each costs. It costs a little
+    /// itself, for all eBPF programs of the host.
+    pub measure_cost: bool,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { ebpf: true, required: false, ring_kib: 4096, statement_ring_kib: 8192, kernel_log: false }
+        Self {
+            ebpf: true,
+            required: false,
+            ring_kib: 4096,
+            statement_ring_kib: 8192,
+            measure_cost: false,
+            kernel_log: false,
+        }
     }
 }
 

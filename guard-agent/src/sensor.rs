@@ -135,6 +135,21 @@ impl SensorHandle {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// What the sensor can see right now, with what each program has cost so far, where that is measured.
+    pub async fn measured_state(&self) -> SensorState {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Costs { reply });
+        let costs = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+        let mut state = self.state();
+        for (name, runs, time) in costs.ok().and_then(Result::ok).unwrap_or_default() {
+            if let Some(program) = state.programs.iter_mut().find(|program| program.name == name) {
+                program.runs = runs;
+                program.run_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            }
+        }
+        state
+    }
+
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
         self.state.as_ref().clone()

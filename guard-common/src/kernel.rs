@@ -110,6 +110,8 @@ pub mod maps {
     pub const OBSERVED: &str = "OBSERVED";
     /// Process id of a backend to its [`super::statement::Backend`].
     pub const BACKENDS: &str = "BACKENDS";
+    /// Process id of a backend whose client the proxy sees to the time of its start.
+    pub const PROXIED: &str = "PROXIED";
     /// 1 at index 0 while the agent looks for statements again and again by itself.
     pub const AWAKE: &str = "AWAKE";
 }

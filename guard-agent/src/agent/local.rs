@@ -121,6 +121,7 @@ impl Local for Service {
 
 async fn gather(agent: &Agent) -> StatusResponse {
     let policies = agent.decider.policies();
+    let sensor = agent.sensor.measured_state().await;
     let fleet = agent.fleet.lock().await;
     let journal = agent.audit.status();
     StatusResponse {
@@ -131,7 +132,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
         policy_hash: policies.hash().to_owned(),
         policy_source: policies.origin().to_string(),
         policy_error: agent.policy_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        sensor: Some(agent.sensor.state()),
+        sensor: Some(sensor),
         servers: fleet.members.values().map(|member| server_status(agent, member)).collect(),
         journal: Some(JournalStatus { directory: agent.audit.dir().display().to_string(), ..journal }),
         uplink: agent

@@ -45,6 +45,10 @@ fn describe(status: &StatusResponse) -> String {
     if let Some(sensor) = &status.sensor {
         line("evidence", sensor.rung.clone());
         sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
+        for program in sensor.programs.iter().filter(|program| program.runs > 0) {
+            let each = program.run_ns / program.runs;
+            line("", format!("{} ran {} times, {each} ns each", program.name, program.runs));
+        }
     }
     if let Some(journal) = &status.journal {
         let size = journal.bytes / 1024;

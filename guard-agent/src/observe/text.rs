@@ -12,6 +12,8 @@ use crate::{
 
 /// Of a string no more is read.
 const LIMIT: usize = 16 * 1024 * 1024;
+/// Of a longer string the record has the hash.
+const HASHED_FROM: usize = 64 * 1024;
 /// Bytes that are read at once.
 const STEP: usize = 256 * 1024;
 
@@ -22,7 +24,7 @@ pub struct Source {
     pub text: Vec<u8>,
     /// Bytes of the string.
     pub bytes: u64,
-    /// SHA-256 of a long string, hex.
+    /// SHA-256 of a long string, or of as much as is known of one, hex.
     pub sha256: String,
     /// Why the text is not whole.
     pub loss: &'static str,
@@ -33,19 +35,17 @@ impl Source {
     pub fn of(seen: &mut StatementSeen) -> Self {
         let mut string = std::mem::take(&mut seen.text);
         let mut loss = "";
-        let mut sha256 = String::new();
         match seen.cut {
             None => {}
-            Some(Cut::Long) => {
-                match rest(seen.pid, seen.address, &string) {
-                    Some(whole) => string = whole,
-                    None => loss = "longer than what is copied, and gone from the server's memory",
-                }
-                sha256 = hex::encode(Sha256::digest(&string));
-            }
+            Some(Cut::Long) => match rest(seen.pid, seen.address, &string) {
+                Some(whole) => string = whole,
+                None => loss = "longer than what is copied, and gone from the server's memory",
+            },
             Some(Cut::Lost) => loss = "a part of it was lost on its way",
         }
         let bytes = string.len() as u64;
+        let long = string.len() > HASHED_FROM || !loss.is_empty();
+        let sha256 = if long { hex::encode(Sha256::digest(&string)) } else { String::new() };
         Self { text: part(string, seen.location, seen.length), bytes, sha256, loss }
     }
 }

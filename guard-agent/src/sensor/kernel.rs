@@ -4,15 +4,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::Program,
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
@@ -20,6 +22,8 @@ use guard_common::kernel::{
     socket::{FlowKey, watch},
     unix::UnixPath,
 };
+
+use crate::config::SensorConfig;
 
 use super::{
     event::Watch,
@@ -36,14 +40,17 @@ pub struct Kernel {
     clients: HashMap<MapData, FlowKey, TaskInfo>,
     probes: Probes,
     flush_log: Option<Box<dyn FnMut() + Send>>,
+    /// The kernel measures while this is open.
+    _measuring: Option<OwnedFd>,
     counted: [u64; EventKind::ALL.len()],
     links: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool) -> Result<Self, MapError> {
-        let flush_log = if log { logger(&mut ebpf) } else { None };
+    pub fn new(mut ebpf: Ebpf, config: &SensorConfig) -> Result<Self, MapError> {
+        let flush_log = if config.kernel_log { logger(&mut ebpf) } else { None };
+        let measuring = if config.measure_cost { measure() } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -54,6 +61,7 @@ impl Kernel {
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             probes: Probes::new(HashMap::try_from(take(maps::OBSERVED)?)?),
             flush_log,
+            _measuring: measuring,
             counted: [0; EventKind::ALL.len()],
             links: ebpf,
         })
@@ -94,6 +102,7 @@ impl Kernel {
         Ok(StatementReader::new(
             RingBuf::try_from(take(maps::STATEMENTS)?)?,
             HashMap::try_from(take(maps::BACKENDS)?)?,
+            HashMap::try_from(take(maps::PROXIED)?)?,
             Array::try_from(take(maps::AWAKE)?)?,
         ))
     }
@@ -101,6 +110,15 @@ impl Kernel {
     /// Observes exactly these servers from now on; tells for each why not.
     pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
         self.probes.observe(&mut self.links, servers)
+    }
+
+    /// Each program with how often it ran and how long all of that took, since it is measured.
+    pub fn costs(&self) -> Vec<(String, u64, Duration)> {
+        let cost = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?;
+            Some((name.to_owned(), info.run_count(), info.run_time()))
+        };
+        self.links.programs().filter_map(cost).collect()
     }
 
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.
@@ -168,6 +186,13 @@ fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
         bytes[0] = 0;
     }
     Some(bytes)
+}
+
+/// Has the kernel measure its programs. Best effort: without it, nothing is shown.
+fn measure() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(|error| tracing::warn!(%error, "the cost of the eBPF programs cannot be measured"))
+        .ok()
 }
 
 /// Hands what the programs log to the agent's own log.

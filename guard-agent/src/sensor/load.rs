@@ -146,7 +146,12 @@ pub fn load(config: &SensorConfig) -> Loaded {
             let result =
                 supported(*part, &layout).and_then(|()| attach(&mut ebpf, name, *hook, cgroup.as_ref()));
             let error = result.err().unwrap_or_default();
-            sensor_state::Program { name: (*name).to_owned(), attached: error.is_empty(), error }
+            sensor_state::Program {
+                name: (*name).to_owned(),
+                attached: error.is_empty(),
+                error,
+                ..sensor_state::Program::default()
+            }
         })
         .collect();
     explain(&mut state);
@@ -157,7 +162,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
             state.missing.push(format!("statements cannot be read from the kernel: {error}"));
             None
         });
-    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log));
+    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();

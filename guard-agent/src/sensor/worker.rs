@@ -74,6 +74,11 @@ pub enum Command {
         /// Takes the answer.
         reply: oneshot::Sender<Arc<Workload>>,
     },
+    /// What each program costs.
+    Costs {
+        /// Takes name, runs and time of each.
+        reply: oneshot::Sender<Vec<(String, u64, Duration)>>,
+    },
     /// Observe the statements of exactly these servers.
     Observe {
         /// Which.
@@ -280,6 +285,9 @@ impl Worker {
                     let _ = reply.send(self.identifier.by_pid(pid, Some((uid, gid)), evidence));
                 }
                 Ok(Command::Watch { watch, done }) => self.rewatch(watch, &done),
+                Ok(Command::Costs { reply }) => {
+                    let _ = reply.send(self.kernel.as_ref().map(Kernel::costs).unwrap_or_default());
+                }
                 Ok(Command::Observe { servers, reply }) => {
                     let results = match &mut self.kernel {
                         Some(kernel) => kernel.observe(&servers),
