@@ -37,6 +37,7 @@ use crate::{
     connections::Connections,
     decide::Decider,
     listen::{ListenError, SessionThreads},
+    observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
     steering::Steering,
@@ -113,6 +114,7 @@ pub(crate) struct Agent {
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
     pub(crate) masks: Arc<Masks>,
+    pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
@@ -139,6 +141,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let observer = Observer::start(
+        &sensor,
+        observe::Rooms {
+            connections: connections.clone(),
+            decider: Arc::clone(&decider),
+            audit: audit.clone(),
+            limits: config.proxy.clone(),
+        },
+    )?;
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
@@ -153,6 +164,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         sensor,
         connections: connections.clone(),
         masks,
+        observer,
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
@@ -192,6 +204,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
     steering::stopped(steering).await;
+    agent.observer.stop().await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

@@ -4,6 +4,7 @@
 //! non-proxied access, which is decided on and recorded. Nothing is dropped silently: what cannot be joined is
 //! recorded as non-proxied, what cannot be followed as a gap.
 
+mod joined;
 mod proxied;
 mod records;
 mod table;
@@ -16,22 +17,25 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use guard_common::audit::v1::{
-    ConnectionOpened, Decision, Gap, Loss, connection_opened::Access, record::Body,
+use guard_common::{
+    audit::v1::{ConnectionOpened, Decision, Gap, Loss, connection_opened::Access, record::Body},
+    kernel::EventKind,
 };
 use tokio::sync::{Notify, mpsc};
 
 pub use guard_common::audit::v1::connection_opened::Transport;
+pub use joined::Joined;
 pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
 
 use crate::{
     audit::AuditLog,
     decide::{ConnectRequest, Decider},
     identity::Workload,
-    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, namespace},
+    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, SocketId, namespace},
     servers::Server,
 };
-use table::{Arrival, NonProxied, Table};
+use joined::Joins;
+use table::{Arrival, NonProxied, Table, upstream_of};
 
 /// How often accepts that wait for their session are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -93,6 +97,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     table: Table,
+    joins: Joins,
     servers: Vec<Arc<Server>>,
     /// Names of servers whose connections are steered to the proxy.
     steered: HashSet<String>,
@@ -188,7 +193,21 @@ impl Connections {
             counts.proxied_total += 1;
         }
         self.shared.audit.record(Body::ConnectionOpened(records::opened_proxied(&id, &opening)));
-        ProxiedConnection::new(self.clone(), id, opening.server)
+        let joined = Joined {
+            id,
+            workload: opening.workload,
+            server: opening.server,
+            transport: if opening.transport == Transport::Unix { "unix" } else { "tcp" },
+            proxied: true,
+        };
+        ProxiedConnection::new(self.clone(), joined)
+    }
+
+    /// The connection that ends in a server's socket with this cookie (0: none) and inode number.
+    pub fn joined(&self, cookie: u64, inode: u64) -> Option<Arc<Joined>> {
+        let state = self.state();
+        let by_cookie = (cookie != 0).then(|| state.joins.find(SocketId::Cookie(cookie))).flatten();
+        by_cookie.or_else(|| state.joins.find(SocketId::Inode(inode)))
     }
 
     /// Joins what the sensor tells until it ends.
@@ -249,6 +268,9 @@ impl Connections {
     fn accepted(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
         let arrival = {
             let mut state = self.state();
+            if accepted.workload.pid == std::process::id() {
+                state.joins.accepted(accepted.socket, upstream_of(&accepted.endpoint));
+            }
             let steered = state.steered.contains(&server.name);
             state.table.accepted(accepted, server, steered, Instant::now())
         };
@@ -262,6 +284,7 @@ impl Connections {
 
     fn closed(&self, closed: &Closed) {
         let mut state = self.state();
+        state.joins.closed(closed.socket);
         if let Some((_, _, end)) =
             state.unplaced.iter_mut().rev().find(|(_, accepted, _)| accepted.socket == closed.socket)
         {
@@ -308,6 +331,9 @@ impl Connections {
             let mut state = self.state();
             let lost = state.lost;
             let followed = state.table.follow(&id, &accepted, &server, lost);
+            let workload = Arc::clone(&accepted.workload);
+            let joined = Joined { id, workload, server: Arc::clone(&server), transport, proxied: false };
+            state.joins.opened(accepted.socket, joined);
             if !followed {
                 state.unfollowed += 1;
                 state.unfollowed_since.get_or_insert_with(SystemTime::now);
@@ -372,6 +398,9 @@ fn kernel_gap(lost: &Lost) -> Gap {
         cpu: *cpu,
         lost: *count,
     });
+    let statements = [EventKind::Statement, EventKind::StatementText, EventKind::Backend];
+    let of_statements = statements.iter().any(|kind| kind.name() == lost.kind);
+    let key = if of_statements { "statement_ring_kib" } else { "ring_kib" };
     Gap {
         source: if own { "sensor-queue" } else { "kernel-ring" }.to_owned(),
         lost: lost.lost,
@@ -380,7 +409,7 @@ fn kernel_gap(lost: &Lost) -> Gap {
         detail: if own {
             "events that guard-agent could not take in time: it has too little of the processor".to_owned()
         } else {
-            format!("{} events; a larger `sensor.ring_kib` holds more", lost.kind)
+            format!("{} events; a larger `sensor.{key}` holds more", lost.kind)
         },
         losses: losses.collect(),
     }

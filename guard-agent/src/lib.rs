@@ -14,6 +14,8 @@ pub mod decide;
 pub mod identity;
 pub mod listen;
 pub mod mask;
+pub mod observe;
+pub mod probes;
 pub mod sensor;
 pub mod servers;
 pub mod session;

@@ -37,6 +37,8 @@ pub struct AgentConfig {
     pub unix_socket: bool,
     /// Size of the kernel's event ring buffer, where it is not the usual one.
     pub ring_kib: Option<u32>,
+    /// Size of the ring buffer for statements in KiB, where it is not the default.
+    pub statement_ring_kib: Option<u32>,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -59,6 +61,7 @@ impl Default for AgentConfig {
             upstream: None,
             unix_socket: true,
             ring_kib: None,
+            statement_ring_kib: None,
             extra: String::new(),
             program: None,
             network: None,
@@ -79,6 +82,9 @@ impl AgentConfig {
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
         if let Some(ring_kib) = self.ring_kib {
             let _ = writeln!(toml, "ring_kib = {ring_kib}");
+        }
+        if let Some(kib) = self.statement_ring_kib {
+            let _ = writeln!(toml, "statement_ring_kib = {kib}");
         }
         // Several tests run at once on one host: none of them may take another's PostgreSQL for its own.
         let _ = writeln!(toml, "\n[discovery]\nenabled = false");

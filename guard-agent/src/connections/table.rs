@@ -228,7 +228,7 @@ fn is_tcp(endpoint: &Endpoint) -> bool {
 }
 
 /// The client's end of a connection, in the form in which the proxy names its own sockets.
-fn upstream_of(endpoint: &Endpoint) -> UpstreamSocket {
+pub fn upstream_of(endpoint: &Endpoint) -> UpstreamSocket {
     match endpoint {
         Endpoint::Tcp { client, server } => UpstreamSocket::Tcp { local: *client, peer: *server },
         Endpoint::Unix { peer_inode, .. } => UpstreamSocket::Unix { inode: *peer_inode },

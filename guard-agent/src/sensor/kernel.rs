@@ -4,15 +4,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::Program,
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
@@ -21,7 +23,13 @@ use guard_common::kernel::{
     unix::{UnixBytes, UnixPath},
 };
 
-use super::event::Watch;
+use crate::config::SensorConfig;
+
+use super::{
+    event::Watch,
+    probe::{ObservedServer, Probes},
+    statements::StatementReader,
+};
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
@@ -33,16 +41,20 @@ pub struct Kernel {
     unix_bytes: HashMap<MapData, u64, UnixBytes>,
     /// Whether anything is counted there.
     counts_unix: bool,
+    probes: Probes,
     flush_log: Option<Box<dyn FnMut() + Send>>,
+    /// The kernel measures while this is open.
+    _measuring: Option<OwnedFd>,
     /// What was counted up to the last look, by kind and CPU.
     counted: BTreeMap<(u32, u32), u64>,
-    _links: Ebpf,
+    links: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool, counts_unix: bool) -> Result<Self, MapError> {
-        let flush_log = if log { logger(&mut ebpf) } else { None };
+    pub fn new(mut ebpf: Ebpf, config: &SensorConfig, counts_unix: bool) -> Result<Self, MapError> {
+        let flush_log = if config.kernel_log { logger(&mut ebpf) } else { None };
+        let measuring = if config.measure_cost { measure() } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -53,9 +65,11 @@ impl Kernel {
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
             counts_unix,
+            probes: Probes::new(HashMap::try_from(take(maps::OBSERVED)?)?),
             flush_log,
+            _measuring: measuring,
             counted: BTreeMap::new(),
-            _links: ebpf,
+            links: ebpf,
         })
     }
 
@@ -93,6 +107,32 @@ impl Kernel {
         // Gone already at worst.
         let _ = self.unix_bytes.remove(&key);
         self.counts_unix.then_some(bytes)
+    }
+
+    /// What reads the statements; once.
+    pub fn statements(ebpf: &mut Ebpf) -> Result<StatementReader, MapError> {
+        let mut take =
+            |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
+        Ok(StatementReader::new(
+            RingBuf::try_from(take(maps::STATEMENTS)?)?,
+            HashMap::try_from(take(maps::BACKENDS)?)?,
+            HashMap::try_from(take(maps::PROXIED)?)?,
+            Array::try_from(take(maps::AWAKE)?)?,
+        ))
+    }
+
+    /// Observes exactly these servers from now on; tells for each why not.
+    pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
+        self.probes.observe(&mut self.links, servers)
+    }
+
+    /// Each program with how often it ran and how long all of that took, since it is measured.
+    pub fn costs(&self) -> Vec<(String, u64, Duration)> {
+        let cost = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?;
+            Some((name.to_owned(), info.run_count(), info.run_time()))
+        };
+        self.links.programs().filter_map(cost).collect()
     }
 
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.
@@ -164,6 +204,13 @@ fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
         bytes[0] = 0;
     }
     Some(bytes)
+}
+
+/// Has the kernel measure its programs. Best effort: without it, nothing is shown.
+fn measure() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(|error| tracing::warn!(%error, "the cost of the eBPF programs cannot be measured"))
+        .ok()
 }
 
 /// Hands what the programs log to the agent's own log.

@@ -6,14 +6,16 @@ use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSockAddr, Program, ProgramError, RawTracePoint, SockOps, TracePoint},
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, RawTracePoint, SockOps, TracePoint, UProbe,
+    },
 };
 use guard_common::{
     audit::v1::{SensorState, sensor_state},
     kernel::{layout::Layout, maps},
 };
 
-use super::{aligned, btf, host, kernel::Kernel};
+use super::{aligned, btf, host, kernel::Kernel, statements::StatementReader};
 use crate::config::SensorConfig;
 
 /// What a program hangs on.
@@ -23,6 +25,8 @@ enum Hook {
     CgroupSockets,
     Raw(&'static str),
     Syscall(&'static str),
+    /// Attached later, to the programs of servers.
+    Function,
 }
 
 /// Which part of the sensor needs a program.
@@ -32,9 +36,10 @@ enum Part {
     Processes,
     Unix,
     UnixBytes,
+    Statements,
 }
 
-const PROGRAMS: [(&str, Hook, Part); 11] = [
+const PROGRAMS: [(&str, Hook, Part); 15] = [
     ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
     ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
     ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
@@ -46,6 +51,10 @@ const PROGRAMS: [(&str, Hook, Part); 11] = [
     ("accept4", Hook::Syscall("sys_exit_accept4"), Part::Unix),
     ("sock_sent", Hook::Raw("sock_send_length"), Part::UnixBytes),
     ("sock_received", Hook::Raw("sock_recv_length"), Part::UnixBytes),
+    ("statement_executor", Hook::Function, Part::Statements),
+    ("statement_utility", Hook::Function, Part::Statements),
+    ("statement_function", Hook::Function, Part::Statements),
+    ("statement_replication", Hook::Function, Part::Statements),
 ];
 
 /// What came of loading.
@@ -55,6 +64,8 @@ pub struct Loaded {
     pub kernel: Option<Kernel>,
     /// What works, for records and people.
     pub state: SensorState,
+    /// Where statements arrive, where they can be seen.
+    pub statements: Option<StatementReader>,
 }
 
 impl Loaded {
@@ -102,7 +113,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
     let mut state = SensorState { rung: "procfs".to_owned(), ..SensorState::default() };
     if !config.ebpf {
         state.missing.push("eBPF is switched off (`sensor.ebpf = false`): ".to_owned() + WITHOUT_KERNEL);
-        return Loaded { kernel: None, state };
+        return Loaded { kernel: None, state, statements: None };
     }
     let layout = btf::kernel_layout().unwrap_or_else(|error| {
         state.missing.push(format!(
@@ -117,12 +128,13 @@ pub fn load(config: &SensorConfig) -> Loaded {
         .override_global("LAYOUT", &layout, true)
         .override_global("LOGGING", &u32::from(config.kernel_log), true)
         .map_max_entries(maps::EVENTS, ring)
+        .map_max_entries(maps::STATEMENTS, config.statement_ring_kib.saturating_mul(1024))
         .load(aligned::object())
     {
         Ok(ebpf) => ebpf,
         Err(error) => {
             state.missing.push(format!("the eBPF maps cannot be made ({}): {WITHOUT_KERNEL}", chain(&error)));
-            return Loaded { kernel: None, state };
+            return Loaded { kernel: None, state, statements: None };
         }
     };
     let cgroup = host::cgroup_root().and_then(|root| File::open(root).ok());
@@ -137,21 +149,33 @@ pub fn load(config: &SensorConfig) -> Loaded {
             let result =
                 supported(*part, &layout).and_then(|()| attach(&mut ebpf, name, *hook, cgroup.as_ref()));
             let error = result.err().unwrap_or_default();
-            sensor_state::Program { name: (*name).to_owned(), attached: error.is_empty(), error }
+            sensor_state::Program {
+                name: (*name).to_owned(),
+                attached: error.is_empty(),
+                error,
+                ..sensor_state::Program::default()
+            }
         })
         .collect();
     explain(&mut state);
-    let kernel = works(&state, Part::Connections)
-        .then(|| Kernel::new(ebpf, config.kernel_log, works(&state, Part::UnixBytes)));
+    let statements = works(&state, Part::Statements)
+        .then(|| Kernel::statements(&mut ebpf))
+        .transpose()
+        .unwrap_or_else(|error| {
+            state.missing.push(format!("statements cannot be read from the kernel: {error}"));
+            None
+        });
+    let kernel =
+        works(&state, Part::Connections).then(|| Kernel::new(ebpf, config, works(&state, Part::UnixBytes)));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();
-            Loaded { kernel: Some(kernel), state }
+            Loaded { kernel: Some(kernel), state, statements }
         }
-        Ok(None) => Loaded { kernel: None, state },
+        Ok(None) => Loaded { kernel: None, state, statements: None },
         Err(error) => {
             state.missing.push(format!("the eBPF maps cannot be used ({error}): {WITHOUT_KERNEL}"));
-            Loaded { kernel: None, state }
+            Loaded { kernel: None, state, statements: None }
         }
     }
 }
@@ -164,6 +188,7 @@ fn supported(part: Part, layout: &Layout) -> Result<(), String> {
         Part::Connections => true,
         Part::Processes => layout.has_tasks(),
         Part::Unix | Part::UnixBytes => layout.has_unix(),
+        Part::Statements => layout.has_sockets(),
     };
     if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
 }
@@ -176,6 +201,7 @@ fn attach(ebpf: &mut Ebpf, name: &str, hook: Hook, cgroup: Option<&File>) -> Res
         Hook::CgroupSockets => attach_sockets(program, root()?),
         Hook::Raw(tracepoint) => attach_raw(program, tracepoint),
         Hook::Syscall(tracepoint) => attach_syscall(program, tracepoint),
+        Hook::Function => load_probe(program),
     };
     result.map_err(|error| {
         tracing::debug!(program = name, %error, "not attached");
@@ -208,6 +234,11 @@ fn attach_syscall(program: &mut Program, tracepoint: &str) -> Result<(), Program
     program.attach("syscalls", tracepoint).map(|_| ())
 }
 
+fn load_probe(program: &mut Program) -> Result<(), ProgramError> {
+    let program: &mut UProbe = program.try_into()?;
+    program.load()
+}
+
 fn works(state: &SensorState, part: Part) -> bool {
     PROGRAMS
         .iter()
@@ -234,6 +265,12 @@ fn explain(state: &mut SensorState) {
             Part::UnixBytes,
             "bytes on unix sockets round the proxy are not counted; Linux 6.3 brings the tracepoints".to_owned(),
         ),
+        (
+            Part::Statements,
+            "statements round the proxy, and those inside of functions, are not seen; uprobes (CONFIG_UPROBE_EVENTS) \
+             and BTF bring them"
+                .to_owned(),
+        ),
     ];
     for (part, cost) in costs {
         if !works(state, part) {
@@ -251,7 +288,7 @@ fn explain(state: &mut SensorState) {
 }
 
 /// An error with its causes in one line; of the verifier's log, which can fill pages, the line with the reason.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

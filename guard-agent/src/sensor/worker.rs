@@ -35,6 +35,7 @@ use super::{
     load::Loaded,
     namespace,
     poller::Poller,
+    probe::ObservedServer,
     sockets::{self, Connection},
     unix_diag,
     unix_table::{OpenUnix, UnixTable},
@@ -83,6 +84,18 @@ pub enum Command {
         gid: u32,
         /// Takes the answer.
         reply: oneshot::Sender<Arc<Workload>>,
+    },
+    /// What each program costs.
+    Costs {
+        /// Takes name, runs and time of each.
+        reply: oneshot::Sender<Vec<(String, u64, Duration)>>,
+    },
+    /// Observe the statements of exactly these servers.
+    Observe {
+        /// Which.
+        servers: Vec<ObservedServer>,
+        /// Takes why not, for each.
+        reply: oneshot::Sender<Vec<Result<(), String>>>,
     },
     /// Watch exactly this.
     Watch {
@@ -342,6 +355,16 @@ impl Worker {
                     self.reply(reply, workload);
                 }
                 Ok(Command::Watch { watch, done }) => self.rewatch(watch, &done),
+                Ok(Command::Costs { reply }) => {
+                    let _ = reply.send(self.kernel.as_ref().map(Kernel::costs).unwrap_or_default());
+                }
+                Ok(Command::Observe { servers, reply }) => {
+                    let results = match &mut self.kernel {
+                        Some(kernel) => kernel.observe(&servers),
+                        None => vec![Err("the eBPF programs are not loaded".to_owned()); servers.len()],
+                    };
+                    let _ = reply.send(results);
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }

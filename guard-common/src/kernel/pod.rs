@@ -4,6 +4,7 @@ use super::{
     layout::Layout,
     process::TaskInfo,
     socket::FlowKey,
+    statement::{Backend, Target},
     steer::{OwnConnection, SteeredAddress, SteeringRule},
     unix::{UnixBytes, UnixPath},
 };
@@ -24,11 +25,16 @@ unsafe impl aya::Pod for SteeredAddress {}
 unsafe impl aya::Pod for SteeringRule {}
 // SAFETY: as above.
 unsafe impl aya::Pod for OwnConnection {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Target {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Backend {}
 
 #[cfg(test)]
 mod tests {
     use super::{
-        FlowKey, Layout, OwnConnection, SteeredAddress, SteeringRule, TaskInfo, UnixBytes, UnixPath,
+        Backend, FlowKey, Layout, OwnConnection, SteeredAddress, SteeringRule, Target, TaskInfo, UnixBytes,
+        UnixPath,
     };
 
     #[test]
@@ -41,5 +47,7 @@ mod tests {
         assert_eq!(size_of::<SteeredAddress>(), 16 + 4);
         assert_eq!(size_of::<SteeringRule>(), 4 + 4);
         assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);
+        assert_eq!(size_of::<Target>(), 6 * 8 + 8 * 4);
+        assert_eq!(size_of::<Backend>(), 2 * 8 + 4 * 4);
     }
 }
