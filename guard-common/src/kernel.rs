@@ -8,6 +8,7 @@ pub mod layout;
 #[cfg(feature = "user")]
 mod pod;
 pub mod process;
+pub mod refusal;
 pub mod socket;
 pub mod unix;
 
@@ -32,12 +33,22 @@ pub enum EventKind {
     Closed = 5,
     /// [`unix::UnixAcceptedEvent`].
     UnixAccepted = 6,
+    /// [`refusal::RefusedEvent`].
+    Refused = 7,
 }
 
 impl EventKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 7] =
-        [Self::Exec, Self::Fork, Self::Exit, Self::Cgroup, Self::Accepted, Self::Closed, Self::UnixAccepted];
+    pub const ALL: [Self; 8] = [
+        Self::Exec,
+        Self::Fork,
+        Self::Exit,
+        Self::Cgroup,
+        Self::Accepted,
+        Self::Closed,
+        Self::UnixAccepted,
+        Self::Refused,
+    ];
 
     /// The kind with that number.
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -54,6 +65,7 @@ impl EventKind {
             Self::Accepted => "accepted",
             Self::Closed => "closed",
             Self::UnixAccepted => "unix-accepted",
+            Self::Refused => "refused",
         }
     }
 }
@@ -84,4 +96,14 @@ pub mod maps {
     pub const CONNECTING: &str = "CONNECTING";
     /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.
     pub const CLIENTS: &str = "CLIENTS";
+    /// The epoch of verdicts that are in force; 0: none is.
+    pub const EPOCH: &str = "EPOCH";
+    /// [`super::process::TaskInfo::identity`] to [`super::refusal::Verdict`].
+    pub const VERDICTS: &str = "VERDICTS";
+    /// [`super::refusal::Place`] to the number of the server that listens there.
+    pub const PLACES: &str = "PLACES";
+    /// [`super::unix::UnixPath`] to [`super::refusal::UnixPlace`].
+    pub const UNIX_PLACES: &str = "UNIX_PLACES";
+    /// [`super::refusal::Peer`] to [`super::refusal::PeerVerdict`].
+    pub const PEERS: &str = "PEERS";
 }

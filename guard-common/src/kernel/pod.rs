@@ -1,6 +1,12 @@
 //! Which structures userspace may copy to and from maps byte by byte.
 
-use super::{layout::Layout, process::TaskInfo, socket::FlowKey, unix::UnixPath};
+use super::{
+    layout::Layout,
+    process::TaskInfo,
+    refusal::{Peer, PeerVerdict, Place, UnixPlace, Verdict},
+    socket::FlowKey,
+    unix::UnixPath,
+};
 
 // SAFETY: `repr(C)`, every bit pattern is valid, and there is no padding: the tests compare the sizes.
 unsafe impl aya::Pod for TaskInfo {}
@@ -10,16 +16,31 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for UnixPath {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Verdict {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Place {}
+// SAFETY: as above.
+unsafe impl aya::Pod for UnixPlace {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Peer {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PeerVerdict {}
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, Layout, TaskInfo, UnixPath};
+    use super::{FlowKey, Layout, Peer, PeerVerdict, Place, TaskInfo, UnixPath, UnixPlace, Verdict};
 
     #[test]
     fn there_is_no_padding() {
-        assert_eq!(size_of::<TaskInfo>(), 3 * 8 + 10 * 4 + 16);
+        assert_eq!(size_of::<TaskInfo>(), 4 * 8 + 10 * 4 + 16);
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8 + 2 + 2 + 4);
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<Layout>() % 4, 0);
+        assert_eq!(size_of::<Verdict>(), 3 * 8);
+        assert_eq!(size_of::<Place>(), 16 + 4 + 2 + 2);
+        assert_eq!(size_of::<UnixPlace>(), 3 * 4);
+        assert_eq!(size_of::<Peer>(), 16 + 4);
+        assert_eq!(size_of::<PeerVerdict>(), 2 * 8 + 2 * 4);
     }
 }
