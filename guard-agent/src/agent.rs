@@ -34,6 +34,7 @@ use crate::{
     config::Config,
     connections::Connections,
     decide::Decider,
+    enforce::Enforcer,
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
@@ -109,6 +110,7 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
+    pub(crate) enforcer: Arc<Enforcer>,
     pub(crate) masks: Arc<Masks>,
     pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
@@ -133,6 +135,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
+    let (enforcer, candidates) = Enforcer::new(Arc::clone(&decider), sensor.clone());
+    connections.act_by(Arc::clone(&enforcer));
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
@@ -146,6 +150,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
+        enforcer: Arc::clone(&enforcer),
         masks,
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
@@ -157,6 +162,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(connections.run(events));
+    tokio::spawn(enforcer.run(candidates));
     let keeping_time = tokio::spawn(approvals.keep_time());
     fleet::refresh(&agent).await?;
     let local = local::serve(Arc::clone(&agent)).await?;

@@ -28,6 +28,12 @@ pub enum Need {
     Cgroups,
     /// The right to mount.
     Mounts,
+    /// Network namespaces, and `ip`.
+    Networks,
+    /// socat.
+    Socat,
+    /// runc.
+    Runc,
 }
 
 impl Need {
@@ -38,12 +44,15 @@ impl Need {
             Self::Ebpf => ebpf_possible(),
             Self::Cgroups => Uid::effective().is_root() && cgroup::root().is_ok(),
             Self::Mounts => Uid::effective().is_root(),
+            Self::Networks => Uid::effective().is_root() && answers("ip", "-V"),
+            Self::Socat => answers("socat", "-V"),
+            Self::Runc => runs("runc"),
         }
     }
 
     /// Whether `cargo xtask setup` can mend it.
     fn can_be_installed(self) -> bool {
-        matches!(self, Self::Postgres | Self::PgBouncer)
+        matches!(self, Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc)
     }
 
     fn describe(self) -> &'static str {
@@ -52,6 +61,9 @@ impl Need {
             Self::PgBouncer => "PgBouncer is not installed: `cargo xtask setup`",
             Self::Ebpf => "eBPF programs cannot be loaded here (root, CAP_BPF and kernel BTF are needed)",
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
+            Self::Networks => "no network namespaces can be made (root and iproute2 are needed)",
+            Self::Socat => "socat is not installed: `cargo xtask setup`",
+            Self::Runc => "runc is not installed: `cargo xtask setup`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }
@@ -88,8 +100,12 @@ pub fn ebpf_possible() -> bool {
 }
 
 fn runs(program: &str) -> bool {
+    answers(program, "--version")
+}
+
+fn answers(program: &str, argument: &str) -> bool {
     Command::new(program)
-        .arg("--version")
+        .arg(argument)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -164,6 +164,9 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         statements: statements.statements,
         refused: statements.refused,
         since: Some(timestamp(member.since)),
+        non_proxied_refused: counts.non_proxied_refused,
+        non_proxied_cut: counts.non_proxied_cut,
+        non_proxied_not_stopped: counts.non_proxied_not_stopped,
     }
 }
 

@@ -115,9 +115,22 @@ fn row(server: &ServerStatus) -> [String; 8] {
         server.addresses.join("\n"),
         proxy.to_owned(),
         format!("{} open, {} in all", server.proxied_open, server.proxied_total),
-        format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total),
+        round_it(server),
         server.statements.to_string(),
         server.refused.to_string(),
         since.map(|since| since.to_string()).unwrap_or_default(),
     ]
+}
+
+fn round_it(server: &ServerStatus) -> String {
+    let mut text = format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total);
+    let acted = [
+        (server.non_proxied_refused, "refused in the kernel"),
+        (server.non_proxied_cut, "cut"),
+        (server.non_proxied_not_stopped, "NOT STOPPED"),
+    ];
+    for (count, what) in acted.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, "\n{count} {what}");
+    }
+    text
 }

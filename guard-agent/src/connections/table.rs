@@ -51,6 +51,8 @@ pub struct Followed {
     pub server: Arc<Server>,
     /// When it began, on the sensor's clock.
     pub at: Duration,
+    /// guard has ended it.
+    pub cut: bool,
 }
 
 /// Open connections, and what waits for its other half.
@@ -61,6 +63,8 @@ pub struct Table {
     sessions: HashSet<UpstreamSocket>,
     released: VecDeque<(Instant, UpstreamSocket)>,
     waiting: VecDeque<(Instant, NonProxied)>,
+    /// Those that are being cut, with their end where it has come already.
+    cutting: HashMap<SocketId, Option<Closed>>,
 }
 
 impl Table {
@@ -109,6 +113,10 @@ impl Table {
         if self.proxied.remove(&closed.socket) {
             return None;
         }
+        if let Some(ended) = self.cutting.get_mut(&closed.socket) {
+            *ended = Some(closed.clone());
+            return None;
+        }
         let waiting =
             self.waiting.iter_mut().rev().find(|(_, access)| access.accepted.socket == closed.socket);
         if let Some((_, access)) = waiting {
@@ -118,12 +126,37 @@ impl Table {
         self.followed.remove(&closed.socket)
     }
 
-    /// Follows an access until its end; false where the table is full.
-    pub fn follow(&mut self, id: &ConnectionId, accepted: &Accepted, server: &Arc<Server>) -> bool {
+    /// An access is being cut: its end waits until what came of it is recorded.
+    pub fn begin_cut(&mut self, socket: SocketId) {
+        self.cutting.insert(socket, None);
+    }
+
+    /// What came of cutting is known; gives the end of the connection, where it has come.
+    pub fn end_cut(&mut self, socket: SocketId) -> Option<Closed> {
+        self.cutting.remove(&socket).flatten()
+    }
+
+    /// Whether a session of the proxy has made this connection, as was not known when it was accepted.
+    pub fn claimed(&mut self, accepted: &Accepted) -> bool {
+        let claimed = self.sessions.remove(&upstream_of(&accepted.endpoint));
+        if claimed {
+            self.remember_proxied(accepted.socket);
+        }
+        claimed
+    }
+
+    /// Follows an access until its end, which guard makes where it is `cut`; false where the table is full.
+    pub fn follow(
+        &mut self,
+        id: &ConnectionId,
+        accepted: &Accepted,
+        server: &Arc<Server>,
+        cut: bool,
+    ) -> bool {
         if self.followed.len() >= LIMIT {
             return false;
         }
-        let followed = Followed { id: id.clone(), server: Arc::clone(server), at: accepted.at };
+        let followed = Followed { id: id.clone(), server: Arc::clone(server), at: accepted.at, cut };
         self.followed.insert(accepted.socket, followed);
         true
     }

@@ -80,6 +80,9 @@ fn accepted(pid: u32, cookie: u64, client: &str) -> Accepted {
         workload: workload(pid),
         at: Duration::from_millis(2),
         preexisting: false,
+        client: None,
+        namespace: 0,
+        server_pid: 0,
     }
 }
 

@@ -15,7 +15,7 @@ pub enum ModeFrom {
     Server,
     /// That of the database.
     Database,
-    /// Nothing here can stop a connection round the proxy.
+    /// A connection round the proxy could not be stopped.
     NonProxied,
     /// Every policy that refused is in `@mode("monitor")`.
     Policy,
@@ -47,7 +47,7 @@ impl AppliedMode {
     /// What would happen in enforce mode: for questions from the command line.
     pub const ENFORCED: Self = Self { mode: Mode::Enforce, from: ModeFrom::Agent };
 
-    /// Of connections round the proxy.
+    /// Of a connection round the proxy that could not be stopped.
     pub const NON_PROXIED: Self = Self { mode: Mode::Monitor, from: ModeFrom::NonProxied };
 }
 

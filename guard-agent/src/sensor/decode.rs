@@ -5,6 +5,7 @@ use guard_common::kernel::{
     EventHeader, EventKind,
     cgroup::CgroupEvent,
     process::{ExecEvent, ExitEvent, ForkEvent},
+    refusal::RefusedEvent,
     socket::{AcceptedEvent, ClosedEvent},
     unix::UnixAcceptedEvent,
 };
@@ -26,6 +27,8 @@ pub enum KernelEvent {
     Closed(ClosedEvent),
     /// A connection on a unix socket.
     UnixAccepted(UnixAcceptedEvent),
+    /// A connection that was refused.
+    Refused(RefusedEvent),
 }
 
 /// Structures of integers and arrays of them alone.
@@ -49,6 +52,8 @@ unsafe impl Plain for AcceptedEvent {}
 unsafe impl Plain for ClosedEvent {}
 // SAFETY: as above.
 unsafe impl Plain for UnixAcceptedEvent {}
+// SAFETY: as above.
+unsafe impl Plain for RefusedEvent {}
 
 /// The event in `bytes`; nothing for what is too short or of an unknown kind.
 pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
@@ -61,6 +66,7 @@ pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         EventKind::Accepted => KernelEvent::Accepted(read(bytes)?),
         EventKind::Closed => KernelEvent::Closed(read(bytes)?),
         EventKind::UnixAccepted => KernelEvent::UnixAccepted(read(bytes)?),
+        EventKind::Refused => KernelEvent::Refused(read(bytes)?),
     })
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -21,7 +21,17 @@ use guard_common::kernel::{
     unix::UnixPath,
 };
 
-use super::event::Watch;
+use super::{
+    event::{Enforced, Verdict, Watch},
+    refusals::Refusals,
+};
+
+/// What of refusing was attached beforehand.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    /// That of unix sockets.
+    pub unix: Option<OwnedFd>,
+}
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
@@ -32,13 +42,16 @@ pub struct Kernel {
     clients: HashMap<MapData, FlowKey, TaskInfo>,
     flush_log: Option<Box<dyn FnMut() + Send>>,
     counted: [u64; EventKind::ALL.len()],
-    _links: Ebpf,
+    /// What refuses connections; nothing where this kernel cannot.
+    refusals: Option<Refusals>,
+    programs: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool) -> Result<Self, MapError> {
+    pub fn new(mut ebpf: Ebpf, log: bool, refusal: Option<Hooks>) -> Result<Self, MapError> {
         let flush_log = if log { logger(&mut ebpf) } else { None };
+        let refusals = refusal.map(|hooks| Refusals::new(&mut ebpf, hooks.unix)).transpose()?;
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -49,7 +62,8 @@ impl Kernel {
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             flush_log,
             counted: [0; EventKind::ALL.len()],
-            _links: ebpf,
+            refusals,
+            programs: ebpf,
         })
     }
 
@@ -109,6 +123,28 @@ impl Kernel {
         failure
     }
 
+    /// Takes other servers and policies for verdicts from now on; the verdicts of before are gone.
+    pub fn enforce(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.begin(enforced, &mut self.programs))
+    }
+
+    /// Looks where the servers are reached now.
+    pub fn follow_places(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.set_places(enforced, &mut self.programs))
+    }
+
+    /// Puts a verdict in force.
+    pub fn refuse(&mut self, verdict: &Verdict) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.apply(verdict);
+        }
+    }
+
+    /// What refuses connections; nothing where this kernel cannot.
+    pub fn refusals(&mut self) -> Option<&mut Refusals> {
+        self.refusals.as_mut()
+    }
+
     /// Events of each kind that were lost since the last call.
     pub fn lost(&mut self) -> Vec<(EventKind, u64)> {
         let mut lost = Vec::new();
@@ -138,7 +174,7 @@ fn port_bits(watched: &Watch) -> BTreeMap<u16, u8> {
 }
 
 /// The kernel's form of a socket's path; nothing where it is longer than the kernel takes.
-fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
+pub fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
     let mut bytes = [0; UNIX_PATH_LEN];
     let name = path.as_os_str().as_bytes();
     bytes.get_mut(..name.len())?.copy_from_slice(name);

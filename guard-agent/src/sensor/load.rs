@@ -13,7 +13,11 @@ use guard_common::{
     kernel::{layout::Layout, maps},
 };
 
-use super::{aligned, btf, host, kernel::Kernel};
+use super::{
+    aligned, btf, host,
+    kernel::{Hooks, Kernel},
+    unix_hook,
+};
 use crate::config::SensorConfig;
 
 /// What a program hangs on.
@@ -138,7 +142,8 @@ pub fn load(config: &SensorConfig) -> Loaded {
         })
         .collect();
     explain(&mut state);
-    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log));
+    let hooks = refusal_hooks(&ebpf, &layout, cgroup.as_ref(), &mut state);
+    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log, hooks));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();
@@ -154,6 +159,37 @@ pub fn load(config: &SensorConfig) -> Loaded {
 
 const WITHOUT_KERNEL: &str = "connections come from /proc every 250 ms, shorter ones are missed, as are all on unix \
                               sockets round the proxy, and identities are reported, not attested";
+
+/// What it takes to refuse connections before they exist.
+fn refusal_hooks(
+    ebpf: &Ebpf,
+    layout: &Layout,
+    cgroup: Option<&File>,
+    state: &mut SensorState,
+) -> Option<Hooks> {
+    if !works(state, Part::Connections) {
+        return None;
+    }
+    if !layout.has_refusal() {
+        state.missing.push(
+            "connects round the proxy are not refused in the kernel, whose BTF does not tell the offsets for it: they \
+             are cut after the server has accepted"
+                .to_owned(),
+        );
+        return None;
+    }
+    let attached = match (layout.has_unix_refusal(), cgroup) {
+        (true, Some(cgroup)) => unix_hook::attach(ebpf, cgroup).map_err(|error| error.to_string()),
+        _ => Err("its BTF does not tell the offsets for it".to_owned()),
+    };
+    let unix = attached.map_err(|error| {
+        state.missing.push(format!(
+            "connects to unix sockets round the proxy are not refused in the kernel: they are cut after the server has \
+             accepted ({error})"
+        ));
+    });
+    Some(Hooks { unix: unix.ok() })
+}
 
 fn supported(part: Part, layout: &Layout) -> Result<(), String> {
     let there = match part {
@@ -243,7 +279,7 @@ fn explain(state: &mut SensorState) {
 }
 
 /// An error with its causes in one line; of the verifier's log, which can fill pages, the line with the reason.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
