@@ -34,7 +34,10 @@ use crate::{
     config::Config,
     connections::Connections,
     decide::Decider,
-    enforce::Enforcer,
+    enforce::{
+        Enforcer,
+        folders::{FolderError, Folders},
+    },
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
@@ -98,6 +101,9 @@ pub enum AgentError {
     /// The key of masking cannot be used.
     #[error(transparent)]
     MaskingKey(#[from] KeyError),
+    /// Folders that an agent before has closed cannot be given back.
+    #[error(transparent)]
+    Folders(#[from] FolderError),
     /// The operating system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -111,6 +117,7 @@ pub(crate) struct Agent {
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
     pub(crate) enforcer: Arc<Enforcer>,
+    pub(crate) folders: Folders,
     pub(crate) masks: Arc<Masks>,
     pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
@@ -135,6 +142,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
+    let folders = Folders::new(&config.paths.state)?;
     let (enforcer, candidates) = Enforcer::new(Arc::clone(&decider), sensor.clone());
     connections.act_by(Arc::clone(&enforcer));
     audit.record(Body::AgentStarted(started(&config, &decider)));
@@ -151,6 +159,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         sensor,
         connections: connections.clone(),
         enforcer: Arc::clone(&enforcer),
+        folders,
         masks,
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
@@ -189,6 +198,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     watch.abort();
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
+    if let Err(error) = agent.folders.open_all() {
+        tracing::error!("{error}; `guard-agent restore` tries again");
+    }
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

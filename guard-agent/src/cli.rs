@@ -7,6 +7,7 @@ pub mod audit;
 mod config;
 pub mod doctor;
 mod policy;
+mod restore;
 mod run;
 mod status;
 
@@ -60,6 +61,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Check or show the configuration
     Config(config::ConfigArgs),
+    /// Give socket folders that an agent has closed and left their permissions back
+    Restore,
     /// Print shell completions
     Completions {
         /// The shell
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => with_config(config, |loaded| doctor::run(&args, &loaded.config)),
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),
+        Command::Restore => with_config(config, |loaded| restore::run(&loaded.config)),
         Command::Status(args) => with_config(config, |loaded| status::run(&args, &loaded.config)),
         Command::Approvals(args) => with_config(config, |loaded| approvals::run(&args, &loaded.config)),
         Command::Audit(args) => with_config(config, |loaded| audit::run(&args, &loaded.config.paths.state)),

@@ -4,6 +4,8 @@
 //! kernel never decides: it goes by what the same [`Decider`] has said of the same workload, for one epoch of policies and
 //! servers. INVARIANT: guard's own connections are never acted on, and in monitor mode nothing is.
 
+pub mod folders;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -152,7 +154,7 @@ impl Enforcer {
         self.remember(accepted);
         match self.sensor.cut(Target::new(accepted, server.pid)).await {
             Cut::Done => acted(Action::Cut, ""),
-            Cut::Gone => acted(Action::Cut, "it had ended before it was cut"),
+            Cut::Gone => not_acted(decision, "it had ended before it was cut"),
             Cut::Failed(error) => not_acted(decision, &error),
         }
     }

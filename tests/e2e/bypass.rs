@@ -4,7 +4,7 @@
 mod beside;
 mod ways;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::{
@@ -185,6 +185,54 @@ fn who_may_go_round_does() -> Result<()> {
     }
     let beside = scene.site.postgres.psql(site::USER, site::DATABASE).query("SELECT 1")?;
     assert!(!beside.ok(), "{}", beside.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_peer_known_by_its_address_alone_is_cut_and_then_refused() -> Result<()> {
+    if skip::without(NEEDS) || skip::without(&[Need::Nftables]) {
+        return Ok(());
+    }
+    let scene = Scene::new("enforce")?;
+    scene.network.hide_clients()?;
+    let ways = Ways::new(&scene.site, &scene.network, "SELECT pg_sleep(20)")?;
+    let inside = scene.network.inside().to_string();
+    let attempt = ways.another_network_namespace()?;
+    ensure!(!attempt.got_through, "it got through: {}", attempt.said);
+    let by_address = |wanted: &'static str| {
+        scene.site.wait_for("connection_opened", wanted, |opened| {
+            text(&opened["workload"], "remote_address") == inside && action(opened) == wanted
+        })
+    };
+    assert_eq!(text(&by_address("CUT")?["workload"], "evidence"), "ADDRESS");
+    let attempt = ways.another_network_namespace()?;
+    ensure!(attempt.said.contains("Connection refused"), "not refused: {}", attempt.said);
+    assert_eq!(verdict(&by_address("DROPPED")?), "REFUSED");
+    Ok(())
+}
+
+#[test]
+fn a_socket_folder_is_closed_and_given_back() -> Result<()> {
+    if skip::without(NEEDS) {
+        return Ok(());
+    }
+    let mut scene = Scene::with(AgentConfig {
+        extra: "\nclose_socket_folder = true\n".to_owned(),
+        ..AgentConfig::default()
+    })?;
+    let folder = scene.site.postgres.socket_folder();
+    let mode = || -> Result<u32> { Ok(fs::metadata(&folder)?.permissions().mode() & 0o777) };
+    assert_eq!(mode()?, 0o700);
+    scene.site.proxied().query("SELECT 1")?.expect_ok("a proxied session")?;
+    scene.site.agent.kill()?;
+    assert_eq!(mode()?, 0o700, "it stays closed when the agent is killed");
+    let given = scene.site.agent.run(&["restore"])?.expect_ok("guard-agent restore")?;
+    assert!(given.stdout.contains(&folder.display().to_string()), "{}", given.stdout);
+    assert_eq!(mode()?, 0o755);
+    scene.site.agent.restart()?;
+    assert_eq!(mode()?, 0o700);
+    scene.site.agent.stop()?;
+    assert_eq!(mode()?, 0o755);
     Ok(())
 }
 

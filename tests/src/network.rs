@@ -1,10 +1,18 @@
 //! A network namespace with a cable to the host's own, as a container has it.
 
-use std::{net::IpAddr, net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::run::{self, CLIENT_LIMIT};
+
+/// Networks of four addresses in 10.213.0.0/16.
+const NUMBERS: u32 = 16_384;
 
 /// A network namespace. Dropping it removes it and its cable.
 #[derive(Debug)]
@@ -17,12 +25,22 @@ pub struct Network {
 impl Network {
     /// Makes one whose addresses nobody else on this host has, as long as its process runs.
     pub fn new() -> Result<Self> {
-        let number = std::process::id() % 16_000;
-        let [high, low] = (u16::try_from(number)? * 4).to_be_bytes();
-        let (host, inside) = (Ipv4Addr::new(10, 213, high, low + 1), Ipv4Addr::new(10, 213, high, low + 2));
-        let network = Self { name: format!("guard-{number}"), host, inside };
-        network.make().with_context(|| format!("cannot make the network namespace {}", network.name))?;
-        Ok(network)
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        // Tests of several processes run at once: what another has is left alone.
+        for _ in 0..100 {
+            let number = (std::process::id() * 64 + MADE.fetch_add(1, Ordering::Relaxed)) % NUMBERS;
+            let name = format!("guard-{number}");
+            if ip(&["netns", "add", &name]).is_err() {
+                continue;
+            }
+            let [high, low] = (u16::try_from(number)? * 4).to_be_bytes();
+            let (host, inside) =
+                (Ipv4Addr::new(10, 213, high, low + 1), Ipv4Addr::new(10, 213, high, low + 2));
+            let network = Self { name, host, inside };
+            network.make().with_context(|| format!("cannot make the network namespace {}", network.name))?;
+            return Ok(network);
+        }
+        bail!("`ip netns add` makes no network namespace")
     }
 
     fn make(&self) -> Result<()> {
@@ -30,7 +48,6 @@ impl Network {
             (self.name.as_str(), format!("g{}h", self.number()), format!("g{}n", self.number()));
         let (host, inside) = (format!("{}/30", self.host), format!("{}/30", self.inside));
         for words in [
-            vec!["netns", "add", name],
             vec!["link", "add", &near, "type", "veth", "peer", "name", &far, "netns", name],
             vec!["address", "add", &host, "dev", &near],
             vec!["link", "set", &near, "up"],
@@ -60,6 +77,19 @@ impl Network {
     /// The file that stands for it.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Hides from now on which process connects from inside, as another host does: source ports are rewritten on the way.
+    pub fn hide_clients(&self) -> Result<()> {
+        let rules = format!(
+            "table ip guard_test {{ chain out {{ type nat hook postrouting priority 100; policy accept; \
+             meta l4proto tcp snat to {}:40000-60000 fully-random; }}; }}\n",
+            self.inside
+        );
+        let mut nft = Command::new("nft");
+        nft.args(["-f", "-"]);
+        run::run(self.wrap(&nft), &rules, CLIENT_LIMIT)?.expect_ok("nft")?;
+        Ok(())
     }
 
     /// The same command inside.

@@ -34,6 +34,8 @@ pub enum Need {
     Socat,
     /// runc.
     Runc,
+    /// nft.
+    Nftables,
 }
 
 impl Need {
@@ -47,12 +49,13 @@ impl Need {
             Self::Networks => Uid::effective().is_root() && answers("ip", "-V"),
             Self::Socat => answers("socat", "-V"),
             Self::Runc => runs("runc"),
+            Self::Nftables => runs("nft"),
         }
     }
 
     /// Whether `cargo xtask setup` can mend it.
     fn can_be_installed(self) -> bool {
-        matches!(self, Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc)
+        matches!(self, Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc | Self::Nftables)
     }
 
     fn describe(self) -> &'static str {
@@ -63,6 +66,7 @@ impl Need {
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
             Self::Networks => "no network namespaces can be made (root and iproute2 are needed)",
             Self::Socat => "socat is not installed: `cargo xtask setup`",
+            Self::Nftables => "nftables is not installed: `cargo xtask setup`",
             Self::Runc => "runc is not installed: `cargo xtask setup`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
