@@ -127,7 +127,7 @@ impl<'a> Ways<'a> {
         Ok(())
     }
 
-    fn localhost_v4(&self) -> Result<Attempt> {
+    pub fn localhost_v4(&self) -> Result<Attempt> {
         self.query("localhost, IPv4", &self.psql("127.0.0.1"))
     }
 
@@ -147,7 +147,7 @@ impl<'a> Ways<'a> {
         self.query("the unix socket", &self.site.direct_unix())
     }
 
-    fn unix_socket_by_a_link(&self) -> Result<Attempt> {
+    pub fn unix_socket_by_a_link(&self) -> Result<Attempt> {
         let link = self.folder.join("link");
         if !link.exists() {
             std::os::unix::fs::symlink(self.site.postgres.socket_folder(), &link)?;
@@ -278,7 +278,7 @@ impl<'a> Ways<'a> {
 
     /// A child that never calls exec. It connects faster than anybody can decide on it: what counts is whether its
     /// connection lasts.
-    fn forked_child(&self) -> Result<Attempt> {
+    pub fn forked_child(&self) -> Result<Attempt> {
         let script = format!(
             "use IO::Socket::INET; $| = 1; \
              open(F, '<', '{}'); local $/; my $startup = <F>; \
