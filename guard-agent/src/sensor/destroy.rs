@@ -17,6 +17,8 @@ const SOCK_DESTROY: u16 = 21;
 const NO_COOKIE: u64 = u64::MAX;
 /// States in which a connection has two ends.
 const CONNECTED_STATES: u32 = 0xfff & !(1 << 10);
+/// State of a socket that listens.
+const TCP_LISTEN: u8 = 10;
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Header and `struct inet_diag_req_v2`.
@@ -71,8 +73,9 @@ impl Diag {
     pub fn find(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<(u64, u64)>> {
         self.send(SOCK_DIAG_BY_FAMILY, libc::NLM_F_REQUEST, local, remote, NO_COOKIE)?;
         match self.answer()? {
-            Answer::Socket { cookie, inode } => Ok(Some((cookie, inode))),
-            Answer::Done | Answer::Failed(libc::ENOENT | libc::ESTALE) => Ok(None),
+            Answer::Socket { cookie, inode, state } if state != TCP_LISTEN => Ok(Some((cookie, inode))),
+            // Without a connection the kernel finds who listens for one.
+            Answer::Socket { .. } | Answer::Done | Answer::Failed(libc::ENOENT | libc::ESTALE) => Ok(None),
             Answer::Failed(error) => Err(io::Error::from_raw_os_error(error)),
         }
     }
@@ -111,6 +114,7 @@ enum Answer {
     Socket {
         cookie: u64,
         inode: u64,
+        state: u8,
     },
 }
 
@@ -154,8 +158,8 @@ fn address(ip: IpAddr, family: libc::c_int) -> [u8; 16] {
     }
 }
 
-/// The first message of an answer. `struct inet_diag_msg` has the cookie behind ports, addresses and interface, and ends
-/// with the inode number.
+/// The first message of an answer. `struct inet_diag_msg` begins with family and state, has the cookie behind ports,
+/// addresses and interface, and ends with the inode number.
 fn read(bytes: &[u8]) -> Option<Answer> {
     const COOKIE: usize = HEADER + 4 + 4 + 32 + 4;
     const INODE: usize = HEADER + 4 + 48 + 16;
@@ -170,7 +174,7 @@ fn read(bytes: &[u8]) -> Option<Answer> {
     }
     let cookie = u64::from(word(COOKIE)?) | u64::from(word(COOKIE + 4)?) << 32;
     (kind == SOCK_DIAG_BY_FAMILY).then_some(())?;
-    Some(Answer::Socket { cookie, inode: word(INODE)?.into() })
+    Some(Answer::Socket { cookie, inode: word(INODE)?.into(), state: *bytes.get(HEADER + 1)? })
 }
 
 #[cfg(test)]
