@@ -26,10 +26,18 @@ use guard_common::kernel::{
 use crate::config::SensorConfig;
 
 use super::{
-    event::Watch,
+    event::{Enforced, Verdict, Watch},
     probe::{ObservedServer, Probes},
+    refusals::Refusals,
     statements::StatementReader,
 };
+
+/// What of refusing was attached beforehand.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    /// That of unix sockets.
+    pub unix: Option<OwnedFd>,
+}
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
@@ -47,14 +55,22 @@ pub struct Kernel {
     _measuring: Option<OwnedFd>,
     /// What was counted up to the last look, by kind and CPU.
     counted: BTreeMap<(u32, u32), u64>,
+    /// What refuses connections; nothing where this kernel cannot.
+    refusals: Option<Refusals>,
     links: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, config: &SensorConfig, counts_unix: bool) -> Result<Self, MapError> {
+    pub fn new(
+        mut ebpf: Ebpf,
+        config: &SensorConfig,
+        counts_unix: bool,
+        refusal: Option<Hooks>,
+    ) -> Result<Self, MapError> {
         let flush_log = if config.kernel_log { logger(&mut ebpf) } else { None };
         let measuring = if config.measure_cost { measure() } else { None };
+        let refusals = refusal.map(|hooks| Refusals::new(&mut ebpf, hooks.unix)).transpose()?;
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -69,6 +85,7 @@ impl Kernel {
             flush_log,
             _measuring: measuring,
             counted: BTreeMap::new(),
+            refusals,
             links: ebpf,
         })
     }
@@ -163,6 +180,28 @@ impl Kernel {
         failure
     }
 
+    /// Takes other servers and policies for verdicts from now on; the verdicts of before are gone.
+    pub fn enforce(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.begin(enforced, &mut self.links))
+    }
+
+    /// Looks where the servers are reached now.
+    pub fn follow_places(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.set_places(enforced, &mut self.links))
+    }
+
+    /// Puts a verdict in force.
+    pub fn refuse(&mut self, verdict: &Verdict) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.apply(verdict);
+        }
+    }
+
+    /// What refuses connections; nothing where this kernel cannot.
+    pub fn refusals(&mut self) -> Option<&mut Refusals> {
+        self.refusals.as_mut()
+    }
+
     /// Events of each kind that were lost since the last call, by CPU.
     pub fn lost(&mut self) -> Vec<(EventKind, Vec<(u32, u64)>)> {
         let mut lost = Vec::new();
@@ -196,7 +235,7 @@ fn port_bits(watched: &Watch) -> BTreeMap<u16, u8> {
 }
 
 /// The kernel's form of a socket's path; nothing where it is longer than the kernel takes.
-fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
+pub fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
     let mut bytes = [0; UNIX_PATH_LEN];
     let name = path.as_os_str().as_bytes();
     bytes.get_mut(..name.len())?.copy_from_slice(name);

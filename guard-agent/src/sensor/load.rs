@@ -15,7 +15,12 @@ use guard_common::{
     kernel::{layout::Layout, maps},
 };
 
-use super::{aligned, btf, host, kernel::Kernel, statements::StatementReader};
+use super::{
+    aligned, btf, host,
+    kernel::{Hooks, Kernel},
+    statements::StatementReader,
+    unix_hook,
+};
 use crate::config::SensorConfig;
 
 /// What a program hangs on.
@@ -158,6 +163,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
         })
         .collect();
     explain(&mut state);
+    let hooks = refusal_hooks(&ebpf, &layout, cgroup.as_ref(), &mut state);
     let statements = works(&state, Part::Statements)
         .then(|| Kernel::statements(&mut ebpf))
         .transpose()
@@ -165,8 +171,8 @@ pub fn load(config: &SensorConfig) -> Loaded {
             state.missing.push(format!("statements cannot be read from the kernel: {error}"));
             None
         });
-    let kernel =
-        works(&state, Part::Connections).then(|| Kernel::new(ebpf, config, works(&state, Part::UnixBytes)));
+    let kernel = works(&state, Part::Connections)
+        .then(|| Kernel::new(ebpf, config, works(&state, Part::UnixBytes), hooks));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();
@@ -182,6 +188,37 @@ pub fn load(config: &SensorConfig) -> Loaded {
 
 const WITHOUT_KERNEL: &str = "connections come from /proc every 250 ms, shorter ones are missed, as are all on unix \
                               sockets round the proxy, and identities are reported, not attested";
+
+/// What it takes to refuse connections before they exist.
+fn refusal_hooks(
+    ebpf: &Ebpf,
+    layout: &Layout,
+    cgroup: Option<&File>,
+    state: &mut SensorState,
+) -> Option<Hooks> {
+    if !works(state, Part::Connections) {
+        return None;
+    }
+    if !layout.has_refusal() {
+        state.missing.push(
+            "connects round the proxy are not refused in the kernel, whose BTF does not tell the offsets for it: they \
+             are cut after the server has accepted"
+                .to_owned(),
+        );
+        return None;
+    }
+    let attached = match (layout.has_unix_refusal(), cgroup) {
+        (true, Some(cgroup)) => unix_hook::attach(ebpf, cgroup).map_err(|error| error.to_string()),
+        _ => Err("its BTF does not tell the offsets for it".to_owned()),
+    };
+    let unix = attached.map_err(|error| {
+        state.missing.push(format!(
+            "connects to unix sockets round the proxy are not refused in the kernel: they are cut after the server has \
+             accepted ({error})"
+        ));
+    });
+    Some(Hooks { unix: unix.ok() })
+}
 
 fn supported(part: Part, layout: &Layout) -> Result<(), String> {
     let there = match part {
