@@ -159,12 +159,24 @@ fn ran(statement: &Statement) -> String {
     let policy = statement.decision.as_ref().map_or("", |decision| &decision.policy);
     let by = if policy.is_empty() { String::new() } else { format!(" by {}", short(policy, 60)) };
     format!(
-        "{} as {}@{}{by}: {}",
+        "{} as {}@{}{by}{}: {}",
         short(&statement.workload, 60),
         short(&statement.db_user, 60),
         short(&statement.database, 60),
+        seen(statement),
         short(&statement.text, 400)
     )
+}
+
+/// How a statement that did not come through the proxy is known.
+fn seen(statement: &Statement) -> String {
+    if statement.evidence.is_empty() {
+        return String::new();
+    }
+    let inside = if statement.nested { ", inside of another" } else { "" };
+    let times =
+        if statement.executions > 1 { format!(", {} times", statement.executions) } else { String::new() };
+    format!(" (seen in the server{inside}{times})")
 }
 
 fn ended(outcomes: &Outcomes) -> String {
