@@ -27,6 +27,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     let object = build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))?;
+    // Beside it: the program that steers connections.
+    fs::copy(object.with_file_name("guard-steer"), out.join("guard-steer.o"))?;
     fs::copy(object, out.join("guard-ebpf.o"))?;
     Ok(())
 }

@@ -29,7 +29,7 @@ use tonic::{
     transport::{Endpoint, Server},
 };
 
-use super::{Agent, fleet::Member};
+use super::{Agent, fleet::Member, protection};
 
 /// How long a running agent may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -124,6 +124,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
     let sensor = agent.sensor.measured_state().await;
     let fleet = agent.fleet.lock().await;
     let journal = agent.audit.status();
+    let (losses, lost) = agent.connections.losses();
     StatusResponse {
         agent_id: agent.audit.agent_id().to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,6 +143,8 @@ async fn gather(agent: &Agent) -> StatusResponse {
             .as_ref()
             .map(|uplink| uplink.status()),
         approvals: Some(agent.approvals.status()),
+        losses,
+        lost,
     }
 }
 
@@ -149,6 +152,9 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
     let server = member.slot.get();
     let counts = agent.connections.counts(&server.name);
     let statements = member.counters.counts();
+    let (protection, coverage) = protection::of(agent, member, &server);
+    let steering = agent.steering.lock().unwrap_or_else(PoisonError::into_inner);
+    let steered = steering.as_ref().and_then(|steering| steering.counts(&server.name)).unwrap_or_default();
     let observed = agent.observer.of(&server.name);
     ServerStatus {
         server: Some(DatabaseServer {
@@ -166,11 +172,22 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         statements: statements.statements,
         refused: statements.refused,
         since: Some(timestamp(member.since)),
+        protection: protection.to_owned(),
+        coverage,
+        last_non_proxied: counts.last_non_proxied.map(timestamp),
+        place: server.elsewhere.as_ref().map(|elsewhere| elsewhere.label.clone()).unwrap_or_default(),
+        steering: member.steering.clone(),
+        steering_error: member.steering_error.clone(),
+        steered_total: steered.steered,
+        without_proxy_total: steered.without_proxy,
         observed_by: observed.by,
         observe_error: observed.error,
         observed: observed.statements,
         observed_refused: observed.refused,
         observed_lost: observed.lost,
+        non_proxied_refused: counts.non_proxied_refused,
+        non_proxied_cut: counts.non_proxied_cut,
+        non_proxied_not_stopped: counts.non_proxied_not_stopped,
     }
 }
 
