@@ -17,7 +17,7 @@ pub use self::{
     network::Network,
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
-use crate::{approval::Groups, servers::Engine};
+use crate::{approval::Groups, sensor::Feature, servers::Engine};
 
 /// Everything that can be configured. `Config::default()` is what runs with no file at all.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -119,7 +119,7 @@ impl Default for PolicyConfig {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SensorConfig {
-    /// Load the eBPF programs. Without them identity comes from /proc and connections round the proxy are not seen.
+    /// Load the eBPF programs. Without them connections come from the kernel's tables of sockets and identity from /proc.
     pub ebpf: bool,
     /// Refuse to start where the eBPF programs cannot be loaded.
     pub required: bool,
@@ -127,11 +127,14 @@ pub struct SensorConfig {
     pub ring_kib: u32,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
+    /// Do without these, as if this host lacked them: `ring-buffer`, `btf`, `bpf-link`, `cgroup-v2`, `bpf`. To try a rung of
+    /// the ladder, or to step round a kernel's fault.
+    pub without: Vec<Feature>,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false }
+        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false, without: Vec::new() }
     }
 }
 

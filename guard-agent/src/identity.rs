@@ -110,6 +110,12 @@ impl Identifier {
         Arc::new(self.describe(&process, &task, evidence))
     }
 
+    /// A process of this host that is gone; only its user is known, by its socket.
+    pub fn of_user(&mut self, uid: u32) -> Arc<Workload> {
+        let (evidence, user) = (Evidence::Reported.into(), self.users.name(uid));
+        Arc::new(Workload { evidence, uid, gid: UNSET, euid: uid, user, ..Workload::default() })
+    }
+
     /// Someone of whom only the address is known.
     pub fn remote(address: IpAddr) -> Arc<Workload> {
         Arc::new(Workload {

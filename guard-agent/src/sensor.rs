@@ -6,14 +6,19 @@
 
 mod aligned;
 mod btf;
+mod cgroup_attach;
 mod decode;
+mod dump;
 mod event;
+mod features;
 mod flow;
 mod host;
 mod kernel;
 mod load;
 mod poller;
+mod rung;
 mod sockets;
+mod stream;
 mod unix_table;
 mod worker;
 
@@ -34,7 +39,10 @@ use crate::{
 
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
 pub use host::cgroup_root;
+pub use dump::probe as probe_tables;
+pub use features::Features;
 pub use load::{Capabilities, probe};
+pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
 use worker::{Command, Worker};
 

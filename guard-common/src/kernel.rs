@@ -4,11 +4,13 @@
 //! [`EventHeader`]; the kinds double as indices into the drop counters.
 
 pub mod cgroup;
+pub mod helper;
 pub mod layout;
 #[cfg(feature = "user")]
 mod pod;
 pub mod process;
 pub mod socket;
+pub mod state;
 pub mod unix;
 
 /// Longest path of a unix socket that the kernel takes (`sun_path`), in bytes.
@@ -72,9 +74,9 @@ pub struct EventHeader {
 
 /// Names of the maps, as both sides know them.
 pub mod maps {
-    /// The one ring buffer for all events.
+    /// All events: a ring buffer, or a perf event array.
     pub const EVENTS: &str = "EVENTS";
-    /// Per-CPU count of events that found the ring buffer full, by [`super::EventKind`].
+    /// Per-CPU count of events that found no room, by [`super::EventKind`].
     pub const DROPS: &str = "DROPS";
     /// Port (host order, `u16`) to [`super::socket::watch`] bits.
     pub const WATCHED_PORTS: &str = "WATCHED_PORTS";

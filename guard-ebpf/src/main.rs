@@ -1,15 +1,17 @@
 //! guard's eBPF programs. Kernel contexts enter, events and client identities leave.
 //!
 //! They observe and remember; nothing here parses what a peer wrote. One file per hook; the structures are in
-//! `guard_common::kernel`, in files of the same names. Whatever does not fit the ring buffer is counted.
+//! `guard_common::kernel`, in files of the same names. Whatever does not reach the agent is counted.
 #![no_std]
 #![no_main]
 
 mod cgroup;
 mod events;
+mod namespace;
 mod process;
 mod read;
 mod socket;
+mod state;
 mod unix;
 
 #[cfg(not(test))]

@@ -11,12 +11,11 @@ use aya_ebpf::{
         BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    helpers::generated::bpf_get_socket_cookie,
     macros::{cgroup_sock_addr, map, sock_ops},
     maps::{HashMap, LruHashMap},
     programs::{SockAddrContext, SockOpsContext},
 };
-use aya_log_ebpf::debug;
 use guard_common::kernel::{
     EventKind,
     process::TaskInfo,
@@ -24,7 +23,8 @@ use guard_common::kernel::{
 };
 
 use crate::{
-    events::{header, logging, reserve},
+    events::{header, log, reserve},
+    namespace,
     read::current_task_info,
 };
 
@@ -41,7 +41,7 @@ static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192
 
 /// Local clients of watched ports. The agent reads it when its proxy accepts.
 #[map]
-static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(32_768, 0);
+pub static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(32_768, 0);
 
 /// Cookies of the sockets that were reported as accepted: other programs may ask for the end of other sockets.
 #[map]
@@ -97,9 +97,7 @@ fn on_connect(ctx: &SockOpsContext) {
     let Some((local, remote)) = addresses(ctx) else { return };
     let flow = flow(ctx, (local, local_port(ctx)), (remote, remote_port(ctx)));
     let _ = CLIENTS.insert(&flow, task, 0);
-    if logging() {
-        debug!(ctx, "pid {} connects from port {} to port {}", task.pid, flow.client_port, flow.server_port);
-    }
+    log!(ctx, "pid {} connects from port {} to port {}", task.pid, flow.client_port, flow.server_port);
     let _ = CONNECTING.remove(&cookie);
 }
 
@@ -124,12 +122,11 @@ fn on_accept(ctx: &SockOpsContext) {
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
         cookie,
-        // SAFETY: the helper takes the program's own context.
-        namespace: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        namespace: namespace::of(ctx),
         flow,
         client,
     });
-    entry.submit(0);
+    entry.submit(ctx);
 }
 
 #[inline(always)]
@@ -153,11 +150,11 @@ fn on_state(ctx: &SockOpsContext) {
         previous_state: ctx.arg(0),
         reserved: 0,
     });
-    entry.submit(0);
+    entry.submit(ctx);
 }
 
 #[inline(always)]
-fn watched(port: u16) -> u8 {
+pub fn watched(port: u16) -> u8 {
     // SAFETY: one byte, copied at once.
     unsafe { WATCHED_PORTS.get(&port) }.copied().unwrap_or(0)
 }
@@ -223,12 +220,7 @@ fn bytes(words: [u32; 4]) -> [u8; 16] {
 
 #[inline(always)]
 fn flow(ctx: &SockOpsContext, client: ([u8; 16], u16), server: ([u8; 16], u16)) -> FlowKey {
-    let namespace = if is_loopback(&client.0) {
-        // SAFETY: the helper takes the program's own context.
-        unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
-    } else {
-        0
-    };
+    let namespace = if is_loopback(&client.0) { namespace::of(ctx) } else { 0 };
     FlowKey {
         client: client.0,
         server: server.0,

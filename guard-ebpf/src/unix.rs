@@ -64,7 +64,7 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
     let path = bound_path(sock)?;
     // SAFETY: one byte, only its presence matters.
     unsafe { WATCHED_PATHS.get(&path) }?;
-    report(sock, member_or(inode, offset!(inode_number), 0), path);
+    report(ctx, sock, member_or(inode, offset!(inode_number), 0), path);
     Some(())
 }
 
@@ -106,7 +106,7 @@ fn bound_path(sock: u64) -> Option<UnixPath> {
 }
 
 #[inline(always)]
-fn report(sock: u64, inode: u64, path: UnixPath) {
+fn report(ctx: &TracePointContext, sock: u64, inode: u64, path: UnixPath) {
     let Some(mut entry) = reserve::<UnixAcceptedEvent>(EventKind::UnixAccepted) else { return };
     let credentials: u64 = member_or(sock, offset!(sock_peer_cred), 0);
     entry.write(UnixAcceptedEvent {
@@ -120,7 +120,7 @@ fn report(sock: u64, inode: u64, path: UnixPath) {
         path,
         reserved: 0,
     });
-    entry.submit(0);
+    entry.submit(ctx);
 }
 
 /// The pid in the initial namespace of whoever connected.

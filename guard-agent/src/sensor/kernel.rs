@@ -3,70 +3,98 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::BorrowedFd, unix::ffi::OsStrExt},
     path::Path,
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, MapError, PerCpuArray},
 };
 use guard_common::kernel::{
-    EventKind, UNIX_PATH_LEN, maps,
+    EventKind, UNIX_PATH_LEN, helper, maps,
     process::TaskInfo,
     socket::{FlowKey, watch},
     unix::UnixPath,
 };
 
-use super::event::Watch;
+use super::{
+    cgroup_attach::Attached,
+    event::{SocketId, Watch},
+    host,
+    stream::{EventStream, StreamError},
+};
+
+/// By what means the programs do their work.
+#[derive(Clone, Copy, Debug)]
+pub struct Means {
+    /// TCP is followed by its changes of state, not on cgroups.
+    pub by_state: bool,
+    /// What the programs may call: bits of `guard_common::kernel::helper`.
+    pub helpers: u32,
+}
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
-    ring: RingBuf<MapData>,
+    stream: EventStream,
     drops: PerCpuArray<MapData, u64>,
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
     flush_log: Option<Box<dyn FnMut() + Send>>,
     counted: [u64; EventKind::ALL.len()],
+    means: Means,
+    namespace: u64,
+    /// What is attached to cgroups without links.
+    _attached: Vec<Attached>,
     _links: Ebpf,
 }
 
 impl Kernel {
-    /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool) -> Result<Self, MapError> {
+    /// Takes over what was loaded and attached. `kib` is the room for events.
+    pub fn new(
+        mut ebpf: Ebpf,
+        attached: Vec<Attached>,
+        means: Means,
+        kib: u32,
+        log: bool,
+    ) -> Result<Self, StreamError> {
         let flush_log = if log { logger(&mut ebpf) } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
-            ring: RingBuf::try_from(take(maps::EVENTS)?)?,
+            stream: EventStream::new(take(maps::EVENTS)?, kib)?,
             drops: PerCpuArray::try_from(take(maps::DROPS)?)?,
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             flush_log,
             counted: [0; EventKind::ALL.len()],
+            namespace: namespace(means),
+            means,
+            _attached: attached,
             _links: ebpf,
         })
     }
 
-    /// Becomes readable when there are events.
-    pub fn ring(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+    /// One of them becomes readable when there are events.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.stream.fds()
+    }
+
+    /// How the programs number this process's network namespace.
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
+    /// The name of a socket that the programs told of by this number.
+    pub fn socket(&self, number: u64) -> SocketId {
+        if self.means.by_state { SocketId::Serial(number) } else { SocketId::Cookie(number) }
     }
 
     /// Hands the next event to `take`; false where there is none.
     pub fn next(&mut self, take: impl FnOnce(&[u8])) -> bool {
-        match self.ring.next() {
-            Some(item) => {
-                take(&item);
-                true
-            }
-            None => false,
-        }
+        self.stream.next(take)
     }
 
     /// Prints what the programs logged.
@@ -123,6 +151,19 @@ impl Kernel {
             }
         }
         lost
+    }
+}
+
+/// As `guard-ebpf/src/namespace.rs` has it.
+fn namespace(means: Means) -> u64 {
+    if means.by_state {
+        0
+    } else if means.helpers & helper::NETNS_COOKIE != 0 {
+        host::namespace_cookie()
+    } else if means.helpers & helper::SOCKET_READS != 0 {
+        host::namespace_inode()
+    } else {
+        0
     }
 }
 

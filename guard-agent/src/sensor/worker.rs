@@ -29,17 +29,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     decode::{KernelEvent, decode},
+    dump::{self, Endings, Ends},
     event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch},
     flow, host,
     kernel::Kernel,
     load::Loaded,
-    poller::Poller,
+    poller::{Changes, Poller},
     sockets::{self, Connection},
     unix_table::UnixTable,
 };
 use crate::identity::{Identifier, Workload};
 
-/// How often /proc is looked at, losses are counted and old entries are dropped.
+/// How often tables are looked at, losses are counted and old entries are dropped.
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two clean-ups.
 const TIDY_EVERY: u32 = 20;
@@ -105,6 +106,10 @@ pub struct Worker {
     /// What was told of since a change of what is watched, until /proc was looked at for older connections.
     told: Option<HashSet<(SocketAddr, SocketAddr)>>,
     poller: Poller,
+    /// The ends of all TCP connections, where the kernel side does not tell of them.
+    endings: Option<Endings>,
+    /// Connections on unix sockets have to be looked for.
+    unix_unseen: bool,
     unix: UnixTable,
     unsent: u64,
     counted_at: SystemTime,
@@ -119,17 +124,22 @@ impl Worker {
         events: mpsc::Sender<SensorEvent>,
         inbox: Inbox,
     ) -> Self {
+        let namespace = loaded.kernel.as_ref().map_or_else(host::namespace_cookie, Kernel::namespace);
+        let endings = if loaded.kernel.is_none() { listen_for_ends() } else { None };
+        let poller = Poller::new(endings.is_some());
         let mut worker = Self {
             kernel: loaded.kernel,
             identifier,
             events,
             inbox,
             watch: Watch::default(),
-            namespace: host::namespace_cookie(),
+            namespace,
             own_addresses: host::OwnAddresses::default(),
             open: HashMap::new(),
             told: None,
-            poller: Poller::default(),
+            poller,
+            endings,
+            unix_unseen: !loaded.unix,
             unix: UnixTable::new(),
             unsent: 0,
             counted_at: SystemTime::now(),
@@ -151,6 +161,7 @@ impl Worker {
                 self.wait(next_tick.saturating_duration_since(Instant::now()));
             }
             self.drain();
+            self.take_endings();
             if !self.answer() {
                 break;
             }
@@ -167,7 +178,9 @@ impl Worker {
         let at_most = self.unix.wait().map_or(at_most, |wait| wait.min(at_most));
         let timeout = PollTimeout::try_from(at_most + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO);
         let mut fds = vec![PollFd::new(self.inbox.wake.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.kernel.as_ref().map(|kernel| PollFd::new(kernel.ring(), PollFlags::POLLIN)));
+        let kernel = self.kernel.as_ref().map(Kernel::fds).unwrap_or_default();
+        let endings = self.endings.as_ref().map(Endings::fd);
+        fds.extend(kernel.into_iter().chain(endings).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, timeout);
         let _ = nix::unistd::read(&self.inbox.wake, &mut [0; 8]);
@@ -219,7 +232,7 @@ impl Worker {
             told.insert((client, server));
         }
         self.send(SensorEvent::Accepted(Accepted {
-            socket: SocketId::Cookie(event.cookie),
+            socket: self.socket(event.cookie),
             endpoint: Endpoint::Tcp { client, server },
             workload,
             at: Duration::from_nanos(event.header.at_ns),
@@ -230,10 +243,15 @@ impl Worker {
     fn closed(&mut self, event: &ClosedEvent) {
         self.open.remove(&event.cookie);
         self.send(SensorEvent::Closed(Closed {
-            socket: SocketId::Cookie(event.cookie),
-            bytes: Some(payload(event)),
+            socket: self.socket(event.cookie),
+            bytes: payload(event),
             at: Duration::from_nanos(event.header.at_ns),
         }));
+    }
+
+    /// The name of a socket that the kernel side told of.
+    fn socket(&self, number: u64) -> SocketId {
+        self.kernel.as_ref().map_or(SocketId::Serial(number), |kernel| kernel.socket(number))
     }
 
     fn unix_accepted(&mut self, event: &UnixAcceptedEvent) {
@@ -307,24 +325,26 @@ impl Worker {
         if !self.own_addresses.contains(client.ip()) {
             return Identifier::remote(client.ip());
         }
-        let table = sockets::connections();
+        let table = dump::connections(&[Ends { local: client.port(), remote: server.port() }]);
         self.reported(&table, &[(client, server)]).pop().unwrap_or_else(|| Identifier::remote(client.ip()))
     }
 
     /// Clients of several connections, each by the process that holds the other end's socket.
     fn reported(&mut self, table: &[Connection], wanted: &[(SocketAddr, SocketAddr)]) -> Vec<Arc<Workload>> {
-        let inodes: HashMap<(SocketAddr, SocketAddr), u64> =
-            table.iter().map(|end| ((end.local, end.remote), end.inode)).collect();
-        let searched: HashSet<u64> =
-            wanted.iter().filter_map(|ends| inodes.get(ends)).copied().filter(|inode| *inode != 0).collect();
-        let owners = sockets::owners(&searched);
+        let clients: HashMap<(SocketAddr, SocketAddr), &Connection> =
+            table.iter().map(|end| ((end.local, end.remote), end)).collect();
+        let inodes = wanted.iter().filter_map(|ends| clients.get(ends)).map(|end| end.inode);
+        let owners = sockets::owners(&inodes.filter(|inode| *inode != 0).collect());
         wanted
             .iter()
             .map(|ends| {
-                let pid = inodes.get(ends).and_then(|inode| owners.get(inode)).and_then(|pids| pids.first());
-                match pid {
-                    Some(pid) => self.identifier.by_pid(*pid, None, Evidence::Reported),
-                    None => Identifier::remote(ends.0.ip()),
+                let client = clients.get(ends);
+                let pid = client.and_then(|end| owners.get(&end.inode)).and_then(|pids| pids.first());
+                match (pid, client.and_then(|end| end.uid)) {
+                    (Some(pid), _) => self.identifier.by_pid(*pid, None, Evidence::Reported),
+                    // Whoever held it has ended meanwhile; whose it was is known.
+                    (None, Some(uid)) => self.identifier.of_user(uid),
+                    (None, None) => Identifier::remote(ends.0.ip()),
                 }
             })
             .collect()
@@ -348,36 +368,93 @@ impl Worker {
         self.told = None;
     }
 
-    /// Looks in /proc for connections on `ports` that no event has told of.
+    /// Looks in the kernel's tables for connections on `ports` that no event has told of.
     fn look(&mut self, ports: &BTreeSet<u16>, preexisting: bool) {
-        let table = sockets::connections();
+        let followed: BTreeSet<u16> = self.poller.ports().union(ports).copied().collect();
+        let table = dump::of_ports(&followed);
         // What was accepted before the look is in the ring buffer by now.
         self.drain();
-        let changes = self.poller.look(&table, ports);
-        self.gone(changes.closed);
+        let mut changes = self.poller.look(&table, ports);
         let mut told = self.told.take().unwrap_or_default();
         told.extend(self.open.values().map(|flow| (flow::client(flow), flow::server(flow))));
         let (known, new): (Vec<Connection>, Vec<Connection>) =
             changes.opened.into_iter().partition(|end| told.contains(&(end.remote, end.local)));
-        for connection in known {
-            self.poller.forget(connection.inode);
+        for socket in known.iter().filter_map(Connection::socket) {
+            self.poller.forget(socket);
         }
-        let ends: Vec<(SocketAddr, SocketAddr)> = new.iter().map(|end| (end.remote, end.local)).collect();
-        let workloads = self.reported(&table, &ends);
-        for (connection, workload) in new.into_iter().zip(workloads) {
+        changes.opened = new;
+        self.report(changes, &table, preexisting);
+    }
+
+    /// What has ended since, and what was too short to be seen before.
+    fn take_endings(&mut self) {
+        let Some(endings) = &self.endings else { return };
+        let (ended, dropped) = endings.take(&self.watch.database_ports);
+        if dropped > 0 {
+            let now = SystemTime::now();
+            let lost = Lost { kind: "ends-of-sockets", lost: dropped, since: self.counted_at, until: now };
+            self.send(SensorEvent::Lost(lost));
+        }
+        if !ended.is_empty() {
+            let changes = self.poller.told(&ended);
+            // The clients of those that are new have ended as well, or are about to.
+            let clients: Vec<Ends> = changes
+                .opened
+                .iter()
+                .map(|end| Ends { local: end.remote.port(), remote: end.local.port() })
+                .collect();
+            let table = dump::connections(&clients);
+            self.report(changes, &table, false);
+        }
+    }
+
+    fn report(&mut self, changes: Changes, table: &[Connection], preexisting: bool) {
+        let ends: Vec<(SocketAddr, SocketAddr)> =
+            changes.opened.iter().map(|end| (end.remote, end.local)).collect();
+        let workloads = self.reported(table, &ends);
+        for (connection, workload) in changes.opened.into_iter().zip(workloads) {
+            let Some(socket) = connection.socket() else { continue };
             self.send(SensorEvent::Accepted(Accepted {
-                socket: SocketId::Inode(connection.inode),
+                socket,
                 endpoint: Endpoint::Tcp { client: connection.remote, server: connection.local },
                 workload,
                 at: host::monotonic(),
                 preexisting,
             }));
         }
+        for (socket, bytes) in changes.closed {
+            self.send(SensorEvent::Closed(Closed { socket, bytes, at: host::monotonic() }));
+        }
     }
 
-    fn gone(&mut self, inodes: Vec<u64>) {
-        for inode in inodes {
-            self.ended(SocketId::Inode(inode));
+    /// Looks for connections on watched unix sockets that no event can tell of.
+    fn look_at_unix(&mut self) {
+        if self.watch.unix_sockets.is_empty() {
+            return;
+        }
+        let mut new = dump::unix_connections(&self.watch.unix_sockets);
+        new.retain(|connection| !self.unix.is_open(connection.inode));
+        if new.is_empty() {
+            return;
+        }
+        let both = new.iter().flat_map(|connection| [connection.inode, connection.peer_inode]);
+        let owners = sockets::owners(&both.filter(|inode| *inode != 0).collect());
+        let owner = |inode: u64| owners.get(&inode).and_then(|pids| pids.first()).copied();
+        for connection in new {
+            // Not accepted yet: the next look finds it.
+            let Some(server) = owner(connection.inode) else { continue };
+            let workload = match owner(connection.peer_inode) {
+                Some(pid) => self.identifier.by_pid(pid, None, Evidence::Reported),
+                None => self.identifier.by_pid(0, None, Evidence::Reported),
+            };
+            self.unix.opened(connection.inode, server);
+            self.send(SensorEvent::Accepted(Accepted {
+                socket: SocketId::Inode(connection.inode),
+                endpoint: Endpoint::Unix { path: connection.path, peer_inode: connection.peer_inode },
+                workload,
+                at: host::monotonic(),
+                preexisting: false,
+            }));
         }
     }
 
@@ -387,8 +464,12 @@ impl Worker {
             let ports = self.watch.database_ports.clone();
             self.look(&ports, false);
         } else if self.ticks.is_multiple_of(LOOK_EVERY) && !self.poller.is_empty() {
-            let changes = self.poller.ended(&sockets::connections());
-            self.gone(changes.closed);
+            let table = dump::of_ports(&self.poller.ports());
+            let changes = self.poller.ended(&table);
+            self.report(changes, &table, false);
+        }
+        if self.unix_unseen {
+            self.look_at_unix();
         }
         self.count_losses();
         if self.ticks.is_multiple_of(TIDY_EVERY) {
@@ -421,7 +502,7 @@ impl Worker {
     /// Ends of connections were lost: what is no longer in /proc has ended. Other network namespaces are not listed.
     fn reconcile(&mut self) {
         let present: HashSet<(SocketAddr, SocketAddr)> =
-            sockets::connections().into_iter().map(|end| (end.remote, end.local)).collect();
+            dump::of_ports(&self.watch.database_ports).into_iter().map(|end| (end.remote, end.local)).collect();
         let gone: Vec<u64> = self
             .open
             .iter()
@@ -432,7 +513,7 @@ impl Worker {
             .collect();
         for cookie in gone {
             self.open.remove(&cookie);
-            self.ended(SocketId::Cookie(cookie));
+            self.ended(self.socket(cookie));
         }
     }
 
@@ -447,17 +528,27 @@ impl Worker {
 /// Payload bytes of a connection. The kernel's counters take the end of a direction (FIN) for one more byte, and
 /// the state before the end tells which ones there were. One case stays open: in FIN-WAIT-2 the client's may have
 /// been counted; it is not where the server closes first.
-fn payload(event: &ClosedEvent) -> Bytes {
+fn payload(event: &ClosedEvent) -> Option<Bytes> {
+    if event.received == ClosedEvent::UNCOUNTED || event.acked == ClosedEvent::UNCOUNTED {
+        return None;
+    }
     const FIN_WAIT_2: u32 = 5;
     const CLOSE_WAIT: u32 = 8;
     const LAST_ACK: u32 = 9;
     const CLOSING: u32 = 11;
     let client_ended = matches!(event.previous_state, CLOSE_WAIT | LAST_ACK | CLOSING);
     let server_ended = matches!(event.previous_state, FIN_WAIT_2 | LAST_ACK | CLOSING);
-    Bytes {
+    Some(Bytes {
         from_client: event.received.saturating_sub(client_ended.into()),
         to_client: event.acked.saturating_sub(server_ended.into()),
-    }
+    })
+}
+
+/// Where the kernel does not tell, ends are seen by looking.
+fn listen_for_ends() -> Option<Endings> {
+    Endings::listen()
+        .map_err(|error| tracing::warn!(%error, "the kernel does not tell of the ends of connections"))
+        .ok()
 }
 
 fn unix_path(path: &UnixPath) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Which structures userspace may copy to and from maps byte by byte.
 
-use super::{layout::Layout, process::TaskInfo, socket::FlowKey, unix::UnixPath};
+use super::{layout::Layout, process::TaskInfo, socket::FlowKey, state::StateLayout, unix::UnixPath};
 
 // SAFETY: `repr(C)`, every bit pattern is valid, and there is no padding: the tests compare the sizes.
 unsafe impl aya::Pod for TaskInfo {}
@@ -10,6 +10,8 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for UnixPath {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for StateLayout {}
 
 #[cfg(test)]
 mod tests {

@@ -48,14 +48,63 @@ pub enum BuildError {
         /// What it printed.
         output: String,
     },
+    /// The object cannot be put to its place.
+    #[error("the eBPF object cannot be kept at {object}: {error}")]
+    Keep {
+        /// Its place.
+        object: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The compiler was content, but there is no object.
     #[error("the eBPF build left no object at {0}")]
     NoObject(PathBuf),
 }
 
-/// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`.
-/// Returns the object's path.
-pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Result<PathBuf, BuildError> {
+/// Which way events take in an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// A ring buffer.
+    RingBuffer,
+    /// A perf event array, for kernels without the ring buffer.
+    PerfArray,
+}
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::RingBuffer, Self::PerfArray];
+
+    /// File name of the object, once it is built.
+    pub const fn object(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "guard-ebpf.o",
+            Self::PerfArray => "guard-ebpf-perf-array.o",
+        }
+    }
+}
+
+/// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`, and leaves one
+/// object there for every [`Variant`]. Returns their paths.
+pub fn build(
+    toolchain: &Toolchain,
+    source_dir: &Path,
+    target_dir: &Path,
+) -> Result<[PathBuf; 2], BuildError> {
+    let mut objects = [PathBuf::new(), PathBuf::new()];
+    for (variant, object) in Variant::ALL.into_iter().zip(&mut objects) {
+        let built = compile(toolchain, source_dir, target_dir, variant)?;
+        *object = target_dir.join(variant.object());
+        std::fs::copy(&built, &*object).map_err(|error| BuildError::Keep { object: object.clone(), error })?;
+    }
+    Ok(objects)
+}
+
+fn compile(
+    toolchain: &Toolchain,
+    source_dir: &Path,
+    target_dir: &Path,
+    variant: Variant,
+) -> Result<PathBuf, BuildError> {
     let mut cargo = toolchain.cargo();
     cargo
         .args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"])
@@ -63,6 +112,9 @@ pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Res
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(source_dir);
+    if variant == Variant::PerfArray {
+        cargo.args(["--features", "perf-array"]);
+    }
     let program = cargo.get_program().to_string_lossy().into_owned();
     let output = cargo.output().map_err(|error| BuildError::Start { program, error })?;
     if !output.status.success() {
