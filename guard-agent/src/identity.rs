@@ -84,10 +84,12 @@ impl Identifier {
         self.processes.is_current(task)
     }
 
-    /// The process that the kernel captured when it connected.
+    /// The process that the kernel captured when it connected. Where it could tell no more than ids, what runs under them
+    /// is read from /proc later: it may have become another program meanwhile.
     pub fn captured(&mut self, task: &TaskInfo) -> Arc<Workload> {
         let process = self.processes.known_or_read(task);
-        Arc::new(self.describe(&process, task, Evidence::Attested))
+        let evidence = if task.start_ns == 0 { Evidence::Reported } else { Evidence::Attested };
+        Arc::new(self.describe(&process, task, evidence))
     }
 
     /// `credentials` are effective uid and gid. A process named by the kernel for a connection that exists (`SO_PEERCRED`), or found in /proc.

@@ -37,10 +37,10 @@ use crate::{
     identity::{Identifier, Workload},
 };
 
-pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
-pub use host::cgroup_root;
 pub use dump::probe as probe_tables;
+pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
 pub use features::Features;
+pub use host::cgroup_root;
 pub use load::{Capabilities, probe};
 pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};

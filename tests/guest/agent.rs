@@ -29,7 +29,9 @@ pub fn run_all(work: &Work) -> Result<()> {
     install(work)?;
     let psql = psql()?;
     let mut clients = Vec::new();
-    for (unit, way) in [("orders", "-h 127.0.0.1"), ("reports", "-h ::1"), ("backup", "-h /var/run/postgresql")] {
+    for (unit, way) in
+        [("orders", "-h 127.0.0.1"), ("reports", "-h ::1"), ("backup", "-h /var/run/postgresql")]
+    {
         let command = format!("exec {} {way} -U postgres -Atc 'SELECT 7'", psql.display());
         let (ok, output) = in_unit(unit, &command)?;
         check(&format!("{unit}: a client round the proxy is served"), ok && output.contains('7'), &output);
@@ -55,7 +57,11 @@ pub fn run_all(work: &Work) -> Result<()> {
     let status = succeed(Command::new("/usr/bin/guard-agent").args(["status", "--json"]))?;
     let status: Value = serde_json::from_str(&status).context("the status")?;
     let programs = status["sensor"]["programs"].as_array().map(Vec::len);
-    check("the unit's capabilities are enough", programs.is_some_and(|count| count > 0) && all_attached(&status), &status.to_string());
+    check(
+        "the unit's capabilities are enough",
+        programs.is_some_and(|count| count > 0) && all_attached(&status),
+        &status.to_string(),
+    );
     succeed(Command::new("systemctl").args(["stop", "guard-agent"]))?;
     Ok(())
 }
@@ -79,7 +85,8 @@ fn install(work: &Work) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let log = run(Command::new("journalctl").args(["-u", "guard-agent", "--no-pager", "-n", "40"]))?.1;
+            let log =
+                run(Command::new("journalctl").args(["-u", "guard-agent", "--no-pager", "-n", "40"]))?.1;
             bail!("the agent does not answer: {output}\n{log}");
         }
         thread::sleep(Duration::from_millis(200));

@@ -37,7 +37,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let work = Work { folder };
-    for (name, part) in [("doctor", host as fn(&Work) -> Result<()>), ("kernel tests", kernel::run_all), ("agent", agent::run_all)] {
+    for (name, part) in [
+        ("doctor", host as fn(&Work) -> Result<()>),
+        ("kernel tests", kernel::run_all),
+        ("agent", agent::run_all),
+    ] {
         if let Err(error) = part(&work) {
             check(name, false, &format!("{error:#}"));
         }

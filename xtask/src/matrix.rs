@@ -26,7 +26,7 @@ use self::{image::Images, kernels::Kernel, machine::Accelerator};
 use crate::{
     build,
     setup::{self, Group},
-    shell, style,
+    shell,
 };
 
 /// Run guard's kernel tests and the agent before a real PostgreSQL on Debian's kernels, in virtual machines.
@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Print JSON in place of the table
     #[arg(long)]
     json: bool,
+    /// Take what is built already
+    #[arg(long)]
+    no_build: bool,
     /// Virtual machines at a time
     #[arg(long, default_value_t = 2)]
     at_once: usize,
@@ -51,11 +54,10 @@ pub struct Arguments {
 /// Runs the task.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let wanted = Kernel::selected(&arguments.kernels)?;
-    setup::ensure(&[Group::Build, Group::Test, Group::Matrix])?;
-    if !arguments.json {
-        println!("{}", style::strong("build"));
+    setup::ensure(&[Group::Build, Group::Matrix])?;
+    if !arguments.no_build {
+        build::workspace(false)?;
     }
-    build::workspace(false)?;
     let outcomes = run(&wanted, arguments.at_once, arguments.json)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report::json(&outcomes))?);

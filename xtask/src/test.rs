@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Run the tests: unit tests, policies, kernel, end to end, other people's drivers, PostgreSQL's own
-/// suites, deployment files, the demo.
+/// suites, other kernels, deployment files, the demo.
 ///
 /// What is missing is installed first (see `setup`). The last line says `N passed, N failed, N skipped` over
 /// everything. A test that needs what this machine cannot do says so and counts as skipped; with CI=true in the
@@ -28,7 +28,7 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, deploy, demo; not unless named:
+    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, matrix, deploy, demo; not unless named:
     /// fuzz), or parts of test names
     filter: Vec<String>,
 }

@@ -177,9 +177,17 @@ fn host(found: &sensor::Capabilities) -> Vec<Check> {
     let layout = features.layout.as_ref().map(|_| "/sys/kernel/btf/vmlinux".to_owned());
     let mut checks = vec![
         privileges(),
-        Check::needed("ring buffer", there(features.ring_buffer, "events go by one buffer for each CPU"), Rung::NoRingBuffer.brings()),
+        Check::needed(
+            "ring buffer",
+            there(features.ring_buffer, "events go by one buffer for each CPU"),
+            Rung::NoRingBuffer.brings(),
+        ),
         Check::needed("kernel BTF", layout.map_err(Clone::clone), "a kernel with CONFIG_DEBUG_INFO_BTF"),
-        Check::needed("cgroup links", there(features.bpf_link, "programs are attached by flags"), Rung::NoBpfLink.brings()),
+        Check::needed(
+            "cgroup links",
+            there(features.bpf_link, "programs are attached by flags"),
+            Rung::NoBpfLink.brings(),
+        ),
         Check::needed("cgroup v2", at(&found.cgroup_root), Rung::CgroupV1.brings()),
         Check::needed("tracefs", at(&found.tracefs), "mount -t tracefs tracefs /sys/kernel/tracing"),
     ];
@@ -224,7 +232,10 @@ fn privileges() -> Check {
 mod tests {
     use guard_common::audit::v1::{SensorState, sensor_state::Program};
 
-    use super::{Report, ladder, sensor::{Capabilities, Features}};
+    use super::{
+        Report, ladder,
+        sensor::{Capabilities, Features},
+    };
 
     fn found(attached: bool) -> Capabilities {
         let error = if attached { String::new() } else { "refused".to_owned() };

@@ -4,8 +4,7 @@
 #[repr(C, align(32))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
-static RING_BUFFER: &Aligned<[u8]> =
-    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/guard-ebpf.o")));
+static RING_BUFFER: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/guard-ebpf.o")));
 static PERF_ARRAY: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/guard-ebpf-perf-array.o")));
 

@@ -96,12 +96,14 @@ pub fn clear_left_behind(cgroup: BorrowedFd<'_>) -> usize {
             attached.contains(&program.id()) && !held.contains(&program.id()) && is_guards(program)
         };
         for program in loaded_programs().flatten().filter(left) {
-            let detached = program.fd().and_then(|fd| {
-                change(DETACH, cgroup, fd.as_fd(), place, 0).map_err(ProgramError::IOError)
-            });
+            let detached = program
+                .fd()
+                .and_then(|fd| change(DETACH, cgroup, fd.as_fd(), place, 0).map_err(ProgramError::IOError));
             match detached {
                 Ok(()) => cleared += 1,
-                Err(error) => tracing::warn!(%error, "what an earlier run left attached cannot be taken away"),
+                Err(error) => {
+                    tracing::warn!(%error, "what an earlier run left attached cannot be taken away")
+                }
             }
         }
     }
@@ -139,19 +141,22 @@ fn attached_to(cgroup: BorrowedFd<'_>, place: Place) -> Vec<u32> {
 fn held_programs() -> HashSet<u32> {
     let mut held = HashSet::new();
     let Ok(processes) = fs::read_dir("/proc") else { return held };
-    for process in processes.flatten().filter(|entry| {
-        entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
-    }) {
+    for process in processes
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+    {
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten() {
-            let is_program = fs::read_link(descriptor.path())
-                .is_ok_and(|target| target.to_string_lossy().contains("bpf"));
+            let is_program =
+                fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy().contains("bpf"));
             if !is_program {
                 continue;
             }
             let info = process.path().join("fdinfo").join(descriptor.file_name());
             let info = fs::read_to_string(info).unwrap_or_default();
-            held.extend(info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
+            held.extend(
+                info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()),
+            );
         }
     }
     held

@@ -85,7 +85,8 @@ impl Endings {
     pub fn take(&self, ports: &BTreeSet<u16>) -> (Vec<Ended>, u64) {
         let mut ended = Vec::new();
         let lost = self.socket.drain(|message| {
-            if let Some(one) = tcp::ended(message).filter(|one| ports.contains(&one.connection.local.port())) {
+            if let Some(one) = tcp::ended(message).filter(|one| ports.contains(&one.connection.local.port()))
+            {
                 ended.push(one);
             }
         });

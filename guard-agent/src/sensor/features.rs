@@ -59,7 +59,8 @@ fn helpers() -> u32 {
     // What cannot be probed is taken for absent: a program would not load.
     let has = |program, function| is_helper_supported(program, function).unwrap_or(false);
     let reads = |program| {
-        has(program, BpfHelper::BPF_FUNC_probe_read_kernel) && has(program, BpfHelper::BPF_FUNC_get_current_task)
+        has(program, BpfHelper::BPF_FUNC_probe_read_kernel)
+            && has(program, BpfHelper::BPF_FUNC_get_current_task)
     };
     let bit = |there: bool, bit: u32| if there { bit } else { 0 };
     let sockets = ProgramType::SockOps;

@@ -22,7 +22,7 @@ use super::{
     cgroup_attach::Attached,
     event::{SocketId, Watch},
     host,
-    stream::{EventStream, StreamError},
+    stream::EventStream,
 };
 
 /// By what means the programs do their work.
@@ -51,19 +51,19 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Takes over what was loaded and attached. `kib` is the room for events.
+    /// Takes over what was loaded and attached.
     pub fn new(
         mut ebpf: Ebpf,
+        stream: EventStream,
         attached: Vec<Attached>,
         means: Means,
-        kib: u32,
         log: bool,
-    ) -> Result<Self, StreamError> {
+    ) -> Result<Self, MapError> {
         let flush_log = if log { logger(&mut ebpf) } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
-            stream: EventStream::new(take(maps::EVENTS)?, kib)?,
+            stream,
             drops: PerCpuArray::try_from(take(maps::DROPS)?)?,
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,

@@ -24,6 +24,7 @@ use super::{
     host,
     kernel::{Kernel, Means},
     rung::{Feature, Rung},
+    stream::EventStream,
 };
 use crate::config::SensorConfig;
 
@@ -136,7 +137,13 @@ pub fn load(config: &SensorConfig) -> Loaded {
             return on_the_ground(state, &format!("the eBPF maps cannot be made ({})", chain(&error)));
         }
     };
-    if let Some(cgroup) = &features.cgroup {
+    // Before the programs run: what they hand over from the first moment is kept.
+    let stream = match EventStream::of(&mut ebpf, config.ring_kib) {
+        Ok(stream) => stream,
+        Err(error) => return on_the_ground(state, &format!("the eBPF events cannot be read ({error})")),
+    };
+    // Links go with whoever held them.
+    if let (false, Some(cgroup)) = (features.bpf_link, &features.cgroup) {
         let cleared = cgroup_attach::clear_left_behind(cgroup.as_fd());
         if cleared > 0 {
             tracing::info!(programs = cleared, "took away what an earlier run had left attached");
@@ -154,7 +161,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
     let unix = works(&state, Part::Unix);
     let means = Means { by_state, helpers: features.helpers };
     let log = config.kernel_log && features.ring_buffer;
-    match Kernel::new(ebpf, attached, means, config.ring_kib, log) {
+    match Kernel::new(ebpf, stream, attached, means, log) {
         Ok(kernel) => Loaded { kernel: Some(kernel), state, unix },
         Err(error) => on_the_ground(state, &format!("the eBPF maps cannot be used ({error})")),
     }
@@ -278,9 +285,8 @@ fn attach_to_cgroup(
     if let Some(Ok(())) = linked {
         return Ok(None);
     }
-    let by_flags = program_fd(program).and_then(|program| {
-        Attached::new(program, cgroup.as_fd(), place).map_err(ProgramError::IOError)
-    });
+    let by_flags = program_fd(program)
+        .and_then(|program| Attached::new(program, cgroup.as_fd(), place).map_err(ProgramError::IOError));
     // Where links were refused for another reason than their absence, that reason is told.
     match (linked, by_flags) {
         (_, Ok(attached)) => Ok(Some(attached)),
@@ -320,8 +326,7 @@ fn failed(state: &SensorState, parts: &[Part]) -> String {
     let failed: Vec<&str> = PROGRAMS
         .iter()
         .filter(|(name, _, of)| {
-            let missing =
-                |program: &sensor_state::Program| program.name == *name && !program.attached;
+            let missing = |program: &sensor_state::Program| program.name == *name && !program.attached;
             parts.contains(of) && state.programs.iter().any(missing)
         })
         .map(|(name, _, _)| *name)
@@ -355,6 +360,9 @@ fn explain(state: &mut SensorState, features: &Features) {
              unified or hybrid hierarchy knows them"
                 .to_owned(),
         );
+    }
+    if !features.bpf_link {
+        state.missing.push(format!("no links for cgroups: {}", Rung::NoBpfLink.means()));
     }
     if !features.ring_buffer {
         state.missing.push(format!("no ring buffer: {}", Rung::NoRingBuffer.means()));

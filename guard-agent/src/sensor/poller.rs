@@ -72,10 +72,8 @@ impl Poller {
 
     /// Looks only for the end of those known.
     pub fn ended(&mut self, table: &[Connection]) -> Changes {
-        let present: HashSet<(SocketId, (SocketAddr, SocketAddr))> = table
-            .iter()
-            .filter_map(|end| Some((end.socket()?, (end.remote, end.local))))
-            .collect();
+        let present: HashSet<(SocketId, (SocketAddr, SocketAddr))> =
+            table.iter().filter_map(|end| Some((end.socket()?, (end.remote, end.local)))).collect();
         let patient = self.told_of_ends;
         let mut closed = Vec::new();
         for (socket, seen) in &mut self.open {

@@ -8,12 +8,14 @@ use std::{
 };
 
 use aya::{
+    Ebpf,
     maps::{
         Map, MapData, MapError, PerfEventArray, RingBuf,
         perf::{PerfBufferError, PerfEvent, PerfEventArrayBuffer},
     },
     util::online_cpus,
 };
+use guard_common::kernel::maps;
 
 /// Why events cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +45,10 @@ pub enum EventStream {
 }
 
 impl EventStream {
-    /// Takes the map over. `kib` is the room that perf buffers may take together.
-    pub fn new(map: Map, kib: u32) -> Result<Self, StreamError> {
+    /// Takes the map of what was loaded. `kib` is the room that perf buffers may take together.
+    pub fn of(ebpf: &mut Ebpf, kib: u32) -> Result<Self, StreamError> {
+        let missing = || MapError::InvalidName { name: maps::EVENTS.to_owned() };
+        let map = ebpf.take_map(maps::EVENTS).ok_or_else(missing)?;
         match map {
             Map::RingBuf(_) => Ok(Self::Ring(RingBuf::try_from(map)?)),
             _ => Ok(Self::Perf(PerfStream::new(PerfEventArray::try_from(map)?, kib)?)),

@@ -501,8 +501,10 @@ impl Worker {
 
     /// Ends of connections were lost: what is no longer in /proc has ended. Other network namespaces are not listed.
     fn reconcile(&mut self) {
-        let present: HashSet<(SocketAddr, SocketAddr)> =
-            dump::of_ports(&self.watch.database_ports).into_iter().map(|end| (end.remote, end.local)).collect();
+        let present: HashSet<(SocketAddr, SocketAddr)> = dump::of_ports(&self.watch.database_ports)
+            .into_iter()
+            .map(|end| (end.remote, end.local))
+            .collect();
         let gone: Vec<u64> = self
             .open
             .iter()

@@ -85,9 +85,9 @@ fn without_links_and_ring_buffer() {
 }
 
 #[test]
-fn without_btf_connections_are_attested() {
-    knows_a_lasting_client(&[Feature::Btf], "no-btf", Evidence::Attested);
-    knows_a_lasting_client(&[Feature::Btf, Feature::RingBuffer], "no-btf", Evidence::Attested);
+fn without_btf_connections_are_seen_and_processes_read() {
+    knows_a_lasting_client(&[Feature::Btf], "no-btf", Evidence::Reported);
+    knows_a_lasting_client(&[Feature::Btf, Feature::RingBuffer], "no-btf", Evidence::Reported);
 }
 
 #[test]
@@ -99,7 +99,6 @@ fn without_btf_a_client_that_is_gone_has_its_pid_and_user() {
     let pid = child.id();
     finish(child);
     let workload = sensor.one().workload;
-    assert_attested(&workload);
     assert_eq!((workload.pid, workload.uid), (pid, nix::unistd::Uid::effective().as_raw()));
 }
 
@@ -110,7 +109,7 @@ fn without_cgroups_connections_are_followed_by_their_state() {
     let old = [Feature::CgroupV2, Feature::RingBuffer];
     knows_short_clients(&old, "cgroup-v1");
     let oldest = [Feature::CgroupV2, Feature::RingBuffer, Feature::Btf, Feature::BpfLink];
-    knows_a_lasting_client(&oldest, "cgroup-v1", Evidence::Attested);
+    knows_a_lasting_client(&oldest, "cgroup-v1", Evidence::Reported);
 }
 
 #[test]
@@ -133,9 +132,7 @@ fn without_cgroups_the_proxy_learns_who_its_clients_are() {
 
 #[test]
 fn without_bpf_connections_come_from_the_kernels_tables() {
-    for config in
-        [config(&[Feature::Bpf]), SensorConfig { ebpf: false, ..SensorConfig::default() }]
-    {
+    for config in [config(&[Feature::Bpf]), SensorConfig { ebpf: false, ..SensorConfig::default() }] {
         let (listener, address) = listen("127.0.0.1:0");
         let (handle, events) = sensor::start(&config, &IdentityConfig::default()).unwrap();
         let mut sensor = Sensor { handle, events, accepted: Vec::new(), closed: Vec::new() };
@@ -234,14 +231,17 @@ fn what_a_killed_run_left_attached_is_taken_away() {
     let programs = programs_of(agent.id());
     agent.kill().unwrap();
     agent.wait().unwrap();
-    thread::sleep(Duration::from_millis(300));
     let left = || {
         let loaded = aya::programs::loaded_programs().flatten();
         loaded.filter(|program| programs.contains(&program.id())).count()
     };
-    assert_eq!(left(), 3, "two for connects, one for sockets: they are not held by links");
+    let before = left();
+    assert!(before >= 3, "two for connects, one for sockets are not held by links: {before}");
     let sensor = Sensor::start(&config(&[Feature::BpfLink])).unwrap();
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(left(), 0);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while left() != 0 {
+        assert!(Instant::now() < deadline, "{} programs are still attached", left());
+        thread::sleep(Duration::from_millis(20));
+    }
     drop(sensor);
 }

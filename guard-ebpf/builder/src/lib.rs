@@ -94,7 +94,8 @@ pub fn build(
     for (variant, object) in Variant::ALL.into_iter().zip(&mut objects) {
         let built = compile(toolchain, source_dir, target_dir, variant)?;
         *object = target_dir.join(variant.object());
-        std::fs::copy(&built, &*object).map_err(|error| BuildError::Keep { object: object.clone(), error })?;
+        std::fs::copy(&built, &*object)
+            .map_err(|error| BuildError::Keep { object: object.clone(), error })?;
     }
     Ok(objects)
 }

@@ -133,7 +133,8 @@ fn exact(dependency: &str) -> Option<(String, String)> {
 fn mirror() -> String {
     let targets = shell::command("apt-get", &["indextargets", "--format", "$(SITE)", "Created-By: Packages"]);
     let sites = shell::output(targets).unwrap_or_default();
-    let own = sites.lines().find_map(|site| Some(site.strip_suffix("/debian")?.trim_end_matches('/').to_owned()));
+    let own =
+        sites.lines().find_map(|site| Some(site.strip_suffix("/debian")?.trim_end_matches('/').to_owned()));
     own.unwrap_or_else(|| "http://deb.debian.org".to_owned())
 }
 
@@ -144,10 +145,7 @@ mod tests {
     #[test]
     fn only_exact_dependencies_count() {
         let found = exact(" linux-image-5.10.0-46-cloud-amd64 (= 5.10.262-1)");
-        assert_eq!(
-            found,
-            Some(("linux-image-5.10.0-46-cloud-amd64".to_owned(), "5.10.262-1".to_owned()))
-        );
+        assert_eq!(found, Some(("linux-image-5.10.0-46-cloud-amd64".to_owned(), "5.10.262-1".to_owned())));
         assert_eq!(exact("kmod"), None);
         assert_eq!(exact("linux-base (>= 4.3~)"), None);
     }

@@ -14,7 +14,10 @@ use crate::shell;
 /// The package that stands for Debian's newest kernel of a suite, without drivers for hardware.
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// What the system has beyond the least.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,postgresql,iproute2,procps,python3-minimal,libpython3-stdlib,kmod";
+const PACKAGES: &str =
+    "systemd,systemd-sysv,dbus,postgresql,iproute2,procps,python3-minimal,libpython3-stdlib,kmod";
+/// Of ext4, what the oldest kernel knows; no journal, since no machine writes to a disk that is kept.
+const FEATURES: &str = "none,extent,filetype,sparse_super,large_file,huge_file,dir_index,extra_isize";
 /// Raised when what is made here changes.
 const EDITION: &str = "1";
 
@@ -69,18 +72,27 @@ impl Images {
 /// The guests' system is of this host's release where that is Debian: the programs of this build run on no older one.
 fn system_suite() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let field = |name: &str| release.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_matches('"').to_owned()));
+    let field = |name: &str| {
+        release.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_matches('"').to_owned()))
+    };
     match (field("ID=").as_deref(), field("VERSION_CODENAME=")) {
         (Some("debian"), Some(codename)) => Ok(codename),
         (Some("debian"), None) => Ok("sid".to_owned()),
         (Some("ubuntu"), _) => Ok("sid".to_owned()),
-        _ => bail!("the kernel matrix takes a host with Debian or one of its relatives: guests run what is built here"),
+        _ => bail!(
+            "the kernel matrix takes a host with Debian or one of its relatives: guests run what is built here"
+        ),
     }
 }
 
 fn busybox(apt: &Apt, suite: &str) -> Result<PathBuf> {
     let folder = home().join("busybox");
-    let find = || ["bin/busybox", "usr/bin/busybox"].map(|place| folder.join(place)).into_iter().find(|file| file.is_file());
+    let find = || {
+        ["bin/busybox", "usr/bin/busybox"]
+            .map(|place| folder.join(place))
+            .into_iter()
+            .find(|file| file.is_file())
+    };
     if find().is_none() {
         let package = ("busybox-static".to_owned(), apt.version("busybox-static", suite)?);
         apt.unpack(&[package], &folder)?;
@@ -88,7 +100,12 @@ fn busybox(apt: &Apt, suite: &str) -> Result<PathBuf> {
     find().context("Debian's busybox-static has no busybox")
 }
 
-fn ready_kernel(apt: &Apt, kernel: &'static Kernel, busybox: &Path, say: &impl Fn(String)) -> Result<KernelImage> {
+fn ready_kernel(
+    apt: &Apt,
+    kernel: &'static Kernel,
+    busybox: &Path,
+    say: &impl Fn(String),
+) -> Result<KernelImage> {
     let version = apt.version(KERNEL, kernel.suite)?;
     let folder = home().join("kernels").join(format!("{}-{version}", kernel.suite));
     let image = KernelImage {
@@ -146,13 +163,17 @@ fn modules_of(tree: &Path) -> Result<(PathBuf, String)> {
 
 /// An ext4 file system with what is in `folder`, and this much room in MiB.
 fn make_disk(folder: &Path, disk: &Path, room: u64) -> Result<()> {
-    let used = shell::output(shell::command("du", &["--summarize", "--block-size=1M", &folder.to_string_lossy()]));
-    let used = used.as_deref().and_then(|used| used.split_whitespace().next()).and_then(|used| used.parse::<u64>().ok());
+    let used =
+        shell::output(shell::command("du", &["--summarize", "--block-size=1M", &folder.to_string_lossy()]));
+    let used = used
+        .as_deref()
+        .and_then(|used| used.split_whitespace().next())
+        .and_then(|used| used.parse::<u64>().ok());
     let size = used.context("the size of a disk cannot be told")? * 5 / 4 + room;
     // Beside its place and moved there: what is there is whole.
     let unfinished = disk.with_extension("new");
     let _ = fs::remove_file(&unfinished);
-    let mut command = shell::command("mke2fs", &["-q", "-t", "ext4", "-O", "^has_journal", "-d"]);
+    let mut command = shell::command("mke2fs", &["-q", "-t", "ext4", "-O", FEATURES, "-d"]);
     command.arg(folder).arg(&unfinished).arg(format!("{size}M"));
     shell::quietly(command, "making a disk")?;
     fs::rename(unfinished, disk)?;
@@ -226,7 +247,14 @@ fn prepare(tree: &Path) -> Result<()> {
     };
     link("/etc/systemd/system/guard-tests.service", wants.join("guard-tests.service"))?;
     // Nobody logs in there, and no package is kept up to date.
-    for unit in ["getty.target", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "systemd-resolved.service"] {
+    for unit in [
+        "getty.target",
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "dpkg-db-backup.timer",
+        "e2scrub_all.timer",
+        "systemd-resolved.service",
+    ] {
         link("/dev/null", etc.join("systemd/system").join(unit))?;
     }
     fs::write(etc.join("fstab"), "")?;
@@ -240,7 +268,8 @@ fn prepare(tree: &Path) -> Result<()> {
     if !found {
         bail!("the guests' system has no PostgreSQL cluster");
     }
-    for waste in ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"] {
+    for waste in ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"]
+    {
         let _ = fs::remove_dir_all(tree.join(waste));
     }
     Ok(())

@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn modules_come_after_what_they_need() {
-        let dependencies = "kernel/a/virtio.ko:\nkernel/a/virtio-pci.ko.xz: kernel/a/ring.ko kernel/a/virtio.ko\n";
+        let dependencies =
+            "kernel/a/virtio.ko:\nkernel/a/virtio-pci.ko.xz: kernel/a/ring.ko kernel/a/virtio.ko\n";
         assert_eq!(
             needed(dependencies, "virtio_pci"),
             ["kernel/a/virtio.ko", "kernel/a/ring.ko", "kernel/a/virtio-pci.ko.xz"]

@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{home, image::{Images, KernelImage}, initrd};
+use super::{
+    home,
+    image::{Images, KernelImage},
+    initrd,
+};
 use crate::shell;
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -146,8 +150,16 @@ pub fn pack_work(home: &Path) -> Result<PathBuf> {
 
 /// The program with the kernel tests, as cargo names it.
 fn kernel_tests() -> Result<PathBuf> {
-    let words =
-        ["test", "--locked", "--package", "guard-agent", "--test", "kernel", "--no-run", "--message-format=json"];
+    let words = [
+        "test",
+        "--locked",
+        "--package",
+        "guard-agent",
+        "--test",
+        "kernel",
+        "--no-run",
+        "--message-format=json",
+    ];
     let output = shell::output(shell::cargo(&words)).context("the kernel tests cannot be built")?;
     let found = output.lines().rev().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;

@@ -14,7 +14,7 @@ use super::{
     summary::{self, Counts, Skips},
 };
 use crate::{
-    fuzz,
+    fuzz, matrix,
     setup::{self, Group},
     shell, style,
 };
@@ -35,6 +35,7 @@ pub enum Stage {
     Regress,
     Disguises,
     Masking,
+    Matrix,
     Deploy,
     Demo,
     Fuzz,
@@ -51,6 +52,7 @@ const USUAL: &[Stage] = &[
     Stage::Regress,
     Stage::Disguises,
     Stage::Masking,
+    Stage::Matrix,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -68,6 +70,7 @@ impl Stage {
             Self::Regress => "regress",
             Self::Disguises => "disguises",
             Self::Masking => "masking",
+            Self::Matrix => "matrix",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
             Self::Fuzz => "fuzz",
@@ -87,6 +90,7 @@ impl Stage {
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Disguises => "disguised statements",
             Self::Masking => "masking",
+            Self::Matrix => "other kernels",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
             Self::Fuzz => "fuzzing, in short",
@@ -98,6 +102,7 @@ impl Stage {
         match self {
             Self::Drivers => &[Group::Drivers],
             Self::Regress | Self::Disguises => &[Group::Regress],
+            Self::Matrix => &[Group::Matrix],
             _ => &[],
         }
     }
@@ -151,6 +156,7 @@ impl Stage {
                 )?;
                 Ok(counts)
             }
+            Self::Matrix => matrix(),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.
@@ -223,6 +229,15 @@ fn disguises() -> Result<Counts> {
         command.env("TMPDIR", memory);
     }
     checked(command)
+}
+
+/// An old kernel and the newest, in virtual machines.
+fn matrix() -> Result<Counts> {
+    let mut counts = Counts::default();
+    for outcome in matrix::short()? {
+        counts += Counts { passed: outcome.passed, failed: outcome.failed, skipped: outcome.skipped };
+    }
+    Ok(counts)
 }
 
 /// The ecosystem's own checkers on what is in deploy/.

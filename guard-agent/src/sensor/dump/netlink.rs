@@ -102,7 +102,13 @@ impl Netlink {
         // SAFETY: the value lives through the call and is as long as said.
         let result = unsafe {
             let pointer = (&raw const *value).cast();
-            libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_SOCKET, option, pointer, size_of::<Value>() as u32)
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                pointer,
+                size_of::<Value>() as u32,
+            )
         };
         check(result as isize).map(|_| ())
     }

@@ -110,7 +110,8 @@ fn payload(info: &[u8]) -> Option<Bytes> {
     const SENT_AGAIN: usize = 208;
     let (acked, received) = (double(info, ACKED)?, double(info, RECEIVED)?);
     // The end of this direction counts as an acknowledged byte, but not as a sent one.
-    let sent = double(info, SENT).zip(double(info, SENT_AGAIN)).map(|(sent, again)| sent.saturating_sub(again));
+    let sent =
+        double(info, SENT).zip(double(info, SENT_AGAIN)).map(|(sent, again)| sent.saturating_sub(again));
     Some(Bytes { from_client: received, to_client: sent.map_or(acked, |sent| acked.min(sent)) })
 }
 

@@ -48,11 +48,8 @@ fn connection(message: &[u8]) -> Option<UnixConnection> {
     if kind != STREAM || state != ESTABLISHED {
         return None;
     }
-    let mut connection = UnixConnection {
-        path: PathBuf::new(),
-        inode: word(message, 4)?.into(),
-        peer_inode: 0,
-    };
+    let mut connection =
+        UnixConnection { path: PathBuf::new(), inode: word(message, 4)?.into(), peer_inode: 0 };
     for (kind, value) in attributes(message, MESSAGE) {
         match kind {
             NAME => connection.path = path(value)?,
