@@ -9,6 +9,7 @@ mod kernel;
 use std::{
     env, fs,
     io::{self, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
@@ -82,10 +83,13 @@ fn counted(name: &str, [passed, failed, skipped]: [i64; 3], detail: &str) {
     }));
 }
 
-/// The disk behind standard output ends where this does: a line is whole or not there.
+/// To the disk behind standard output, at once: a machine that hangs is switched off. And to the console, for its log.
 fn say(line: &Value) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    // Where standard output is no disk there is nothing to do.
+    let _ = nix::unistd::fsync(out.as_fd());
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Runs a command to its end, and gives what it wrote to its outputs.

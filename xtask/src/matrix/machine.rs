@@ -20,7 +20,7 @@ use crate::shell;
 
 const QEMU: &str = "qemu-system-x86_64";
 /// A guest that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 /// A machine with KVM starts within a second or two, or never.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Room for what a guest writes.
