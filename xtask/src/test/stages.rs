@@ -52,7 +52,6 @@ const USUAL: &[Stage] = &[
     Stage::Regress,
     Stage::Disguises,
     Stage::Masking,
-    Stage::Matrix,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -109,7 +108,7 @@ impl Stage {
 
     /// The stages that `filter` names, the usual ones where it names none; and what else it says: parts of test names.
     pub fn selected(filter: &[String]) -> (Vec<Self>, Vec<String>) {
-        let known = || USUAL.iter().copied().chain([Self::Approvals, Self::Fuzz]);
+        let known = || USUAL.iter().copied().chain([Self::Approvals, Self::Matrix, Self::Fuzz]);
         let named = |word: &String| known().find(|stage| stage.name() == word);
         let stages: Vec<_> = filter.iter().filter_map(named).collect();
         let names: Vec<_> = filter.iter().filter(|word| named(word).is_none()).cloned().collect();
