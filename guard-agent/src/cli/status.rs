@@ -43,7 +43,7 @@ fn describe(status: &StatusResponse) -> String {
         line("", format!("NEWER FILES ARE NOT IN FORCE: {}", status.policy_error));
     }
     if let Some(sensor) = &status.sensor {
-        line("evidence", sensor.rung.clone());
+        line("rung", sensor.rung.clone());
         sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
     }
     if let Some(journal) = &status.journal {

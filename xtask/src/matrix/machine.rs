@@ -70,7 +70,7 @@ impl Accelerator {
         command.args(["-m", &memory, "-smp", "2", "-nographic", "-no-reboot", "-nodefaults"]);
         command.args(["-serial", "stdio", "-device", "virtio-rng-pci"]);
         // BPF LSM is there to be tried as well.
-        let line = format!("console=ttyS0 quiet panic=1 lsm=lockdown,yama,bpf random.trust_cpu=on {options}");
+        let line = format!("console=ttyS0 panic=1 lsm=lockdown,yama,bpf random.trust_cpu=on {options}");
         command.arg("-kernel").arg(&image.vmlinuz).arg("-initrd").arg(&image.initrd).args(["-append", &line]);
         command.stdin(Stdio::null());
         command
