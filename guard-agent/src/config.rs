@@ -17,7 +17,11 @@ pub use self::{
     network::Network,
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
-use crate::{approval::Groups, sensor::Feature, servers::Engine};
+use crate::{
+    approval::Groups,
+    sensor::{Feature, Rung},
+    servers::Engine,
+};
 
 /// Everything that can be configured. `Config::default()` is what runs with no file at all.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -123,6 +127,8 @@ pub struct SensorConfig {
     pub ebpf: bool,
     /// Refuse to start where the eBPF programs cannot be loaded.
     pub required: bool,
+    /// Refuse to start below this rung of the ladder (`guard-agent doctor` names that of this host).
+    pub lowest_rung: Option<Rung>,
     /// Size of the kernel's event ring buffer in KiB: a power of two.
     pub ring_kib: u32,
     /// Log what the kernel programs log (for debugging).
@@ -134,7 +140,14 @@ pub struct SensorConfig {
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false, without: Vec::new() }
+        Self {
+            ebpf: true,
+            required: false,
+            lowest_rung: None,
+            ring_kib: 4096,
+            kernel_log: false,
+            without: Vec::new(),
+        }
     }
 }
 

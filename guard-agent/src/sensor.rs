@@ -64,6 +64,17 @@ pub enum SensorError {
          run `guard-agent doctor` to see what is missing"
     )]
     Required(String),
+    /// This host is further down than `sensor.lowest_rung` allows.
+    #[error(
+        "this host is on the rung `{rung}` and `sensor.lowest_rung` is `{lowest}`; \
+         run `guard-agent doctor` to see what would bring it higher"
+    )]
+    Below {
+        /// Where it is.
+        rung: String,
+        /// Where it has to be.
+        lowest: &'static str,
+    },
     /// `sensor.ring_kib` is not one that the kernel takes.
     #[error("`sensor.ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
     RingSize(u32),
@@ -145,6 +156,11 @@ pub fn start(
         && let Some(reason) = loaded.essential_failure()
     {
         return Err(SensorError::Required(reason));
+    }
+    if let Some(lowest) = config.lowest_rung
+        && Rung::named(&loaded.state.rung).is_none_or(|rung| rung > lowest)
+    {
+        return Err(SensorError::Below { rung: loaded.state.rung, lowest: lowest.name() });
     }
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);

@@ -146,7 +146,7 @@ impl Report {
 
 /// The ladder as seen from the rung of that name.
 fn ladder(reached: &str) -> Vec<RungShown> {
-    let own = Rung::ALL.into_iter().find(|rung| rung.name() == reached);
+    let own = Rung::named(reached);
     Rung::ALL
         .into_iter()
         .map(|rung| RungShown {

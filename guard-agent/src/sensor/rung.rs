@@ -21,7 +21,8 @@ pub enum Feature {
 }
 
 /// How far up this host is, from the top to the ground.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Rung {
     /// Everything.
     Full,
@@ -41,6 +42,11 @@ impl Rung {
     /// All, from the top.
     pub const ALL: [Self; 6] =
         [Self::Full, Self::NoRingBuffer, Self::NoBtf, Self::NoBpfLink, Self::CgroupV1, Self::NoBpf];
+
+    /// The rung of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.name() == name)
+    }
 
     /// Its name in records, in `status` and in `doctor`.
     pub const fn name(self) -> &'static str {
@@ -102,6 +108,15 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), Rung::ALL.len());
         assert!(Rung::Full < Rung::NoBpf);
+    }
+
+    #[test]
+    fn rungs_are_configured_by_their_names() {
+        for rung in Rung::ALL {
+            assert_eq!(serde_json::to_value(rung).unwrap(), rung.name());
+            assert_eq!(Rung::named(rung.name()), Some(rung));
+        }
+        assert_eq!(Rung::named("procfs"), None);
     }
 
     #[test]

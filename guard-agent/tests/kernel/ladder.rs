@@ -157,6 +157,17 @@ fn without_bpf_connections_come_from_the_kernels_tables() {
 }
 
 #[test]
+fn it_does_not_start_below_the_lowest_rung() {
+    let allowed = |lowest| {
+        let config = SensorConfig { lowest_rung: Some(lowest), ..config(&[Feature::Bpf]) };
+        sensor::start(&config, &IdentityConfig::default()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let refused = allowed(sensor::Rung::CgroupV1).unwrap_err();
+    assert!(refused.contains("`no-bpf`") && refused.contains("guard-agent doctor"), "{refused}");
+    assert_eq!(allowed(sensor::Rung::NoBpf), Ok(()));
+}
+
+#[test]
 fn without_bpf_no_connection_is_too_short() {
     let (listener, address) = listen("127.0.0.1:0");
     let (handle, events) = sensor::start(&config(&[Feature::Bpf]), &IdentityConfig::default()).unwrap();
