@@ -306,6 +306,10 @@ pub struct JournalConfig {
     pub sync: Sync,
     /// Records that may wait for the journal.
     pub queue: usize,
+    /// How long a record may stand unsigned, in seconds; 0: nothing is signed.
+    pub sign_seconds: u64,
+    /// Days after which a new key signs; 0: only when asked.
+    pub key_days: u32,
 }
 
 /// When a record counts as committed.
@@ -321,7 +325,14 @@ pub enum Sync {
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { max_mib: 1024, segment_mib: 16, sync: Sync::Disk, queue: 65_536 }
+        Self {
+            max_mib: 1024,
+            segment_mib: 16,
+            sync: Sync::Disk,
+            queue: 65_536,
+            sign_seconds: 60,
+            key_days: 90,
+        }
     }
 }
 

@@ -76,6 +76,18 @@ fn body(body: &Body) -> String {
         Body::Statement(statement) => ran(statement),
         Body::Outcomes(outcomes) => ended(outcomes),
         Body::Approval(approval) => asked(approval),
+        Body::KeyChange(change) if change.previous_key_id.is_empty() => {
+            format!("key {} signs from here on ({})", visible(&change.key_id), visible(&change.reason))
+        }
+        Body::KeyChange(change) => format!(
+            "key {} hands over to key {} ({})",
+            visible(&change.previous_key_id),
+            visible(&change.key_id),
+            visible(&change.reason)
+        ),
+        Body::Checkpoint(checkpoint) => {
+            format!("records up to {} signed by key {}", checkpoint.sequence, visible(&checkpoint.key_id))
+        }
     }
 }
 
