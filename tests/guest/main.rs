@@ -59,7 +59,8 @@ fn host(work: &Work) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     say(&json!({ "line": "host", "release": release.trim(), "rung": report["rung"] }));
     let missing = format!("{} {}", report["missing"], report["programs"]);
-    check("doctor finds every program attached", report["complete"] == true, &missing);
+    let whole = report["complete"] == (report["rung"] == "full");
+    check("doctor is content on the top rung alone", whole, &missing);
     let names = report["rungs"].as_array().context("rungs")?;
     check("doctor names the ladder", names.iter().any(|rung| rung["name"] == report["rung"]), "");
     Ok(())

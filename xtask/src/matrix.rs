@@ -104,7 +104,7 @@ fn run(wanted: &[&'static Kernel], at_once: usize, quiet: bool) -> Result<Vec<Ou
                         .and_then(|image| machine::run(image, &images, accelerator))
                         .map_or_else(
                             |error| Outcome::broken(kernel.name, &format!("{error:#}")),
-                            |output| Outcome::read(kernel.name, &output),
+                            |output| Outcome::read(kernel, &output),
                         )
                         .after(started.elapsed());
                     say(outcome.line());

@@ -11,6 +11,10 @@ pub struct Kernel {
     pub suite: &'static str,
     /// What is added to the kernel's command line.
     pub options: &'static str,
+    /// The rung that root reaches there.
+    pub rung: &'static str,
+    /// The rung that the agent reaches with the capabilities of its unit.
+    pub unit_rung: &'static str,
 }
 
 /// systemd on the older hierarchies alone.
@@ -18,14 +22,24 @@ const CGROUP_V1: &str = "systemd.unified_cgroup_hierarchy=0 systemd.legacy_syste
 
 /// From the oldest to the newest.
 pub const ALL: [Kernel; 5] = [
-    Kernel { name: "5.10", suite: "bullseye-security", options: "" },
-    Kernel { name: "5.10-cgroup-v1", suite: "bullseye-security", options: CGROUP_V1 },
-    Kernel { name: "6.1", suite: "bookworm-security", options: "" },
-    Kernel { name: "6.12", suite: "trixie-security", options: "" },
-    Kernel { name: "newest", suite: "sid", options: "" },
+    Kernel::whole("5.10", "bullseye-security"),
+    // Root can attach to a hierarchy that nobody has mounted.
+    Kernel {
+        options: CGROUP_V1,
+        unit_rung: "cgroup-v1",
+        ..Kernel::whole("5.10-cgroup-v1", "bullseye-security")
+    },
+    Kernel::whole("6.1", "bookworm-security"),
+    Kernel::whole("6.12", "trixie-security"),
+    Kernel::whole("newest", "sid"),
 ];
 
 impl Kernel {
+    /// One that lacks nothing.
+    const fn whole(name: &'static str, suite: &'static str) -> Self {
+        Self { name, suite, options: "", rung: "full", unit_rung: "full" }
+    }
+
     /// Those that are named; all where none is.
     pub fn selected(names: &[String]) -> Result<Vec<&'static Self>> {
         if names.is_empty() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Value, json};
 
+use super::kernels::Kernel;
 use crate::style;
 
 /// What came of one kernel.
@@ -35,14 +36,18 @@ impl Outcome {
     }
 
     /// From the lines that a guest wrote; see `tests/guest`.
-    pub fn read(kernel: &'static str, output: &str) -> Self {
-        let mut outcome = Self { kernel, ..Self::default() };
+    pub fn read(kernel: &Kernel, output: &str) -> Self {
+        let mut outcome = Self { kernel: kernel.name, ..Self::default() };
         let mut whole = false;
         for line in output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             let text = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let number = |key: &str| line.get(key).and_then(Value::as_i64).unwrap_or(0);
             match text("line").as_str() {
-                "host" => (outcome.release, outcome.rung) = (text("release"), text("rung")),
+                "host" => {
+                    outcome.release = text("release");
+                    outcome.reaches("root", text("rung"), kernel.rung);
+                }
+                "agent" => outcome.reaches("the agent's unit", text("rung"), kernel.unit_rung),
                 "check" => {
                     outcome.passed += number("passed");
                     outcome.failed += number("failed");
@@ -60,6 +65,17 @@ impl Outcome {
             outcome.problems.push("the guest did not come to its end".to_owned());
         }
         outcome
+    }
+
+    /// Who reaches which rung is a check of its own: lower than it has to be is a fault, and so is higher.
+    fn reaches(&mut self, who: &str, rung: String, expected: &str) {
+        if rung == expected {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+            self.problems.push(format!("{who} is on the rung `{rung}`, not on `{expected}`"));
+        }
+        self.rung = rung;
     }
 
     /// With how long it took.
@@ -133,7 +149,12 @@ pub fn json(outcomes: &[Outcome]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outcome, json};
+    use super::{
+        super::kernels::{ALL, Kernel},
+        Outcome, json,
+    };
+
+    const KERNEL: &Kernel = &ALL[2];
 
     const GOOD: &str = "{\"line\":\"host\",\"release\":\"6.1.0\",\"rung\":\"full\"}\n\
         {\"line\":\"check\",\"name\":\"kernel tests\",\"passed\":20,\"failed\":0,\"skipped\":1,\"detail\":\"\"}\n\
@@ -141,19 +162,21 @@ mod tests {
 
     #[test]
     fn a_guests_lines_are_added_up() {
-        let outcome = Outcome::read("6.1", GOOD);
+        let outcome = Outcome::read(KERNEL, GOOD);
         assert!(outcome.is_good(), "{outcome:?}");
-        assert_eq!((outcome.passed, outcome.skipped, outcome.rung.as_str()), (20, 1, "full"));
+        assert_eq!((outcome.passed, outcome.skipped, outcome.rung.as_str()), (21, 1, "full"));
         assert_eq!(json(&[outcome])["kernels"][0]["ok"], true);
     }
 
     #[test]
     fn a_guest_that_stops_has_failed() {
         let cut = GOOD.replace("{\"line\":\"end\"}", "");
-        assert!(!Outcome::read("6.1", &cut).is_good());
-        assert!(!Outcome::read("6.1", "{\"line\":\"end\"}").is_good(), "nothing was checked");
+        assert!(!Outcome::read(KERNEL, &cut).is_good());
+        assert!(!Outcome::read(KERNEL, "{\"line\":\"end\"}").is_good(), "nothing was checked");
         let failed = GOOD.replace("\"failed\":0", "\"failed\":2");
-        assert_eq!(Outcome::read("6.1", &failed).problems.len(), 1);
+        assert_eq!(Outcome::read(KERNEL, &failed).problems.len(), 1);
+        let lower = GOOD.replace("full", "no-btf");
+        assert!(Outcome::read(KERNEL, &lower).problems[0].contains("`no-btf`"));
         assert!(!Outcome::broken("6.1", "no qemu").is_good());
     }
 }
