@@ -63,7 +63,7 @@ impl Sensor {
 
     /// Takes events until `enough`.
     fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patience();
         while !enough(self) {
             match self.events.try_recv() {
                 Ok(SensorEvent::Accepted(accepted)) => self.accepted.push(accepted),
@@ -88,6 +88,11 @@ impl Sensor {
         self.until("end of a connection", |sensor| !sensor.closed.is_empty());
         self.closed[0].clone()
     }
+}
+
+/// How long something may take: on an emulated machine everything does.
+fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os("GUARD_EMULATED").is_some() { 90 } else { 10 })
 }
 
 /// Accepts and reads to the end, for as long as the test runs.

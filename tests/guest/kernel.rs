@@ -10,7 +10,7 @@ use super::{Work, counted, run};
 pub fn run_all(work: &Work) -> Result<()> {
     let skips = work.path("skips");
     let mut command = Command::new(work.path("kernel-tests"));
-    command.arg("--test-threads=2").env("GUARD_SKIPS", &skips).current_dir("/tmp");
+    command.arg("--test-threads=2").env("GUARD_SKIPS", &skips).env("GUARD_EMULATED", "1").current_dir("/tmp");
     let (_, output) = run(&mut command)?;
     let line = output.lines().find(|line| line.starts_with("test result:"));
     let line = line.with_context(|| format!("the kernel tests did not come to their end: {output}"))?;

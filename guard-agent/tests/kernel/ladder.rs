@@ -234,7 +234,7 @@ fn what_a_killed_run_left_attached_is_taken_away() {
         .stderr(log)
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     while !fs::read_to_string(place("log")).unwrap().contains("guard-agent ready") {
         assert!(Instant::now() < deadline, "{}", fs::read_to_string(place("log")).unwrap());
         thread::sleep(Duration::from_millis(20));
@@ -249,7 +249,7 @@ fn what_a_killed_run_left_attached_is_taken_away() {
     let before = left();
     assert!(before >= 3, "two for connects, one for sockets are not held by links: {before}");
     let sensor = Sensor::start(&config(&[Feature::BpfLink])).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience();
     while left() != 0 {
         assert!(Instant::now() < deadline, "{} programs are still attached", left());
         thread::sleep(Duration::from_millis(20));
