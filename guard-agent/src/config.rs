@@ -127,11 +127,14 @@ pub struct SensorConfig {
     pub ring_kib: u32,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
+    /// Let the kernel count how often and how long each program runs: `guard-agent status` shows it. Costs a little for
+    /// every eBPF program of this host.
+    pub program_stats: bool,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false }
+        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false, program_stats: false }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod aligned;
 mod btf;
+mod client_ends;
 mod decode;
 mod event;
 mod flow;
@@ -13,6 +14,7 @@ mod host;
 mod kernel;
 mod load;
 pub(crate) mod namespace;
+mod outbox;
 mod poller;
 mod sockets;
 mod unix_diag;
@@ -22,7 +24,7 @@ mod worker;
 use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -71,7 +73,7 @@ pub enum SensorError {
 pub struct SensorHandle {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
-    state: Arc<SensorState>,
+    state: Arc<Mutex<SensorState>>,
 }
 
 impl SensorHandle {
@@ -115,7 +117,7 @@ impl SensorHandle {
 
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
-        self.state.as_ref().clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A full queue drops the question; who asked gets the fallback.
@@ -143,10 +145,10 @@ pub fn start(
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(host::event_fd()?);
-    let state = Arc::new(loaded.state.clone());
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state };
+    let state = Arc::new(Mutex::new(loaded.state.clone()));
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state: Arc::clone(&state) };
     let identifier = Identifier::new(identity, Arc::clone(&wake));
-    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake });
+    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake, state });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
 }

@@ -45,6 +45,10 @@ fn describe(status: &StatusResponse) -> String {
     if let Some(sensor) = &status.sensor {
         line("evidence", sensor.rung.clone());
         sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
+        for program in sensor.programs.iter().filter(|program| program.runs > 0) {
+            let each = program.run_ns / program.runs;
+            line("", format!("{}: {} runs of {each} ns", program.name, program.runs));
+        }
         if status.lost > 0 {
             line("", format!("{} EVENTS LOST: see the gap records", status.lost));
             let mut by_program = std::collections::BTreeMap::<&str, u64>::new();

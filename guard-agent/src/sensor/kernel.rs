@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -13,6 +13,7 @@ use std::{
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    sys::{Stats, enable_stats},
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
@@ -22,6 +23,7 @@ use guard_common::kernel::{
 };
 
 use super::event::Watch;
+use crate::config::SensorConfig;
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
@@ -36,13 +38,20 @@ pub struct Kernel {
     flush_log: Option<Box<dyn FnMut() + Send>>,
     /// What was counted up to the last look, by kind and CPU.
     counted: BTreeMap<(u32, u32), u64>,
-    _links: Ebpf,
+    /// While it is open, the kernel counts how often and how long programs run.
+    stats: Option<OwnedFd>,
+    ebpf: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool, counts_unix: bool) -> Result<Self, MapError> {
-        let flush_log = if log { logger(&mut ebpf) } else { None };
+    pub fn new(mut ebpf: Ebpf, config: &SensorConfig, counts_unix: bool) -> Result<Self, MapError> {
+        let stats = config.program_stats.then(|| enable_stats(Stats::RunTime)).transpose();
+        let stats = stats.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel does not count how long programs run (`sensor.program_stats`)");
+            None
+        });
+        let flush_log = if config.kernel_log { logger(&mut ebpf) } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -55,7 +64,8 @@ impl Kernel {
             counts_unix,
             flush_log,
             counted: BTreeMap::new(),
-            _links: ebpf,
+            stats,
+            ebpf,
         })
     }
 
@@ -121,6 +131,19 @@ impl Kernel {
             keep(self.paths.remove(path));
         }
         failure
+    }
+
+    /// How often each program has run, and for how many nanoseconds; nothing where that is not counted.
+    pub fn costs(&self) -> Vec<(String, u64, u64)> {
+        if self.stats.is_none() {
+            return Vec::new();
+        }
+        let programs = self.ebpf.programs().filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            let time = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            Some((name.to_owned(), info.run_count(), time))
+        });
+        programs.collect()
     }
 
     /// Events of each kind that were lost since the last call, by CPU.

@@ -137,12 +137,13 @@ pub fn load(config: &SensorConfig) -> Loaded {
             let result =
                 supported(*part, &layout).and_then(|()| attach(&mut ebpf, name, *hook, cgroup.as_ref()));
             let error = result.err().unwrap_or_default();
-            sensor_state::Program { name: (*name).to_owned(), attached: error.is_empty(), error }
+            let attached = error.is_empty();
+            sensor_state::Program { name: (*name).to_owned(), attached, error, ..Default::default() }
         })
         .collect();
     explain(&mut state);
-    let kernel = works(&state, Part::Connections)
-        .then(|| Kernel::new(ebpf, config.kernel_log, works(&state, Part::UnixBytes)));
+    let kernel =
+        works(&state, Part::Connections).then(|| Kernel::new(ebpf, config, works(&state, Part::UnixBytes)));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();

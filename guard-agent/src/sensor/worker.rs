@@ -1,7 +1,9 @@
 //! The sensor's thread: drains the ring buffer, answers who connects, reports what happens on watched sockets.
 
+mod look;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     os::{
         fd::{AsFd, OwnedFd},
@@ -9,18 +11,18 @@ use std::{
     },
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TryRecvError},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use guard_common::{
-    audit::v1::workload::Evidence,
+    audit::v1::{SensorState, workload::Evidence},
     kernel::{
         EventKind,
         process::TaskInfo,
-        socket::{AcceptedEvent, ClosedEvent, FlowKey, ended},
+        socket::{AcceptedEvent, ClosedEvent, FlowKey},
         unix::{UnixAcceptedEvent, UnixPath},
     },
 };
@@ -28,15 +30,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    client_ends::{Ends, Looks},
     decode::{KernelEvent, decode},
     event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch},
     flow, host,
     kernel::Kernel,
     load::Loaded,
     namespace,
+    outbox::{Outbox, PENDING_FOR},
     poller::Poller,
-    sockets::{self, Connection},
-    unix_diag,
+    sockets,
     unix_table::{OpenUnix, UnixTable},
 };
 use crate::identity::{Identifier, Workload};
@@ -52,11 +55,7 @@ const BATCH: usize = 8_192;
 /// Connections of which the end is awaited.
 const OPEN_LIMIT: usize = 100_000;
 
-/// How long an event or an answer waits for the hash of a program file.
-const PENDING_FOR: Duration = Duration::from_millis(100);
-/// Events that wait for it.
-const OUTBOX_LIMIT: usize = 4_096;
-/// Answers that wait for it.
+/// Answers that wait for something pending.
 const ASKED_LIMIT: usize = 1_024;
 
 /// What the rest of the agent asks.
@@ -98,11 +97,9 @@ pub struct Inbox {
     pub queue: Receiver<Command>,
     /// Readable when there are new ones.
     pub wake: Arc<OwnedFd>,
+    /// What whoever asks is told of the sensor: kept up to date here.
+    pub state: Arc<Mutex<SensorState>>,
 }
-
-/// A connection by its ends, the client's first, and the server's network namespace: loopback addresses are in all of
-/// them.
-type Ends = (u64, SocketAddr, SocketAddr);
 
 /// A TCP connection that the kernel side told of.
 #[derive(Clone, Copy, Debug)]
@@ -273,7 +270,7 @@ impl Worker {
         self.open.remove(&event.cookie);
         self.send(SensorEvent::Closed(Closed {
             socket: SocketId::Cookie(event.cookie),
-            bytes: Some(payload(event)),
+            bytes: Some(flow::payload(event)),
             at: Duration::from_nanos(event.header.at_ns),
         }));
     }
@@ -392,35 +389,6 @@ impl Worker {
         }
     }
 
-    /// The best that is known of a client that the kernel side did not capture.
-    fn uncaptured(&mut self, client: SocketAddr, server: SocketAddr) -> Arc<Workload> {
-        if !self.own_addresses.contains(client.ip()) || !self.looks.may(Instant::now()) {
-            return Identifier::remote(client.ip());
-        }
-        let table = sockets::connections();
-        let own = Connection { local: server, remote: client, inode: 0, namespace: 0 };
-        self.reported(&table, &[own]).pop().unwrap_or_else(|| Identifier::remote(client.ip()))
-    }
-
-    /// Clients of several connections, given by their server's ends, each by the process that holds the other end's
-    /// socket.
-    fn reported(&mut self, table: &[Connection], wanted: &[Connection]) -> Vec<Arc<Workload>> {
-        let ends = ClientEnds::of(table);
-        let inodes: Vec<Option<u64>> = wanted.iter().map(|server_end| ends.find(server_end)).collect();
-        let owners = sockets::owners(&inodes.iter().flatten().copied().collect());
-        wanted
-            .iter()
-            .zip(inodes)
-            .map(|(server_end, inode)| {
-                let pid = inode.and_then(|inode| owners.get(&inode)).and_then(|pids| pids.first());
-                match pid {
-                    Some(pid) => self.identifier.owner(*pid),
-                    None => Identifier::remote(server_end.remote.ip()),
-                }
-            })
-            .collect()
-    }
-
     fn rewatch(&mut self, watch: Watch, done: &SyncSender<()>) {
         // A new connection may be told of and end before /proc is looked at, and is still no older one.
         self.told = Some(HashSet::new());
@@ -448,98 +416,6 @@ impl Worker {
         self.told = None;
     }
 
-    /// Looks in /proc for connections on `ports` that no event has told of.
-    fn look(&mut self, ports: &BTreeSet<u16>, preexisting: bool) {
-        let table = self.tables();
-        // What was accepted before the look is in the ring buffer by now.
-        self.drain();
-        let changes = self.poller.look(&table, ports);
-        self.gone(changes.closed);
-        let mut told = self.told.take().unwrap_or_default();
-        told.extend(self.open.values().map(Open::ends));
-        let was_told = |end: &Connection| {
-            let namespace = if end.namespace == 0 { self.own_namespace } else { end.namespace };
-            [namespace, 0].iter().any(|namespace| told.contains(&(*namespace, end.remote, end.local)))
-        };
-        let (known, new): (Vec<Connection>, Vec<Connection>) = changes.opened.into_iter().partition(was_told);
-        for connection in known {
-            self.poller.forget(connection.inode);
-        }
-        if new.is_empty() {
-            return;
-        }
-        let workloads = self.reported(&self.with_clients(table, preexisting), &new);
-        for (connection, workload) in new.into_iter().zip(workloads) {
-            let own = connection.namespace == 0;
-            self.send(SensorEvent::Accepted(Accepted {
-                socket: SocketId::Inode(connection.inode),
-                endpoint: Endpoint::Tcp { client: connection.remote, server: connection.local },
-                workload,
-                at: host::monotonic(),
-                preexisting,
-                namespace: if own { self.own_namespace } else { connection.namespace },
-                server_pid: 0,
-            }));
-        }
-    }
-
-    /// Asks the kernel for connections on unix sockets that are older than the watch.
-    fn look_for_unix(&mut self, paths: &BTreeSet<PathBuf>) {
-        let found = match unix_diag::connected() {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "connections on unix sockets that are open already cannot be listed");
-                return;
-            }
-        };
-        // What was accepted before the look is in the ring buffer by now, and in the table.
-        self.drain();
-        let known = |inode: u64| self.unix.knows(inode);
-        let new: Vec<_> =
-            found.into_iter().filter(|end| paths.contains(&end.path) && !known(end.inode)).collect();
-        let owners = sockets::owners(&new.iter().flat_map(|end| [end.inode, end.peer]).collect());
-        let owner = |inode| owners.get(&inode).and_then(|pids| pids.first()).copied();
-        for end in new {
-            // The server has it in several processes for a moment; the last one is the one that serves it.
-            let server_pid = owners.get(&end.inode).and_then(|pids| pids.last()).copied();
-            let Some(server_pid) = server_pid else { continue };
-            let workload = match owner(end.peer) {
-                Some(pid) => self.identifier.owner(pid),
-                None => Arc::new(Workload { evidence: Evidence::Address.into(), ..Workload::default() }),
-            };
-            self.unix.opened(end.inode, OpenUnix { server_pid, key: 0 });
-            self.send(SensorEvent::Accepted(Accepted {
-                socket: SocketId::Inode(end.inode),
-                endpoint: Endpoint::Unix { path: end.path, peer_inode: end.peer },
-                workload,
-                at: host::monotonic(),
-                preexisting: true,
-                namespace: self.own_namespace,
-                server_pid,
-            }));
-        }
-    }
-
-    /// Connections of the agent's network namespace and of those of the servers.
-    fn tables(&self) -> Vec<Connection> {
-        let mut table = sockets::connections();
-        for (namespace, pid) in &self.watch.namespaces {
-            table.extend(sockets::connections_in(*namespace, *pid));
-        }
-        table
-    }
-
-    /// The same with all namespaces in which clients may be, where it is worth the time.
-    fn with_clients(&self, mut table: Vec<Connection>, all: bool) -> Vec<Connection> {
-        let others = if all { namespace::others() } else { BTreeMap::new() };
-        for (namespace, pid) in others {
-            if !self.watch.namespaces.contains_key(&namespace) {
-                table.extend(sockets::connections_in(namespace, pid));
-            }
-        }
-        table
-    }
-
     fn gone(&mut self, inodes: Vec<u64>) {
         for inode in inodes {
             self.ended(SocketId::Inode(inode));
@@ -559,8 +435,24 @@ impl Worker {
         if self.ticks.is_multiple_of(TIDY_EVERY) {
             self.identifier.tidy();
         }
+        if self.ticks.is_multiple_of(LOOK_EVERY) {
+            self.tell_costs();
+        }
         if let Some(kernel) = &mut self.kernel {
             kernel.flush_log();
+        }
+    }
+
+    fn tell_costs(&self) {
+        let costs = self.kernel.as_ref().map(Kernel::costs).unwrap_or_default();
+        if costs.is_empty() {
+            return;
+        }
+        let mut state = self.inbox.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, runs, run_ns) in costs {
+            if let Some(program) = state.programs.iter_mut().find(|program| program.name == name) {
+                (program.runs, program.run_ns) = (runs, run_ns);
+            }
         }
     }
 
@@ -598,33 +490,6 @@ impl Worker {
         self.counted_at = now;
     }
 
-    /// Ends of connections were lost: what is no longer in /proc has ended. Only the agent's network namespace and those
-    /// of servers are listed.
-    fn reconcile(&mut self) {
-        let listed = |namespace: u64| {
-            namespace == self.own_namespace || self.watch.namespaces.contains_key(&namespace)
-        };
-        let present: HashSet<Ends> = self
-            .tables()
-            .into_iter()
-            .map(|end| {
-                let own = end.namespace == 0;
-                (if own { self.own_namespace } else { end.namespace }, end.remote, end.local)
-            })
-            .collect();
-        let gone: Vec<u64> = self
-            .open
-            .iter()
-            .filter(|(_, open)| listed(open.namespace))
-            .filter(|(_, open)| !present.contains(&open.ends()))
-            .map(|(cookie, _)| *cookie)
-            .collect();
-        for cookie in gone {
-            self.open.remove(&cookie);
-            self.ended(SocketId::Cookie(cookie));
-        }
-    }
-
     /// In the order in which it happened.
     fn send(&mut self, event: SensorEvent) {
         let now = Instant::now();
@@ -639,111 +504,6 @@ impl Worker {
         if self.events.try_send(event).is_err() {
             self.unsent += 1;
         }
-    }
-}
-
-/// Looks into /proc for a single connection: each reads all of them, and nobody may have the sensor do that all the time.
-#[derive(Debug, Default)]
-struct Looks {
-    since: Option<Instant>,
-    count: u32,
-}
-
-impl Looks {
-    const PER_SECOND: u32 = 20;
-
-    fn may(&mut self, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
-            (self.since, self.count) = (Some(now), 0);
-        }
-        self.count += 1;
-        self.count <= Self::PER_SECOND
-    }
-}
-
-/// Events on their way out. One that waits for something about its workload holds back those behind it, for a moment.
-#[derive(Debug, Default)]
-struct Outbox {
-    events: VecDeque<(Instant, SensorEvent)>,
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.events.is_empty()
-    }
-
-    fn push(&mut self, event: SensorEvent, now: Instant) {
-        self.events.push_back((now + PENDING_FOR, event));
-    }
-
-    fn next(&mut self, now: Instant, identifier: &mut Identifier) -> Option<SensorEvent> {
-        let crowded = self.events.len() > OUTBOX_LIMIT;
-        let (deadline, event) = self.events.front_mut()?;
-        let ready = match event {
-            SensorEvent::Accepted(accepted) => identifier.settle(&mut accepted.workload),
-            SensorEvent::Closed(_) | SensorEvent::Lost(_) | SensorEvent::State(_) => true,
-        };
-        if !ready && !crowded && now < *deadline {
-            return None;
-        }
-        self.events.pop_front().map(|(_, event)| event)
-    }
-}
-
-/// Inode numbers of clients' sockets, by how the server's end names them.
-struct ClientEnds {
-    whole: HashMap<Ends, u64>,
-    /// By the client's end alone: where an address was translated on the way, the client knows another server than the
-    /// one that it reached. 0 where several are possible.
-    by_client: HashMap<SocketAddr, u64>,
-}
-
-impl ClientEnds {
-    fn of(table: &[Connection]) -> Self {
-        let mut ends = Self { whole: HashMap::new(), by_client: HashMap::new() };
-        for end in table.iter().filter(|end| end.inode != 0) {
-            ends.whole.insert((of_loopback(end.local, end.namespace), end.local, end.remote), end.inode);
-            if !end.local.ip().is_loopback() {
-                let several = ends.by_client.insert(end.local, end.inode).is_some();
-                if several {
-                    ends.by_client.insert(end.local, 0);
-                }
-            }
-        }
-        ends
-    }
-
-    fn find(&self, server_end: &Connection) -> Option<u64> {
-        let client = server_end.remote;
-        let key = (of_loopback(client, server_end.namespace), client, server_end.local);
-        let found = self.whole.get(&key).or_else(|| self.by_client.get(&client));
-        found.copied().filter(|inode| *inode != 0)
-    }
-}
-
-/// A loopback address means something in its own namespace alone.
-fn of_loopback(address: SocketAddr, namespace: u64) -> u64 {
-    if address.ip().is_loopback() { namespace } else { 0 }
-}
-
-/// Payload bytes of a connection. The kernel's counters take the end of a direction (FIN) for one more byte: what the
-/// program saw on the socket tells which ones there were. Where it could not look, the state before the end tells, with
-/// one case open: in FIN-WAIT-2 the client's may have been counted; it is not where the server closes first.
-fn payload(event: &ClosedEvent) -> Bytes {
-    const FIN_WAIT_2: u32 = 5;
-    const CLOSE_WAIT: u32 = 8;
-    const LAST_ACK: u32 = 9;
-    const CLOSING: u32 = 11;
-    let state = event.previous_state;
-    let server_ended = matches!(state, FIN_WAIT_2 | LAST_ACK | CLOSING);
-    let (client_ended, acked) = if event.flags & ended::KNOWN != 0 {
-        (event.flags & ended::BY_CLIENT != 0, event.flags & ended::ALL_ACKED != 0)
-    } else {
-        (matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING), true)
-    };
-    Bytes {
-        from_client: event.received.saturating_sub(client_ended.into()),
-        to_client: event.acked.saturating_sub((server_ended && acked).into()),
     }
 }
 

@@ -1,0 +1,175 @@
+//! What the sensor finds by looking: connections that are older than the watch, or of which no event has told; clients
+//! that the kernel side did not capture; ends that were lost.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use guard_common::audit::v1::workload::Evidence;
+
+use super::{Open, Worker};
+use crate::{
+    identity::{Identifier, Workload},
+    sensor::{
+        client_ends::{ClientEnds, Ends},
+        event::{Accepted, Endpoint, SensorEvent, SocketId},
+        host, namespace,
+        sockets::{self, Connection},
+        unix_diag,
+        unix_table::OpenUnix,
+    },
+};
+
+impl Worker {
+    /// The best that is known of a client that the kernel side did not capture.
+    pub(super) fn uncaptured(&mut self, client: SocketAddr, server: SocketAddr) -> Arc<Workload> {
+        if !self.own_addresses.contains(client.ip()) || !self.looks.may(Instant::now()) {
+            return Identifier::remote(client.ip());
+        }
+        let table = sockets::connections();
+        let own = Connection { local: server, remote: client, inode: 0, namespace: 0 };
+        self.reported(&table, &[own]).pop().unwrap_or_else(|| Identifier::remote(client.ip()))
+    }
+
+    /// Clients of several connections, given by their server's ends, each by the process that holds the other end's
+    /// socket.
+    pub(super) fn reported(&mut self, table: &[Connection], wanted: &[Connection]) -> Vec<Arc<Workload>> {
+        let ends = ClientEnds::of(table);
+        let inodes: Vec<Option<u64>> = wanted.iter().map(|server_end| ends.find(server_end)).collect();
+        let owners = sockets::owners(&inodes.iter().flatten().copied().collect());
+        wanted
+            .iter()
+            .zip(inodes)
+            .map(|(server_end, inode)| {
+                let pid = inode.and_then(|inode| owners.get(&inode)).and_then(|pids| pids.first());
+                match pid {
+                    Some(pid) => self.identifier.owner(*pid),
+                    None => Identifier::remote(server_end.remote.ip()),
+                }
+            })
+            .collect()
+    }
+
+    /// Looks in /proc for connections on `ports` that no event has told of.
+    pub(super) fn look(&mut self, ports: &BTreeSet<u16>, preexisting: bool) {
+        let table = self.tables();
+        // What was accepted before the look is in the ring buffer by now.
+        self.drain();
+        let changes = self.poller.look(&table, ports);
+        self.gone(changes.closed);
+        let mut told = self.told.take().unwrap_or_default();
+        told.extend(self.open.values().map(Open::ends));
+        let was_told = |end: &Connection| {
+            let namespace = if end.namespace == 0 { self.own_namespace } else { end.namespace };
+            [namespace, 0].iter().any(|namespace| told.contains(&(*namespace, end.remote, end.local)))
+        };
+        let (known, new): (Vec<Connection>, Vec<Connection>) = changes.opened.into_iter().partition(was_told);
+        for connection in known {
+            self.poller.forget(connection.inode);
+        }
+        if new.is_empty() {
+            return;
+        }
+        let workloads = self.reported(&self.with_clients(table, preexisting), &new);
+        for (connection, workload) in new.into_iter().zip(workloads) {
+            let own = connection.namespace == 0;
+            self.send(SensorEvent::Accepted(Accepted {
+                socket: SocketId::Inode(connection.inode),
+                endpoint: Endpoint::Tcp { client: connection.remote, server: connection.local },
+                workload,
+                at: host::monotonic(),
+                preexisting,
+                namespace: if own { self.own_namespace } else { connection.namespace },
+                server_pid: 0,
+            }));
+        }
+    }
+
+    /// Asks the kernel for connections on unix sockets that are older than the watch.
+    pub(super) fn look_for_unix(&mut self, paths: &BTreeSet<PathBuf>) {
+        let found = match unix_diag::connected() {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "connections on unix sockets that are open already cannot be listed");
+                return;
+            }
+        };
+        // What was accepted before the look is in the ring buffer by now, and in the table.
+        self.drain();
+        let known = |inode: u64| self.unix.knows(inode);
+        let new: Vec<_> =
+            found.into_iter().filter(|end| paths.contains(&end.path) && !known(end.inode)).collect();
+        let owners = sockets::owners(&new.iter().flat_map(|end| [end.inode, end.peer]).collect());
+        let owner = |inode| owners.get(&inode).and_then(|pids| pids.first()).copied();
+        for end in new {
+            // The server has it in several processes for a moment; the last one is the one that serves it.
+            let server_pid = owners.get(&end.inode).and_then(|pids| pids.last()).copied();
+            let Some(server_pid) = server_pid else { continue };
+            let workload = match owner(end.peer) {
+                Some(pid) => self.identifier.owner(pid),
+                None => Arc::new(Workload { evidence: Evidence::Address.into(), ..Workload::default() }),
+            };
+            self.unix.opened(end.inode, OpenUnix { server_pid, key: 0 });
+            self.send(SensorEvent::Accepted(Accepted {
+                socket: SocketId::Inode(end.inode),
+                endpoint: Endpoint::Unix { path: end.path, peer_inode: end.peer },
+                workload,
+                at: host::monotonic(),
+                preexisting: true,
+                namespace: self.own_namespace,
+                server_pid,
+            }));
+        }
+    }
+
+    /// Connections of the agent's network namespace and of those of the servers.
+    pub(super) fn tables(&self) -> Vec<Connection> {
+        let mut table = sockets::connections();
+        for (namespace, pid) in &self.watch.namespaces {
+            table.extend(sockets::connections_in(*namespace, *pid));
+        }
+        table
+    }
+
+    /// The same with all namespaces in which clients may be, where it is worth the time.
+    pub(super) fn with_clients(&self, mut table: Vec<Connection>, all: bool) -> Vec<Connection> {
+        let others = if all { namespace::others() } else { BTreeMap::new() };
+        for (namespace, pid) in others {
+            if !self.watch.namespaces.contains_key(&namespace) {
+                table.extend(sockets::connections_in(namespace, pid));
+            }
+        }
+        table
+    }
+
+    /// Ends of connections were lost: what is no longer in /proc has ended. Only the agent's network namespace and those
+    /// of servers are listed.
+    pub(super) fn reconcile(&mut self) {
+        let listed = |namespace: u64| {
+            namespace == self.own_namespace || self.watch.namespaces.contains_key(&namespace)
+        };
+        let present: HashSet<Ends> = self
+            .tables()
+            .into_iter()
+            .map(|end| {
+                let own = end.namespace == 0;
+                (if own { self.own_namespace } else { end.namespace }, end.remote, end.local)
+            })
+            .collect();
+        let gone: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, open)| listed(open.namespace))
+            .filter(|(_, open)| !present.contains(&open.ends()))
+            .map(|(cookie, _)| *cookie)
+            .collect();
+        for cookie in gone {
+            self.open.remove(&cookie);
+            self.ended(SocketId::Cookie(cookie));
+        }
+    }
+}
