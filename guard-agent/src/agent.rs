@@ -7,6 +7,7 @@ mod approvals;
 mod fleet;
 mod local;
 mod policies;
+mod protection;
 
 use std::{
     fs, io,

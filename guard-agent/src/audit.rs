@@ -326,6 +326,7 @@ fn report(recovered: &Recovered, dir: &Path) {
 
 fn damage_gap(recovered: &Recovered) -> Option<Gap> {
     (recovered.damaged > 0).then(|| Gap {
+        losses: Vec::new(),
         source: "journal-disk".to_owned(),
         lost: recovered.damaged,
         since: None,

@@ -136,6 +136,9 @@ pub struct SensorConfig {
     /// Do without these, as if this host lacked them: `ring-buffer`, `btf`, `bpf-link`, `cgroup-v2`, `bpf`. To try a rung of
     /// the ladder, or to step round a kernel's fault.
     pub without: Vec<Feature>,
+    /// Let the kernel count how often and how long each program runs: `guard-agent status` shows it. Costs a little for
+    /// every eBPF program of this host.
+    pub program_stats: bool,
 }
 
 impl Default for SensorConfig {
@@ -147,6 +150,7 @@ impl Default for SensorConfig {
             ring_kib: 4096,
             kernel_log: false,
             without: Vec::new(),
+            program_stats: false,
         }
     }
 }
@@ -155,15 +159,35 @@ impl Default for SensorConfig {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
-    /// Executable names of AI agents beside the built-in list: `name` or `name=executable`.
+    /// Executable names of AI agents beside the built-in list: `name` or `name=executable`; `-name` takes a built-in one
+    /// out, `-*` all of them.
     pub ai_agents: Vec<String>,
+    /// The same for CI runners.
+    pub ci_runners: Vec<String>,
     /// Processes that are remembered.
     pub max_processes: usize,
+    /// Largest program file of which the SHA-256 is recorded, in MiB; 0: of none.
+    pub hash_max_mib: u64,
+    /// Where kubelet listens, for labels, service accounts and owners of pods; asked only where there are pods. Empty: it
+    /// is never asked.
+    pub kubelet: String,
+    /// The file of the token for kubelet.
+    pub kubelet_token: PathBuf,
+    /// The certificate that kubelet presents, PEM; by default what it keeps under /var/lib/kubelet/pki.
+    pub kubelet_certificate: Option<PathBuf>,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
-        Self { ai_agents: Vec::new(), max_processes: 65_536 }
+        Self {
+            ai_agents: Vec::new(),
+            ci_runners: Vec::new(),
+            max_processes: 65_536,
+            hash_max_mib: 512,
+            kubelet: "https://127.0.0.1:10250".to_owned(),
+            kubelet_token: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
+            kubelet_certificate: None,
+        }
     }
 }
 

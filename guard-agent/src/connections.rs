@@ -9,15 +9,17 @@ mod records;
 mod table;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use guard_common::audit::v1::{ConnectionOpened, Decision, Gap, connection_opened::Access, record::Body};
-use tokio::sync::mpsc;
+use guard_common::audit::v1::{
+    ConnectionOpened, Decision, Gap, Loss, connection_opened::Access, record::Body,
+};
+use tokio::sync::{Notify, mpsc};
 
 pub use guard_common::audit::v1::connection_opened::Transport;
 pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
@@ -26,13 +28,19 @@ use crate::{
     audit::AuditLog,
     decide::{ConnectRequest, Decider},
     identity::Workload,
-    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent},
+    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, namespace},
     servers::Server,
 };
 use table::{Arrival, NonProxied, Table};
 
 /// How often accepts that wait for their session are looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Accepts that wait until it is known which server they are for.
+const UNPLACED: usize = 4_096;
+
+/// The agent's own network namespace; it does not change while the agent runs.
+static OWN_NAMESPACE: LazyLock<Option<u64>> = LazyLock::new(namespace::own);
 
 /// A connection that the proxy has accepted and decided on.
 #[derive(Clone, Debug)]
@@ -64,6 +72,8 @@ pub struct Counts {
     pub non_proxied_open: u64,
     /// Round the proxy, since the agent started.
     pub non_proxied_total: u64,
+    /// When the newest of these began.
+    pub last_non_proxied: Option<SystemTime>,
 }
 
 /// The connection table; cheap to clone.
@@ -77,6 +87,7 @@ struct Shared {
     audit: AuditLog,
     decider: Arc<Decider>,
     state: Mutex<State>,
+    new_place: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +95,12 @@ struct State {
     table: Table,
     servers: Vec<Arc<Server>>,
     counts: HashMap<String, Counts>,
+    /// Accepts in a place where no server is known yet: it may be a new one.
+    unplaced: VecDeque<(Instant, Accepted, Option<Closed>)>,
+    /// Events that the kernel side lost, by program and CPU, since the agent started.
+    losses: BTreeMap<(&'static str, u32), u64>,
+    /// All that was lost since then.
+    lost: u64,
     /// Connections whose end will not be recorded, since the last gap record.
     unfollowed: u64,
     unfollowed_since: Option<SystemTime>,
@@ -92,12 +109,42 @@ struct State {
 impl Connections {
     /// An empty table.
     pub fn new(audit: AuditLog, decider: Arc<Decider>) -> Self {
-        Self { shared: Arc::new(Shared { audit, decider, state: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared { audit, decider, state: Mutex::default(), new_place: Notify::new() }),
+        }
     }
 
     /// The servers whose connections are recorded from now on.
     pub fn set_servers(&self, servers: Vec<Arc<Server>>) {
-        self.state().servers = servers;
+        let waiting = {
+            let mut state = self.state();
+            state.servers = servers;
+            std::mem::take(&mut state.unplaced)
+        };
+        for (at, accepted, closed) in waiting {
+            self.place(at, accepted, closed);
+        }
+    }
+
+    /// The server of that name has gone for good.
+    pub fn forget(&self, server_name: &str) {
+        self.state().counts.remove(server_name);
+    }
+
+    /// Told when a connection was accepted where no server is known: somebody should look for new ones.
+    pub fn new_place(&self) -> &Notify {
+        &self.shared.new_place
+    }
+
+    /// Events that the kernel side lost since the agent started, and all that was lost, the agent's own part included.
+    pub fn losses(&self) -> (Vec<Loss>, u64) {
+        let state = self.state();
+        let losses = state.losses.iter().map(|((program, cpu), lost)| Loss {
+            program: (*program).to_owned(),
+            cpu: *cpu,
+            lost: *lost,
+        });
+        (losses.collect(), state.lost)
     }
 
     /// Connections of the server of that name.
@@ -137,30 +184,77 @@ impl Connections {
 
     fn handle(&self, event: SensorEvent) {
         match event {
-            SensorEvent::Accepted(accepted) => self.accepted(accepted),
+            SensorEvent::Accepted(accepted) => self.place(Instant::now(), accepted, None),
             SensorEvent::Closed(closed) => self.closed(&closed),
-            SensorEvent::Lost(lost) => self.shared.audit.record(Body::Gap(kernel_gap(&lost))),
+            SensorEvent::Lost(lost) => self.lost(&lost),
             SensorEvent::State(state) => self.shared.audit.record(Body::SensorState(state)),
         }
     }
 
-    fn accepted(&self, accepted: Accepted) {
+    /// Finds the server that has accepted. Where none is known at that place, one may have started a moment ago.
+    fn place(&self, at: Instant, accepted: Accepted, closed: Option<Closed>) {
         let mut state = self.state();
-        let Some(server) = server_of(&state.servers, &accepted.endpoint) else { return };
-        let arrival = state.table.accepted(accepted, server, Instant::now());
-        drop(state);
+        match server_of(&state.servers, &accepted) {
+            Found::Server(server) => {
+                drop(state);
+                self.accepted(accepted, server, closed);
+            }
+            Found::Elsewhere(_) if state.unplaced.len() < UNPLACED => {
+                state.unplaced.push_back((at, accepted, closed));
+                drop(state);
+                self.shared.new_place.notify_one();
+            }
+            Found::Elsewhere(server) => {
+                drop(state);
+                self.misplaced(accepted, server, closed);
+            }
+            Found::Nothing => {}
+        }
+    }
+
+    /// Nobody knows what listens there, but it listens on a database's port: better under another name than not at all.
+    fn misplaced(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
+        self.non_proxied(
+            NonProxied { accepted, server, closed },
+            Some("accepted in a place where no server is known"),
+        );
+    }
+
+    fn accepted(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
+        let arrival = self.state().table.accepted(accepted, server, Instant::now());
         if let Arrival::NonProxied(access) = arrival {
             self.non_proxied(access, None);
+        }
+        if let Some(closed) = closed {
+            self.closed(&closed);
         }
     }
 
     fn closed(&self, closed: &Closed) {
         let mut state = self.state();
+        if let Some((_, _, end)) =
+            state.unplaced.iter_mut().rev().find(|(_, accepted, _)| accepted.socket == closed.socket)
+        {
+            *end = Some(closed.clone());
+            return;
+        }
         let Some(ended) = state.table.closed(closed) else { return };
         let counts = state.counts.entry(ended.server.name.clone()).or_default();
         counts.non_proxied_open = counts.non_proxied_open.saturating_sub(1);
+        let lost = state.lost;
         drop(state);
-        self.shared.audit.record(Body::ConnectionClosed(records::closed_non_proxied(&ended, closed)));
+        self.shared.audit.record(Body::ConnectionClosed(records::closed_non_proxied(&ended, closed, lost)));
+    }
+
+    fn lost(&self, lost: &Lost) {
+        {
+            let mut state = self.state();
+            state.lost += lost.lost;
+            for (cpu, count) in &lost.by_cpu {
+                *state.losses.entry((lost.program(), *cpu)).or_default() += count;
+            }
+        }
+        self.shared.audit.record(Body::Gap(kernel_gap(lost)));
     }
 
     /// Decides on and records an access round the proxy.
@@ -182,13 +276,15 @@ impl Connections {
         let opened: ConnectionOpened = records::opened(&id, Access::NonProxied, &accepted, &server, decision);
         let followed = {
             let mut state = self.state();
-            let followed = state.table.follow(&id, &accepted, &server);
+            let lost = state.lost;
+            let followed = state.table.follow(&id, &accepted, &server, lost);
             if !followed {
                 state.unfollowed += 1;
                 state.unfollowed_since.get_or_insert_with(SystemTime::now);
             }
             let counts = state.counts.entry(server.name.clone()).or_default();
             counts.non_proxied_total += 1;
+            counts.last_non_proxied = Some(SystemTime::now());
             counts.non_proxied_open += u64::from(followed);
             followed
         };
@@ -204,6 +300,20 @@ impl Connections {
             let overdue = state.table.overdue(now);
             (overdue, std::mem::take(&mut state.unfollowed), state.unfollowed_since.take())
         };
+        let misplaced: Vec<_> = {
+            let mut state = self.state();
+            let due = |at: &Instant| now.saturating_duration_since(*at) >= table::JOIN_WITHIN;
+            let count = state.unplaced.iter().take_while(|(at, _, _)| due(at)).count();
+            let due: Vec<_> = state.unplaced.drain(..count).collect();
+            let found = due.into_iter().filter_map(|(_, accepted, closed)| {
+                let server = server_of(&state.servers, &accepted).into_server()?;
+                Some((accepted, server, closed))
+            });
+            found.collect()
+        };
+        for (accepted, server, closed) in misplaced {
+            self.misplaced(accepted, server, closed);
+        }
         for access in overdue {
             self.non_proxied(access, Some("made by guard-agent itself, but not for any session"));
         }
@@ -214,6 +324,7 @@ impl Connections {
                 since: since.map(guard_common::audit::timestamp),
                 until: Some(guard_common::audit::timestamp(SystemTime::now())),
                 detail: "the table is full: the end of these connections is not recorded".to_owned(),
+                losses: Vec::new(),
             }));
         }
     }
@@ -225,19 +336,68 @@ impl Connections {
 }
 
 fn kernel_gap(lost: &Lost) -> Gap {
+    let own = lost.by_cpu.is_empty();
+    let losses = lost.by_cpu.iter().map(|(cpu, count)| Loss {
+        program: lost.program().to_owned(),
+        cpu: *cpu,
+        lost: *count,
+    });
     Gap {
-        source: "kernel-ring".to_owned(),
+        source: if own { "sensor-queue" } else { "kernel-ring" }.to_owned(),
         lost: lost.lost,
         since: Some(guard_common::audit::timestamp(lost.since)),
         until: Some(guard_common::audit::timestamp(lost.until)),
-        detail: format!("{} events; a larger `sensor.ring_kib` holds more", lost.kind),
+        detail: if own {
+            "events that guard-agent could not take in time: it has too little of the processor".to_owned()
+        } else {
+            format!("{} events; a larger `sensor.ring_kib` holds more", lost.kind)
+        },
+        losses: losses.collect(),
     }
 }
 
-/// The server at the end of a connection that was accepted on a watched port or path. Its own address first, then
-/// one that listens everywhere, and the port alone at last: a server that is configured by one address may listen
-/// on others, and that must be no way round.
-fn server_of(servers: &[Arc<Server>], endpoint: &Endpoint) -> Option<Arc<Server>> {
+/// Which server an accept belongs to.
+enum Found {
+    Server(Arc<Server>),
+    /// None that is known to be there; this one listens on the same port or path somewhere else.
+    Elsewhere(Arc<Server>),
+    Nothing,
+}
+
+impl Found {
+    fn into_server(self) -> Option<Arc<Server>> {
+        match self {
+            Self::Server(server) | Self::Elsewhere(server) => Some(server),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// The server at the end of a connection that was accepted on a watched port or path: the one in the same network
+/// namespace, and of several the one whose process has accepted.
+fn server_of(servers: &[Arc<Server>], accepted: &Accepted) -> Found {
+    let is_there = |server: &&Arc<Server>| {
+        let namespace = server.elsewhere.as_ref().and_then(|elsewhere| elsewhere.namespace);
+        match (namespace, accepted.namespace) {
+            // A kernel whose layout is not known tells none.
+            (_, 0) => true,
+            (Some(namespace), accepted) => namespace == accepted,
+            (None, accepted) => Some(accepted) == *OWN_NAMESPACE,
+        }
+    };
+    let there: Vec<&Arc<Server>> = servers.iter().filter(is_there).collect();
+    let by_process = accepted.server_pid != 0;
+    let own = there.iter().find(|server| by_process && server.pid == Some(accepted.server_pid));
+    if let Some(server) = own.copied().or_else(|| best(&there, &accepted.endpoint)) {
+        return Found::Server(Arc::clone(server));
+    }
+    let all: Vec<&Arc<Server>> = servers.iter().collect();
+    best(&all, &accepted.endpoint).map_or(Found::Nothing, |server| Found::Elsewhere(Arc::clone(server)))
+}
+
+/// Its own address first, then one that listens everywhere, and the port alone at last: a server that is configured by
+/// one address may listen on others, and that must be no way round.
+fn best<'a>(servers: &[&'a Arc<Server>], endpoint: &Endpoint) -> Option<&'a Arc<Server>> {
     let found = match endpoint {
         Endpoint::Unix { path, .. } => servers.iter().find(|server| server.unix_sockets.contains(path)),
         Endpoint::Tcp { server: address, .. } => {
@@ -251,7 +411,7 @@ fn server_of(servers: &[Arc<Server>], endpoint: &Endpoint) -> Option<Arc<Server>
                 .or_else(|| with(&|_| true))
         }
     };
-    found.cloned()
+    found.copied()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod aligned;
 mod btf;
 mod cgroup_attach;
+mod client_ends;
 mod decode;
 mod dump;
 mod event;
@@ -15,17 +16,20 @@ mod flow;
 mod host;
 mod kernel;
 mod load;
+pub(crate) mod namespace;
+mod outbox;
 mod poller;
 mod rung;
 mod sockets;
 mod stream;
+mod unix_diag;
 mod unix_table;
 mod worker;
 
 use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -88,7 +92,7 @@ pub enum SensorError {
 pub struct SensorHandle {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
-    state: Arc<SensorState>,
+    state: Arc<Mutex<SensorState>>,
 }
 
 impl SensorHandle {
@@ -132,7 +136,7 @@ impl SensorHandle {
 
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
-        self.state.as_ref().clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A full queue drops the question; who asked gets the fallback.
@@ -165,9 +169,10 @@ pub fn start(
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(host::event_fd()?);
-    let state = Arc::new(loaded.state.clone());
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state };
-    let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
+    let state = Arc::new(Mutex::new(loaded.state.clone()));
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state: Arc::clone(&state) };
+    let identifier = Identifier::new(identity, Arc::clone(&wake));
+    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake, state });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
 }

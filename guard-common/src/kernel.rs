@@ -46,6 +46,18 @@ impl EventKind {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
 
+    /// The program that writes it.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Exec => "process_exec",
+            Self::Fork => "process_fork",
+            Self::Exit => "process_exit",
+            Self::Cgroup => "cgroup_mkdir",
+            Self::Accepted | Self::Closed => "socket_ops",
+            Self::UnixAccepted => "accept",
+        }
+    }
+
     /// Its name in messages and records.
     pub const fn name(self) -> &'static str {
         match self {
@@ -82,6 +94,8 @@ pub mod maps {
     pub const WATCHED_PORTS: &str = "WATCHED_PORTS";
     /// [`super::unix::UnixPath`] to 1.
     pub const WATCHED_PATHS: &str = "WATCHED_PATHS";
+    /// [`super::unix::UnixAcceptedEvent::key`] to [`super::unix::UnixBytes`].
+    pub const UNIX_BYTES: &str = "UNIX_BYTES";
     /// Socket cookie to [`super::process::TaskInfo`], between connect and the choice of the local port.
     pub const CONNECTING: &str = "CONNECTING";
     /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.

@@ -7,7 +7,6 @@
 
 mod cgroup;
 mod events;
-mod namespace;
 mod process;
 mod read;
 mod socket;

@@ -11,21 +11,23 @@ use aya_ebpf::{
         BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
-    helpers::generated::bpf_get_socket_cookie,
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    },
     macros::{cgroup_sock_addr, map, sock_ops},
     maps::{HashMap, LruHashMap},
     programs::{SockAddrContext, SockOpsContext},
 };
 use guard_common::kernel::{
-    EventKind,
+    EventKind, helper,
     process::TaskInfo,
-    socket::{AcceptedEvent, ClosedEvent, FlowKey, watch},
+    socket::{AcceptedEvent, ClosedEvent, FlowKey, ended, watch},
 };
 
 use crate::{
     events::{header, log, reserve},
-    namespace,
-    read::current_task_info,
+    read::{current_task_info, helpers, member, net_of_sock, offset},
 };
 
 const AF_INET: u32 = 2;
@@ -122,9 +124,11 @@ fn on_accept(ctx: &SockOpsContext) {
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
         cookie,
-        namespace: namespace::of(ctx),
+        namespace: namespace(ctx),
         flow,
         client,
+        net_namespace: net_of_sock(sock_address(ctx)),
+        reserved: 0,
     });
     entry.submit(ctx);
 }
@@ -141,6 +145,7 @@ fn on_state(ctx: &SockOpsContext) {
     }
     // SAFETY: fields of the program's own context.
     let (received, acked) = unsafe { ((*ctx.ops).bytes_received, (*ctx.ops).bytes_acked) };
+    let flags = how_it_ended(ctx);
     let Some(mut entry) = reserve::<ClosedEvent>(EventKind::Closed) else { return };
     entry.write(ClosedEvent {
         header: header(EventKind::Closed),
@@ -148,9 +153,51 @@ fn on_state(ctx: &SockOpsContext) {
         received,
         acked,
         previous_state: ctx.arg(0),
-        reserved: 0,
+        flags,
     });
     entry.submit(ctx);
+}
+
+/// [`ended`] bits of a socket that is about to close.
+#[inline(always)]
+fn how_it_ended(ctx: &SockOpsContext) -> u32 {
+    /// `SOCK_DONE` of the kernel's `enum sock_flags`: set when the peer's FIN arrives, and by nothing else in TCP.
+    const DONE: u64 = 1 << 1;
+    let Some(socket_flags) = member::<u64>(sock_address(ctx), offset!(sock_flags)) else { return 0 };
+    // SAFETY: fields of the program's own context.
+    let (sent, unacked) = unsafe { ((*ctx.ops).snd_nxt, (*ctx.ops).snd_una) };
+    let mut flags = ended::KNOWN;
+    if socket_flags & DONE != 0 {
+        flags |= ended::BY_CLIENT;
+    }
+    if sent == unacked {
+        flags |= ended::ALL_ACKED;
+    }
+    flags
+}
+
+/// A number that two sockets of this host share where they are in one network namespace: its cookie, its inode number on
+/// kernels whose sock_ops have no cookie, 0 where neither can be had.
+#[inline(always)]
+fn namespace(ctx: &SockOpsContext) -> u64 {
+    if helpers() & helper::NETNS_COOKIE != 0 {
+        // SAFETY: the helper takes the program's own context.
+        return unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    }
+    net_of_sock(sock_address(ctx)).into()
+}
+
+/// Where the kernel has this socket; 0 where there is none. The verifier knows it as a socket and lets nobody reckon
+/// with it: a copy through memory is a number.
+#[inline(always)]
+fn sock_address(ctx: &SockOpsContext) -> u64 {
+    if helpers() & helper::SOCKET_READS == 0 {
+        return 0;
+    }
+    // SAFETY: a field of the program's own context.
+    let socket = unsafe { read_volatile(&raw const (*ctx.ops).__bindgen_anon_2.sk) };
+    // SAFETY: reads the program's own stack.
+    unsafe { bpf_probe_read_kernel((&raw const socket).cast::<u64>()) }.unwrap_or(0)
 }
 
 #[inline(always)]
@@ -220,7 +267,7 @@ fn bytes(words: [u32; 4]) -> [u8; 16] {
 
 #[inline(always)]
 fn flow(ctx: &SockOpsContext, client: ([u8; 16], u16), server: ([u8; 16], u16)) -> FlowKey {
-    let namespace = if is_loopback(&client.0) { namespace::of(ctx) } else { 0 };
+    let namespace = if is_loopback(&client.0) { namespace(ctx) } else { 0 };
     FlowKey {
         client: client.0,
         server: server.0,

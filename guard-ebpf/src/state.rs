@@ -23,7 +23,7 @@ use guard_common::kernel::{
 
 use crate::{
     events::{header, reserve},
-    read::{load, member, offset, traced_task_info},
+    read::{load, member, net_of_sock, offset, traced_task_info},
     socket::{CLIENTS, watched},
 };
 
@@ -140,7 +140,15 @@ fn accepted(ctx: &TracePointContext, socket: u64) -> Option<()> {
         Some(task) => *task,
         None => TaskInfo::default(),
     };
-    entry.write(AcceptedEvent { header: header(EventKind::Accepted), cookie: number, namespace: 0, flow, client });
+    entry.write(AcceptedEvent {
+        header: header(EventKind::Accepted),
+        cookie: number,
+        namespace: 0,
+        flow,
+        client,
+        net_namespace: net_of_sock(socket),
+        reserved: 0,
+    });
     entry.submit(ctx);
     Some(())
 }
@@ -159,7 +167,7 @@ fn closed(ctx: &TracePointContext, socket: u64, previous_state: u32) -> Option<(
         received: received.unwrap_or(ClosedEvent::UNCOUNTED),
         acked: acked.unwrap_or(ClosedEvent::UNCOUNTED),
         previous_state,
-        reserved: 0,
+        flags: 0,
     });
     entry.submit(ctx);
     Some(())

@@ -22,6 +22,7 @@ mod policy_replay;
 mod policy_roles;
 mod records;
 mod refused_statements;
+mod seen;
 mod tls;
 mod tls_upstream;
 mod without_bpf;

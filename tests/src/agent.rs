@@ -35,6 +35,10 @@ pub struct AgentConfig {
     pub upstream: Option<SocketAddr>,
     /// Name the server's unix socket, so that the agent reaches it by that alone.
     pub unix_socket: bool,
+    /// Size of the kernel's event ring buffer, where it is not the usual one.
+    pub ring_kib: Option<u32>,
+    /// Have the kernel count how long its programs run.
+    pub program_stats: bool,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -54,6 +58,8 @@ impl Default for AgentConfig {
             listen: None,
             upstream: None,
             unix_socket: true,
+            ring_kib: None,
+            program_stats: false,
             extra: String::new(),
             program: None,
             capabilities: None,
@@ -71,6 +77,12 @@ impl AgentConfig {
             let _ = writeln!(toml, "policies = {}", toml_string(policies));
         }
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
+        if self.program_stats {
+            toml.push_str("program_stats = true\n");
+        }
+        if let Some(ring_kib) = self.ring_kib {
+            let _ = writeln!(toml, "ring_kib = {ring_kib}");
+        }
         // Several tests run at once on one host: none of them may take another's PostgreSQL for its own.
         let _ = writeln!(toml, "\n[discovery]\nenabled = false");
         if let Some(endpoint) = &self.control {

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{Semaphore, watch};
@@ -24,6 +24,12 @@ use crate::{
 /// Discovered servers get a proxy this far above their own port.
 const PORT_OFFSET: u16 = 1_000;
 
+/// How long a server that has shown up gets before it is looked at.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long a discovered server is remembered after it has gone.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// One server and what stands before it.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -39,6 +45,18 @@ pub(super) struct Member {
     /// Why there is none.
     pub(super) proxy_error: String,
     pub(super) since: SystemTime,
+    /// It was there at the last look; nothing where nobody looks for it.
+    pub(super) running: Option<bool>,
+    /// When it was there last.
+    seen: Instant,
+}
+
+impl Member {
+    /// A discovered server that has gone for good, such as a container's, and whose proxy nobody can come to any more.
+    fn is_over(&self, config: &Config) -> bool {
+        let configured = config.servers.iter().any(|server| server.name == self.slot.get().name);
+        !configured && self.proxy.is_empty() && self.running == Some(false) && self.seen.elapsed() > FORGOTTEN
+    }
 }
 
 /// All servers of this host.
@@ -108,7 +126,13 @@ pub(super) async fn keep_up(agent: Arc<Agent>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval.tick().await;
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = agent.connections.new_place().notified() => {
+                // A server that has just started opens its sockets one after the other.
+                tokio::time::sleep(SETTLE).await;
+            }
+        }
         if let Err(error) = refresh(&agent).await {
             tracing::warn!("{error}");
         }
@@ -123,11 +147,24 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let found = found.map_err(io::Error::other)?;
     let mut fleet = agent.fleet.lock().await;
     let before = fleet.members.len();
+    for member in fleet.members.values_mut().filter(|member| member.running.is_some()) {
+        member.running = Some(false);
+    }
     for server in found {
-        match fleet.members.get(&server.name) {
-            Some(member) => member.slot.set(server),
+        match fleet.members.get_mut(&server.name) {
+            Some(member) => {
+                // A configured server on another host never has a process here.
+                member.running = server.pid.map(|_| true).or(member.running);
+                member.seen = Instant::now();
+                member.slot.set(server);
+            }
             None => add(agent, &mut fleet, server).await?,
         }
+    }
+    let over = fleet.members.iter().filter(|(_, member)| member.is_over(&agent.config));
+    for name in over.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        fleet.members.remove(&name);
+        agent.connections.forget(&name);
     }
     refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
@@ -168,6 +205,11 @@ fn watched(fleet: &Fleet, servers: &[Arc<Server>]) -> Watch {
         database_ports: servers.iter().flat_map(|server| &server.addresses).map(SocketAddr::port).collect(),
         proxy_ports: fleet.members.values().flat_map(|member| member.proxy_ports.iter().copied()).collect(),
         unix_sockets: servers.iter().flat_map(|server| server.unix_sockets.iter().cloned()).collect(),
+        namespaces: servers
+            .iter()
+            .filter_map(|server| server.elsewhere.as_ref())
+            .filter_map(|elsewhere| Some((elsewhere.namespace?, elsewhere.pid)))
+            .collect(),
     }
 }
 
@@ -192,8 +234,10 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         tls_error: String::new(),
         proxy: Vec::new(),
         proxy_ports: BTreeSet::new(),
-        proxy_error: String::new(),
+        proxy_error: if no_way(&slot.get()) { NO_WAY.to_owned() } else { String::new() },
         since: SystemTime::now(),
+        running: slot.get().pid.map(|_| true),
+        seen: Instant::now(),
     };
     let proxy = Arc::new(Proxy {
         server: slot,
@@ -245,6 +289,14 @@ fn ways(config: &Config, configured: Option<&ServerConfig>) -> Result<Ways, Conn
     Ok(Ways::new(prefer_unix, mode, connector))
 }
 
+const NO_WAY: &str = "it is in another network namespace, and no address in there belongs to a network of this host: \
+                      its connections are watched, but no proxy can reach it";
+
+/// A server in another network namespace that the agent cannot reach as its other clients do.
+fn no_way(server: &Server) -> bool {
+    server.elsewhere.is_some() && server.reachable_addresses().next().is_none()
+}
+
 #[derive(Debug)]
 enum Wanted {
     Tcp(SocketAddr),
@@ -256,6 +308,9 @@ fn wanted_listeners(config: &Config, configured: Option<&ServerConfig>, server: 
     if let Some(configured) = configured {
         let tcp = configured.listen.map(Wanted::Tcp);
         return tcp.into_iter().chain(configured.listen_unix.clone().map(Wanted::Unix)).collect();
+    }
+    if no_way(server) {
+        return Vec::new();
     }
     let ip: Option<IpAddr> = config.proxy.discovered_listen.parse().ok();
     let port = server.addresses.first().and_then(|address| address.port().checked_add(PORT_OFFSET));

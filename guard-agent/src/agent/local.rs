@@ -29,7 +29,7 @@ use tonic::{
     transport::{Endpoint, Server},
 };
 
-use super::{Agent, fleet::Member};
+use super::{Agent, fleet::Member, protection};
 
 /// How long a running agent may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -123,6 +123,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
     let policies = agent.decider.policies();
     let fleet = agent.fleet.lock().await;
     let journal = agent.audit.status();
+    let (losses, lost) = agent.connections.losses();
     StatusResponse {
         agent_id: agent.audit.agent_id().to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -141,6 +142,8 @@ async fn gather(agent: &Agent) -> StatusResponse {
             .as_ref()
             .map(|uplink| uplink.status()),
         approvals: Some(agent.approvals.status()),
+        losses,
+        lost,
     }
 }
 
@@ -148,6 +151,7 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
     let server = member.slot.get();
     let counts = agent.connections.counts(&server.name);
     let statements = member.counters.counts();
+    let (protection, coverage) = protection::of(agent, member, &server);
     ServerStatus {
         server: Some(DatabaseServer {
             name: server.name.clone(),
@@ -164,6 +168,10 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         statements: statements.statements,
         refused: statements.refused,
         since: Some(timestamp(member.since)),
+        protection: protection.to_owned(),
+        coverage,
+        last_non_proxied: counts.last_non_proxied.map(timestamp),
+        place: server.elsewhere.as_ref().map(|elsewhere| elsewhere.label.clone()).unwrap_or_default(),
     }
 }
 

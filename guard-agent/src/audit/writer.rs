@@ -78,6 +78,7 @@ impl Gaps {
             since: Some(timestamp(loss.since)),
             until: Some(timestamp(loss.until)),
             detail: detail.to_owned(),
+            losses: Vec::new(),
         };
         let disk = self.disk.map(|loss| lost("journal-disk", &loss, "the journal could not be written"));
         let queue = self.queue.map(|loss| lost("audit-queue", &loss, "more records than the queue takes"));
@@ -375,6 +376,7 @@ fn answer(waiters: Vec<Waiter>, result: &Result<(), AuditError>) {
 fn unshipped(dropped: &Dropped, acknowledged: Option<u64>) -> Option<Gap> {
     let first = dropped.first.max(acknowledged?.saturating_add(1));
     (first <= dropped.last).then(|| Gap {
+        losses: Vec::new(),
         source: "uplink".to_owned(),
         lost: dropped.last - first + 1,
         since: dropped.since,

@@ -242,7 +242,12 @@ mod tests {
         Capabilities {
             state: SensorState {
                 rung: if attached { "full" } else { "no-btf" }.to_owned(),
-                programs: vec![Program { name: "connect4".to_owned(), attached, error }],
+                programs: vec![Program {
+                    name: "connect4".to_owned(),
+                    attached,
+                    error,
+                    ..Program::default()
+                }],
                 missing: if attached { Vec::new() } else { vec!["connect4: it costs".to_owned()] },
             },
             features: Features {

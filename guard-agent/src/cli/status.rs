@@ -45,6 +45,16 @@ fn describe(status: &StatusResponse) -> String {
     if let Some(sensor) = &status.sensor {
         line("rung", sensor.rung.clone());
         sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
+        for program in sensor.programs.iter().filter(|program| program.runs > 0) {
+            let each = program.run_ns / program.runs;
+            line("", format!("{}: {} runs of {each} ns", program.name, program.runs));
+        }
+        if status.lost > 0 {
+            line("", format!("{} EVENTS LOST: see the gap records", status.lost));
+            let mut by_program = std::collections::BTreeMap::<&str, u64>::new();
+            status.losses.iter().for_each(|loss| *by_program.entry(&loss.program).or_default() += loss.lost);
+            by_program.iter().for_each(|(program, lost)| line("", format!("{program}: {lost}")));
+        }
     }
     if let Some(journal) = &status.journal {
         let size = journal.bytes / 1024;
@@ -84,6 +94,7 @@ fn describe(status: &StatusResponse) -> String {
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header([
         "server",
+        "protection",
         "at",
         "proxy",
         "through the proxy",
@@ -96,28 +107,37 @@ fn describe(status: &StatusResponse) -> String {
         table.add_row(row(server));
     });
     let _ = writeln!(text, "\n{table}");
-    for error in status.servers.iter().map(|server| &server.proxy_error).filter(|error| !error.is_empty()) {
-        let _ = writeln!(text, "{error}");
+    for server in &status.servers {
+        let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+        let error = Some(&server.proxy_error).filter(|error| !error.is_empty());
+        for says in server.coverage.iter().chain(error) {
+            let _ = writeln!(text, "{name}: {says}");
+        }
     }
     text
 }
 
-fn row(server: &ServerStatus) -> [String; 8] {
+fn row(server: &ServerStatus) -> [String; 9] {
     let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
     let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
         ("", "") => "none",
         ("", _) => "NONE, see below",
         (proxy, _) => proxy,
     };
-    let since = server.since.as_ref().and_then(|since| jiff::Timestamp::from_second(since.seconds).ok());
+    let time = |at: &pbjson_types::Timestamp| {
+        jiff::Timestamp::from_second(at.seconds).map(|at| at.to_string()).unwrap_or_default()
+    };
+    let last = server.last_non_proxied.as_ref().map(|at| format!("\nlast {}", time(at))).unwrap_or_default();
+    let place = if server.place.is_empty() { String::new() } else { format!("\nin {}", server.place) };
     [
         name.unwrap_or_default(),
-        server.addresses.join("\n"),
+        server.protection.clone(),
+        server.addresses.join("\n") + &place,
         proxy.to_owned(),
         format!("{} open, {} in all", server.proxied_open, server.proxied_total),
-        format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total),
+        format!("{} open, {} in all{last}", server.non_proxied_open, server.non_proxied_total),
         server.statements.to_string(),
         server.refused.to_string(),
-        since.map(|since| since.to_string()).unwrap_or_default(),
+        server.since.as_ref().map(time).unwrap_or_default(),
     ]
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use guard_common::audit::v1::{
-    ConnectionClosed, ConnectionOpened, DatabaseServer, Decision, connection_opened::Access,
+    Completeness, ConnectionClosed, ConnectionOpened, DatabaseServer, Decision, connection_opened::Access,
 };
 
 use super::{ConnectionId, Opening, Transport, table::Followed};
@@ -67,7 +67,8 @@ pub fn opened_proxied(id: &ConnectionId, opening: &Opening) -> ConnectionOpened 
 }
 
 /// The end of an access that the kernel told of.
-pub fn closed_non_proxied(followed: &Followed, closed: &Closed) -> ConnectionClosed {
+/// `lost`: events lost up to now.
+pub fn closed_non_proxied(followed: &Followed, closed: &Closed, lost: u64) -> ConnectionClosed {
     let bytes = closed.bytes.unwrap_or_default();
     let duration = closed.at.saturating_sub(followed.at).as_micros();
     ConnectionClosed {
@@ -78,7 +79,24 @@ pub fn closed_non_proxied(followed: &Followed, closed: &Closed) -> ConnectionClo
         duration_us: u64::try_from(duration).unwrap_or(u64::MAX),
         reason: "closed".to_owned(),
         statements: 0,
+        completeness: Some(completeness(followed, closed, lost)),
     }
+}
+
+fn completeness(followed: &Followed, closed: &Closed, lost: u64) -> Completeness {
+    let lost_meanwhile = lost.saturating_sub(followed.lost_before);
+    let reasons = [
+        (followed.preexisting, "it was open before guard-agent watched"),
+        (
+            !followed.by_kernel && !followed.preexisting,
+            "its beginning was seen in /proc, not told by the kernel",
+        ),
+        (closed.bytes.is_none(), "the kernel did not count its bytes"),
+        (lost_meanwhile > 0, "events were lost on this host while it was open"),
+    ];
+    let missing: Vec<String> =
+        reasons.into_iter().filter(|(applies, _)| *applies).map(|(_, reason)| reason.to_owned()).collect();
+    Completeness { whole: missing.is_empty(), missing, lost_meanwhile }
 }
 
 fn database_server(server: &Server) -> DatabaseServer {

@@ -51,6 +51,12 @@ pub struct Followed {
     pub server: Arc<Server>,
     /// When it began, on the sensor's clock.
     pub at: Duration,
+    /// It was open before it could be watched.
+    pub preexisting: bool,
+    /// The kernel told of its beginning.
+    pub by_kernel: bool,
+    /// Events lost up to then.
+    pub lost_before: u64,
 }
 
 /// Open connections, and what waits for its other half.
@@ -119,11 +125,25 @@ impl Table {
     }
 
     /// Follows an access until its end; false where the table is full.
-    pub fn follow(&mut self, id: &ConnectionId, accepted: &Accepted, server: &Arc<Server>) -> bool {
+    pub fn follow(
+        &mut self,
+        id: &ConnectionId,
+        accepted: &Accepted,
+        server: &Arc<Server>,
+        lost_before: u64,
+    ) -> bool {
         if self.followed.len() >= LIMIT {
             return false;
         }
-        let followed = Followed { id: id.clone(), server: Arc::clone(server), at: accepted.at };
+        let unix = matches!(accepted.endpoint, Endpoint::Unix { .. });
+        let followed = Followed {
+            id: id.clone(),
+            server: Arc::clone(server),
+            at: accepted.at,
+            preexisting: accepted.preexisting,
+            by_kernel: unix && !accepted.preexisting || matches!(accepted.socket, SocketId::Cookie(_)),
+            lost_before,
+        };
         self.followed.insert(accepted.socket, followed);
         true
     }

@@ -1,11 +1,10 @@
-//! The kernel's own tables of sockets, by netlink (`sock_diag`): what connects where, without eBPF, and how many bytes.
+//! The kernel's own table of TCP sockets, by netlink (`sock_diag`): what connects where, without eBPF, and how many bytes.
 //!
-//! A filter enters, connections leave; and of TCP, the end of every socket as it comes. /proc stands in where the
+//! A filter enters, connections of the agent's own network namespace leave; and the end of every socket as it comes. /proc stands in where the
 //! kernel has no `sock_diag`. What arrives is the kernel's, but is checked for length all the same.
 
 mod netlink;
 mod tcp;
-mod unix;
 
 use std::{
     collections::BTreeSet,
@@ -15,11 +14,11 @@ use std::{
 };
 
 pub use tcp::Ends;
-pub use unix::connections as unix_connections;
 
 use super::{
     event::Bytes,
     sockets::{self, Connection},
+    unix_diag,
 };
 use netlink::Netlink;
 
@@ -60,7 +59,7 @@ pub fn probe() -> [(&'static str, io::Result<()>); 3] {
     [
         ("TCP", tcp::connections(&[Ends::local(1)]).map(|_| ())),
         ("ends of TCP", Endings::listen().map(|_| ())),
-        ("unix", unix::all().map(|_| ())),
+        ("unix", unix_diag::connected().map(|_| ())),
     ]
 }
 

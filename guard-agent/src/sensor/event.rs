@@ -1,14 +1,14 @@
 //! What the sensor says and is told: owned values, no kernel handles.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use guard_common::audit::v1::SensorState;
+use guard_common::{audit::v1::SensorState, kernel::EventKind};
 
 use crate::identity::Workload;
 
@@ -21,6 +21,9 @@ pub struct Watch {
     pub proxy_ports: BTreeSet<u16>,
     /// Unix sockets on which databases listen; an abstract name starts with `@`.
     pub unix_sockets: BTreeSet<PathBuf>,
+    /// Network namespaces of servers beside the agent's own, by inode number, with a process in each: connections that
+    /// are older than the agent are looked for there too.
+    pub namespaces: BTreeMap<u64, u32>,
 }
 
 /// Something happened on a watched port or socket, or to the sensor.
@@ -79,6 +82,10 @@ pub struct Accepted {
     pub at: Duration,
     /// It was open before it could be watched.
     pub preexisting: bool,
+    /// Inode number of the server's network namespace; 0 where it is not known.
+    pub namespace: u64,
+    /// The process that accepted, for unix sockets; 0 where it is not known.
+    pub server_pid: u32,
 }
 
 /// Payload bytes of one connection.
@@ -112,4 +119,13 @@ pub struct Lost {
     pub since: SystemTime,
     /// Not after.
     pub until: SystemTime,
+    /// Which CPUs lost how many; empty for `queue`.
+    pub by_cpu: Vec<(u32, u64)>,
+}
+
+impl Lost {
+    /// The eBPF program whose events they were; `queue` where the agent itself lost them.
+    pub fn program(&self) -> &'static str {
+        EventKind::ALL.into_iter().find(|kind| kind.name() == self.kind).map_or(self.kind, EventKind::program)
+    }
 }

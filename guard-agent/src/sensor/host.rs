@@ -146,6 +146,13 @@ pub fn monotonic() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
+/// What has to be added to a time on the clock of the kernel's events for nanoseconds after boot: the time that the host
+/// was suspended.
+pub fn suspended_ns() -> u64 {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    u64::try_from(boot.saturating_sub(monotonic()).as_nanos()).unwrap_or_default()
+}
+
 /// A counter that wakes whoever polls it.
 pub fn event_fd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the descriptor is checked.

@@ -3,19 +3,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::{fd::BorrowedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError, PerCpuArray},
+    sys::{Stats, enable_stats},
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, helper, maps,
     process::TaskInfo,
     socket::{FlowKey, watch},
-    unix::UnixPath,
+    unix::{UnixBytes, UnixPath},
 };
 
 use super::{
@@ -24,14 +28,19 @@ use super::{
     host,
     stream::EventStream,
 };
+use crate::config::SensorConfig;
 
 /// By what means the programs do their work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Means {
+    /// What is attached to cgroups without links.
+    pub attached: Vec<Attached>,
     /// TCP is followed by its changes of state, not on cgroups.
     pub by_state: bool,
     /// What the programs may call: bits of `guard_common::kernel::helper`.
     pub helpers: u32,
+    /// Bytes on unix sockets are counted.
+    pub counts_unix: bool,
 }
 
 /// Maps and links; dropping it detaches everything.
@@ -41,13 +50,15 @@ pub struct Kernel {
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
-    flush_log: Option<Box<dyn FnMut() + Send>>,
-    counted: [u64; EventKind::ALL.len()],
+    unix_bytes: HashMap<MapData, u64, UnixBytes>,
     means: Means,
     namespace: u64,
-    /// What is attached to cgroups without links.
-    _attached: Vec<Attached>,
-    _links: Ebpf,
+    flush_log: Option<Box<dyn FnMut() + Send>>,
+    /// What was counted up to the last look, by kind and CPU.
+    counted: BTreeMap<(u32, u32), u64>,
+    /// While it is open, the kernel counts how often and how long programs run.
+    stats: Option<OwnedFd>,
+    ebpf: Ebpf,
 }
 
 impl Kernel {
@@ -55,11 +66,15 @@ impl Kernel {
     pub fn new(
         mut ebpf: Ebpf,
         stream: EventStream,
-        attached: Vec<Attached>,
         means: Means,
-        log: bool,
+        config: &SensorConfig,
     ) -> Result<Self, MapError> {
-        let flush_log = if log { logger(&mut ebpf) } else { None };
+        let stats = config.program_stats.then(|| enable_stats(Stats::RunTime)).transpose();
+        let stats = stats.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel does not count how long programs run (`sensor.program_stats`)");
+            None
+        });
+        let flush_log = if config.kernel_log && matches!(stream, EventStream::Ring(_)) { logger(&mut ebpf) } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -68,12 +83,13 @@ impl Kernel {
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
-            flush_log,
-            counted: [0; EventKind::ALL.len()],
-            namespace: namespace(means),
+            unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
+            namespace: namespace(&means),
             means,
-            _attached: attached,
-            _links: ebpf,
+            flush_log,
+            counted: BTreeMap::new(),
+            stats,
+            ebpf,
         })
     }
 
@@ -109,6 +125,14 @@ impl Kernel {
         self.clients.get(flow, 0).ok()
     }
 
+    /// Takes out what was counted under `key` for the unix socket `inode`: nobody counts it any further.
+    pub fn take_unix_bytes(&mut self, key: u64, inode: u64) -> Option<UnixBytes> {
+        let bytes = self.unix_bytes.get(&key, 0).ok().filter(|bytes| bytes.inode == inode)?;
+        // Gone already at worst.
+        let _ = self.unix_bytes.remove(&key);
+        self.means.counts_unix.then_some(bytes)
+    }
+
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.
     pub fn watch(&mut self, watch: &Watch) -> io::Result<()> {
         let mut failure = Ok(());
@@ -137,25 +161,42 @@ impl Kernel {
         failure
     }
 
-    /// Events of each kind that were lost since the last call.
-    pub fn lost(&mut self) -> Vec<(EventKind, u64)> {
+    /// How often each program has run, and for how many nanoseconds; nothing where that is not counted.
+    pub fn costs(&self) -> Vec<(String, u64, u64)> {
+        if self.stats.is_none() {
+            return Vec::new();
+        }
+        let programs = self.ebpf.programs().filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            let time = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            Some((name.to_owned(), info.run_count(), time))
+        });
+        programs.collect()
+    }
+
+    /// Events of each kind that were lost since the last call, by CPU.
+    pub fn lost(&mut self) -> Vec<(EventKind, Vec<(u32, u64)>)> {
         let mut lost = Vec::new();
         for kind in EventKind::ALL {
-            let index = kind as u32;
-            let Ok(values) = self.drops.get(&index, 0) else { continue };
-            let total: u64 = values.iter().sum();
-            let counted = &mut self.counted[index as usize];
-            if total > *counted {
-                lost.push((kind, total - *counted));
-                *counted = total;
+            let Ok(values) = self.drops.get(&(kind as u32), 0) else { continue };
+            let mut by_cpu = Vec::new();
+            for (cpu, total) in (0_u32..).zip(values.iter().copied()) {
+                let counted = self.counted.entry((kind as u32, cpu)).or_default();
+                if total > *counted {
+                    by_cpu.push((cpu, total - *counted));
+                    *counted = total;
+                }
+            }
+            if !by_cpu.is_empty() {
+                lost.push((kind, by_cpu));
             }
         }
         lost
     }
 }
 
-/// As `guard-ebpf/src/namespace.rs` has it.
-fn namespace(means: Means) -> u64 {
+/// As `guard-ebpf/src/socket.rs` has it.
+fn namespace(means: &Means) -> u64 {
     if means.by_state {
         0
     } else if means.helpers & helper::NETNS_COOKIE != 0 {

@@ -44,9 +44,10 @@ enum Part {
     States,
     Processes,
     Unix,
+    UnixBytes,
 }
 
-const PROGRAMS: [(&str, Hook, Part); 10] = [
+const PROGRAMS: [(&str, Hook, Part); 12] = [
     ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
     ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
     ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
@@ -57,6 +58,8 @@ const PROGRAMS: [(&str, Hook, Part); 10] = [
     ("socket_state", Hook::Trace("sock", "inet_sock_set_state"), Part::States),
     ("accept", Hook::Trace("syscalls", "sys_exit_accept"), Part::Unix),
     ("accept4", Hook::Trace("syscalls", "sys_exit_accept4"), Part::Unix),
+    ("sock_sent", Hook::Raw("sock_send_length"), Part::UnixBytes),
+    ("sock_received", Hook::Raw("sock_recv_length"), Part::UnixBytes),
 ];
 
 /// What came of loading.
@@ -159,9 +162,9 @@ pub fn load(config: &SensorConfig) -> Loaded {
     explain(&mut state, &features);
     state.rung = rung(&state, &features, !attached.is_empty()).name().to_owned();
     let unix = works(&state, Part::Unix);
-    let means = Means { by_state, helpers: features.helpers };
-    let log = config.kernel_log && features.ring_buffer;
-    match Kernel::new(ebpf, stream, attached, means, log) {
+    let counts_unix = works(&state, Part::UnixBytes);
+    let means = Means { attached, by_state, helpers: features.helpers, counts_unix };
+    match Kernel::new(ebpf, stream, means, config) {
         Ok(kernel) => Loaded { kernel: Some(kernel), state, unix },
         Err(error) => on_the_ground(state, &format!("the eBPF maps cannot be used ({error})")),
     }
@@ -205,6 +208,7 @@ fn attach_all(ebpf: &mut Ebpf, features: &Features, state: &mut SensorState) -> 
             name: name.to_owned(),
             attached: error.is_empty(),
             error,
+            ..Default::default()
         });
     }
     attached
@@ -234,7 +238,7 @@ fn supported(part: Part, features: &Features) -> Result<(), String> {
             return described.ok_or_else(|| "tracefs does not describe sock:inet_sock_set_state".to_owned());
         }
         Part::Processes => knows(Layout::has_tasks),
-        Part::Unix => knows(Layout::has_unix),
+        Part::Unix | Part::UnixBytes => knows(Layout::has_unix),
     };
     if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
 }
@@ -346,6 +350,10 @@ fn explain(state: &mut SensorState, features: &Features) {
             Part::Unix,
             "connections on unix sockets round the proxy are looked for four times a second, shorter ones are \
              missed; tracefs at /sys/kernel/tracing and BTF bring them",
+        ),
+        (
+            Part::UnixBytes,
+            "bytes on unix sockets round the proxy are not counted; Linux 6.3 brings the tracepoints",
         ),
     ];
     for (part, cost) in costs {

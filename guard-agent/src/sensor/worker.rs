@@ -1,6 +1,6 @@
 //! The sensor's thread: drains the ring buffer, answers who connects, reports what happens on watched sockets.
 
-mod looking;
+mod look;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -11,14 +11,14 @@ use std::{
     },
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TryRecvError},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use guard_common::{
-    audit::v1::workload::Evidence,
+    audit::v1::{SensorState, workload::Evidence},
     kernel::{
         EventKind,
         process::TaskInfo,
@@ -30,15 +30,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    client_ends::{Ends, Looks},
     decode::{KernelEvent, decode},
-    dump::{self, Endings, Ends},
+    dump::Endings,
     event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch},
     flow, host,
     kernel::Kernel,
     load::Loaded,
+    namespace,
+    outbox::{Outbox, PENDING_FOR},
     poller::Poller,
     sockets,
-    unix_table::UnixTable,
+    unix_table::{OpenUnix, UnixTable},
 };
 use crate::identity::{Identifier, Workload};
 
@@ -54,6 +57,9 @@ const LOOK_EVERY: u32 = 4;
 const BATCH: usize = 8_192;
 /// Connections of which the end is awaited.
 const OPEN_LIMIT: usize = 100_000;
+
+/// Answers that wait for something pending.
+const ASKED_LIMIT: usize = 1_024;
 
 /// What the rest of the agent asks.
 #[derive(Debug)]
@@ -94,6 +100,22 @@ pub struct Inbox {
     pub queue: Receiver<Command>,
     /// Readable when there are new ones.
     pub wake: Arc<OwnedFd>,
+    /// What whoever asks is told of the sensor: kept up to date here.
+    pub state: Arc<Mutex<SensorState>>,
+}
+
+/// A TCP connection that the kernel side told of.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    flow: FlowKey,
+    /// Of the server; 0 where it is not known.
+    namespace: u64,
+}
+
+impl Open {
+    fn ends(&self) -> Ends {
+        (self.namespace, flow::client(&self.flow), flow::server(&self.flow))
+    }
 }
 
 /// The state of the thread.
@@ -106,15 +128,20 @@ pub struct Worker {
     watch: Watch,
     namespace: u64,
     own_addresses: host::OwnAddresses,
-    open: HashMap<u64, FlowKey>,
+    own_namespace: u64,
+    open: HashMap<u64, Open>,
     /// What was told of since a change of what is watched, until /proc was looked at for older connections.
-    told: Option<HashSet<(SocketAddr, SocketAddr)>>,
+    told: Option<HashSet<Ends>>,
     poller: Poller,
     /// The ends of all TCP connections, where the kernel side does not tell of them.
     endings: Option<Endings>,
     /// Connections on unix sockets have to be looked for.
     unix_unseen: bool,
     unix: UnixTable,
+    outbox: Outbox,
+    looks: Looks,
+    /// Whoever has asked, and waits for what is pending about the answer.
+    asked: Vec<(Instant, oneshot::Sender<Arc<Workload>>, Arc<Workload>)>,
     unsent: u64,
     counted_at: SystemTime,
     /// When it may be looked around again.
@@ -130,8 +157,8 @@ impl Worker {
         events: mpsc::Sender<SensorEvent>,
         inbox: Inbox,
     ) -> Self {
-        let namespace = loaded.kernel.as_ref().map_or_else(host::namespace_cookie, Kernel::namespace);
-        let endings = if loaded.kernel.is_none() { looking::listen_for_ends() } else { None };
+        let namespace = loaded.kernel.as_ref().map_or(0, Kernel::namespace);
+        let endings = if loaded.kernel.is_none() { look::listen_for_ends() } else { None };
         let poller = Poller::new(endings.is_some());
         let mut worker = Self {
             kernel: loaded.kernel,
@@ -141,12 +168,16 @@ impl Worker {
             watch: Watch::default(),
             namespace,
             own_addresses: host::OwnAddresses::default(),
+            own_namespace: namespace::own().unwrap_or_default(),
             open: HashMap::new(),
             told: None,
             poller,
             endings,
             unix_unseen: !loaded.unix,
             unix: UnixTable::new(),
+            outbox: Outbox::default(),
+            looks: Looks::default(),
+            asked: Vec::new(),
             unsent: 0,
             counted_at: SystemTime::now(),
             rested: Instant::now(),
@@ -173,6 +204,7 @@ impl Worker {
                 break;
             }
             self.unix_ended();
+            self.settle_pending();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 self.tick();
@@ -183,6 +215,8 @@ impl Worker {
     /// Sleeps until there is something to do.
     fn wait(&self, at_most: Duration) {
         let at_most = self.unix.wait().map_or(at_most, |wait| wait.min(at_most));
+        let pending = !self.outbox.is_empty() || !self.asked.is_empty();
+        let at_most = if pending { at_most.min(PENDING_FOR) } else { at_most };
         let timeout = PollTimeout::try_from(at_most + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO);
         let mut fds = vec![PollFd::new(self.inbox.wake.as_fd(), PollFlags::POLLIN)];
         let kernel = self.kernel.as_ref().map(Kernel::fds).unwrap_or_default();
@@ -232,11 +266,12 @@ impl Worker {
         } else {
             self.identifier.captured(&event.client)
         };
+        let open = Open { flow: event.flow, namespace: event.net_namespace.into() };
         if self.open.len() < OPEN_LIMIT {
-            self.open.insert(event.cookie, event.flow);
+            self.open.insert(event.cookie, open);
         }
         if let Some(told) = &mut self.told {
-            told.insert((client, server));
+            told.insert(open.ends());
         }
         self.send(SensorEvent::Accepted(Accepted {
             socket: self.socket(event.cookie),
@@ -244,6 +279,8 @@ impl Worker {
             workload,
             at: Duration::from_nanos(event.header.at_ns),
             preexisting: false,
+            namespace: open.namespace,
+            server_pid: 0,
         }));
     }
 
@@ -251,7 +288,7 @@ impl Worker {
         self.open.remove(&event.cookie);
         self.send(SensorEvent::Closed(Closed {
             socket: self.socket(event.cookie),
-            bytes: payload(event),
+            bytes: flow::payload(event),
             at: Duration::from_nanos(event.header.at_ns),
         }));
     }
@@ -262,21 +299,44 @@ impl Worker {
     }
 
     fn unix_accepted(&mut self, event: &UnixAcceptedEvent) {
-        let credentials = Some((event.client_uid, event.client_gid));
-        let workload = self.identifier.by_pid(event.client_pid, credentials, Evidence::Attested);
+        let credentials = (event.client_uid, event.client_gid);
+        let workload = if event.client.pid == 0 {
+            let at_ns = event.header.at_ns.saturating_add(host::suspended_ns());
+            self.identifier.peer(event.client_pid, credentials, at_ns)
+        } else {
+            self.identifier.live_peer(&event.client, credentials)
+        };
         let at = Duration::from_nanos(event.header.at_ns);
         let socket = SocketId::Inode(event.inode);
-        if self.unix.opened(event.inode, event.server_pid) {
-            self.send(SensorEvent::Closed(Closed { socket, bytes: None, at }));
+        let open = OpenUnix { server_pid: event.server_pid, key: event.key };
+        if let Some(before) = self.unix.opened(event.inode, open) {
+            let bytes = if before.key == event.key { None } else { self.unix_bytes(event.inode, before.key) };
+            self.send(SensorEvent::Closed(Closed { socket, bytes, at }));
         }
         let endpoint = Endpoint::Unix { path: unix_path(&event.path), peer_inode: event.peer_inode };
-        self.send(SensorEvent::Accepted(Accepted { socket, endpoint, workload, at, preexisting: false }));
+        self.send(SensorEvent::Accepted(Accepted {
+            socket,
+            endpoint,
+            workload,
+            at,
+            preexisting: false,
+            namespace: event.net_namespace.into(),
+            server_pid: event.server_pid,
+        }));
     }
 
     fn unix_ended(&mut self) {
-        for inode in self.unix.look() {
-            self.ended(SocketId::Inode(inode));
+        for (inode, open) in self.unix.look() {
+            let bytes = self.unix_bytes(inode, open.key);
+            let socket = SocketId::Inode(inode);
+            self.send(SensorEvent::Closed(Closed { socket, bytes, at: host::monotonic() }));
         }
+    }
+
+    /// What the kernel side has counted for a unix connection that has ended.
+    fn unix_bytes(&mut self, inode: u64, key: u64) -> Option<Bytes> {
+        let counted = self.kernel.as_mut()?.take_unix_bytes(key, inode)?;
+        Some(Bytes { from_client: counted.received, to_client: counted.sent })
     }
 
     fn ended(&mut self, socket: SocketId) {
@@ -288,18 +348,43 @@ impl Worker {
         loop {
             match self.inbox.queue.try_recv() {
                 Ok(Command::AttestTcp { client, local, reply }) => {
-                    let _ =
-                        reply.send(self.attest_tcp(sockets::canonical(client), sockets::canonical(local)));
+                    let workload = self.attest_tcp(sockets::canonical(client), sockets::canonical(local));
+                    self.reply(reply, workload);
                 }
                 Ok(Command::AttestUnix { pid, uid, gid, reply }) => {
                     let evidence =
                         if self.kernel.is_some() { Evidence::Attested } else { Evidence::Reported };
-                    let _ = reply.send(self.identifier.by_pid(pid, Some((uid, gid)), evidence));
+                    let workload = self.identifier.by_pid(pid, (uid, gid), evidence);
+                    self.reply(reply, workload);
                 }
                 Ok(Command::Watch { watch, done }) => self.rewatch(watch, &done),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
+        }
+    }
+
+    /// Answers at once, or in a moment where something is pending.
+    fn reply(&mut self, reply: oneshot::Sender<Arc<Workload>>, workload: Arc<Workload>) {
+        if Identifier::is_pending(&workload) && self.asked.len() < ASKED_LIMIT {
+            self.asked.push((Instant::now() + PENDING_FOR, reply, workload));
+        } else {
+            let _ = reply.send(workload);
+        }
+    }
+
+    /// Hands out what is pending no longer, or has been for long enough.
+    fn settle_pending(&mut self) {
+        let now = Instant::now();
+        for (deadline, reply, mut workload) in std::mem::take(&mut self.asked) {
+            if self.identifier.settle(&mut workload) || now >= deadline {
+                let _ = reply.send(workload);
+            } else {
+                self.asked.push((deadline, reply, workload));
+            }
+        }
+        while let Some(event) = self.outbox.next(now, &mut self.identifier) {
+            self.hand_over(event);
         }
     }
 
@@ -327,15 +412,6 @@ impl Worker {
         }
     }
 
-    /// The best that is known of a client that the kernel side did not capture.
-    fn uncaptured(&mut self, client: SocketAddr, server: SocketAddr) -> Arc<Workload> {
-        if !self.own_addresses.contains(client.ip()) {
-            return Identifier::remote(client.ip());
-        }
-        let table = dump::connections(&[Ends { local: client.port(), remote: server.port() }]);
-        self.reported(&table, &[(client, server)]).pop().unwrap_or_else(|| Identifier::remote(client.ip()))
-    }
-
     fn rewatch(&mut self, watch: Watch, done: &SyncSender<()>) {
         // A new connection may be told of and end before /proc is looked at, and is still no older one.
         self.told = Some(HashSet::new());
@@ -345,11 +421,20 @@ impl Worker {
             tracing::error!(%error, "not everything can be watched");
         }
         let _ = done.try_send(());
-        let new: BTreeSet<u16> =
+        let mut new: BTreeSet<u16> =
             watch.database_ports.difference(&self.watch.database_ports).copied().collect();
+        if watch.namespaces.keys().any(|namespace| !self.watch.namespaces.contains_key(namespace)) {
+            // A known port may be one of another server there.
+            new.clone_from(&watch.database_ports);
+        }
+        let new_paths: BTreeSet<PathBuf> =
+            watch.unix_sockets.difference(&self.watch.unix_sockets).cloned().collect();
         self.watch = watch;
         if !new.is_empty() {
             self.look(&new, true);
+        }
+        if !new_paths.is_empty() {
+            self.look_for_unix(&new_paths, true);
         }
         self.told = None;
     }
@@ -365,78 +450,80 @@ impl Worker {
         if self.ticks.is_multiple_of(TIDY_EVERY) {
             self.identifier.tidy();
         }
+        if self.ticks.is_multiple_of(LOOK_EVERY) {
+            self.tell_costs();
+        }
         if let Some(kernel) = &mut self.kernel {
             kernel.flush_log();
         }
     }
 
+    fn tell_costs(&self) {
+        let costs = self.kernel.as_ref().map(Kernel::costs).unwrap_or_default();
+        if costs.is_empty() {
+            return;
+        }
+        let mut state = self.inbox.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, runs, run_ns) in costs {
+            if let Some(program) = state.programs.iter_mut().find(|program| program.name == name) {
+                (program.runs, program.run_ns) = (runs, run_ns);
+            }
+        }
+    }
+
     fn count_losses(&mut self) {
         let now = SystemTime::now();
-        let mut lost: Vec<(&'static str, u64)> = match &mut self.kernel {
-            Some(kernel) => kernel.lost().into_iter().map(|(kind, lost)| (kind.name(), lost)).collect(),
-            None => Vec::new(),
-        };
-        if lost.iter().any(|(kind, _)| *kind == EventKind::Closed.name()) {
+        let since = self.counted_at;
+        let mut lost: Vec<Lost> = Vec::new();
+        for (kind, by_cpu) in self.kernel.as_mut().map(Kernel::lost).unwrap_or_default() {
+            let total = by_cpu.iter().map(|(_, lost)| lost).sum();
+            lost.push(Lost { kind: kind.name(), lost: total, since, until: now, by_cpu });
+        }
+        if lost.iter().any(|lost| lost.kind == EventKind::Closed.name()) {
             self.reconcile();
         }
-        lost.push(("queue", std::mem::take(&mut self.unsent)));
-        for (kind, lost) in lost.into_iter().filter(|(_, lost)| *lost > 0) {
-            let report = Lost { kind, lost, since: self.counted_at, until: now };
-            if self.events.try_send(SensorEvent::Lost(report)).is_err() && kind == "queue" {
-                self.unsent += lost;
+        if lost.iter().any(|lost| lost.kind == EventKind::Accepted.name()) {
+            // What was accepted unseen is still in /proc, unless it has ended already.
+            let ports = self.watch.database_ports.clone();
+            self.look(&ports, false);
+        }
+        lost.push(Lost {
+            kind: "queue",
+            lost: std::mem::take(&mut self.unsent),
+            since,
+            until: now,
+            by_cpu: Vec::new(),
+        });
+        for report in lost.into_iter().filter(|report| report.lost > 0) {
+            // The count is kept until it can be told.
+            if let Err(error) = self.events.try_send(SensorEvent::Lost(report))
+                && let SensorEvent::Lost(report) = error.into_inner()
+            {
+                self.unsent += report.lost;
             }
         }
         self.counted_at = now;
     }
 
-    /// Ends of connections were lost: what is no longer in /proc has ended. Other network namespaces are not listed.
-    fn reconcile(&mut self) {
-        let present: HashSet<(SocketAddr, SocketAddr)> = dump::of_ports(&self.watch.database_ports)
-            .into_iter()
-            .map(|end| (end.remote, end.local))
-            .collect();
-        let gone: Vec<u64> = self
-            .open
-            .iter()
-            .filter(|(_, flow)| flow.namespace == 0 || flow.namespace == self.namespace)
-            .filter(|(_, flow)| self.own_addresses.contains(flow::server(flow).ip()))
-            .filter(|(_, flow)| !present.contains(&(flow::client(flow), flow::server(flow))))
-            .map(|(cookie, _)| *cookie)
-            .collect();
-        for cookie in gone {
-            self.open.remove(&cookie);
-            self.ended(self.socket(cookie));
+    /// In the order in which it happened.
+    fn send(&mut self, event: SensorEvent) {
+        let now = Instant::now();
+        self.outbox.push(event, now);
+        while let Some(event) = self.outbox.next(now, &mut self.identifier) {
+            self.hand_over(event);
         }
     }
 
     /// Never waits: a full queue is a loss, and is counted.
-    fn send(&mut self, event: SensorEvent) {
+    fn hand_over(&mut self, event: SensorEvent) {
         if self.events.try_send(event).is_err() {
             self.unsent += 1;
         }
     }
 }
 
-/// Payload bytes of a connection. The kernel's counters take the end of a direction (FIN) for one more byte, and
-/// the state before the end tells which ones there were. One case stays open: in FIN-WAIT-2 the client's may have
-/// been counted; it is not where the server closes first.
-fn payload(event: &ClosedEvent) -> Option<Bytes> {
-    if event.received == ClosedEvent::UNCOUNTED || event.acked == ClosedEvent::UNCOUNTED {
-        return None;
-    }
-    const FIN_WAIT_2: u32 = 5;
-    const CLOSE_WAIT: u32 = 8;
-    const LAST_ACK: u32 = 9;
-    const CLOSING: u32 = 11;
-    let client_ended = matches!(event.previous_state, CLOSE_WAIT | LAST_ACK | CLOSING);
-    let server_ended = matches!(event.previous_state, FIN_WAIT_2 | LAST_ACK | CLOSING);
-    Some(Bytes {
-        from_client: event.received.saturating_sub(client_ended.into()),
-        to_client: event.acked.saturating_sub(server_ended.into()),
-    })
-}
-
-fn unix_path(path: &UnixPath) -> PathBuf {
+/// The path or name in the form that people write.
+pub(super) fn unix_path(path: &UnixPath) -> PathBuf {
     // An abstract name starts with a zero byte, and ends at its padding as a path does.
     let mut bytes = path.bytes.to_vec();
     if bytes[0] == 0 {

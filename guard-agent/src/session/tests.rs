@@ -91,6 +91,7 @@ fn proxy(mode: Mode, audit: AuditLog) -> (Proxy, watch::Sender<bool>) {
         addresses: Vec::new(),
         unix_sockets: Vec::new(),
         pid: None,
+        elsewhere: None,
     };
     let proxy = Proxy {
         server: ServerSlot::new(server),

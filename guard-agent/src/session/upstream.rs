@@ -108,7 +108,7 @@ impl Dial<'_> {
     /// The first of the server's unix sockets that answers.
     pub(super) async fn unix(&self) -> Result<Upstream, SessionError> {
         let mut failure = self.nowhere();
-        for path in &self.server.unix_sockets {
+        for path in self.server.reachable_sockets() {
             match within(self.limit, UnixStream::connect(path)).await {
                 Ok(stream) => return self.by_unix(stream, path),
                 Err(error) => failure = failed(path.display(), error),

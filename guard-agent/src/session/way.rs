@@ -146,7 +146,7 @@ impl Ways {
     async fn choose(&self, dial: Dial<'_>, asked: Asked<'_>) -> Result<Way, SessionError> {
         let binding = |tls| if asked.secured.is_some() { tls } else { Binding::NoTls };
         let by_unix = self.prefer_unix || matches!(asked.peer, Peer::Unix { .. });
-        if by_unix && !dial.server.unix_sockets.is_empty() {
+        if by_unix && !dial.server.reachable_sockets().is_empty() {
             match dial.unix().await {
                 Ok(upstream) => {
                     let way = Way { upstream, binding: binding(Binding::ByConfiguration) };
@@ -252,7 +252,7 @@ impl Ways {
     }
 
     fn remember(&self, login: Login, method: &Method, dial: Dial<'_>) {
-        if dial.server.unix_sockets.is_empty() {
+        if dial.server.reachable_sockets().is_empty() {
             return;
         }
         let now = Instant::now();

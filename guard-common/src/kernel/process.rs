@@ -63,6 +63,8 @@ pub struct ExecEvent {
     pub path_kept: u32,
     /// 1 where names are missing between the root and the last one in [`ExecEvent::path`].
     pub path_truncated: u32,
+    /// Inode number of the program file.
+    pub inode: u64,
     /// Names on the way from the program file up to the root, each ended by a zero byte; for scripts, of the
     /// interpreter. Read from the file that was opened, so that no link can be changed behind it.
     pub path: [u8; PATH_LEN],

@@ -170,5 +170,6 @@ fn server(case: &Case) -> Server {
         addresses: Vec::new(),
         unix_sockets: Vec::new(),
         pid: None,
+        elsewhere: None,
     }
 }

@@ -85,6 +85,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
         local: canonical(SocketAddr::new(address(family, message.get(8..24)?)?, port(message, 4)?)),
         remote: canonical(SocketAddr::new(address(family, message.get(24..40)?)?, port(message, 6)?)),
         inode: inode.into(),
+        namespace: 0,
         cookie: double(message, 44)?,
         // Of a socket that no process holds any more, it is nobody's.
         uid: (inode != 0).then(|| word(message, 64)).flatten(),

@@ -68,6 +68,7 @@ impl Scripted {
             addresses: vec![address],
             unix_sockets: vec![path],
             pid: None,
+            elsewhere: None,
         });
         let (audit, _) = AuditLog::to_queue(10);
         let policies = guard_policy::PolicySet::built_in().unwrap();
