@@ -8,6 +8,7 @@ mod fleet;
 mod local;
 mod policies;
 mod protection;
+mod steering;
 
 use std::{
     fs, io,
@@ -36,8 +37,10 @@ use crate::{
     connections::Connections,
     decide::Decider,
     listen::{ListenError, SessionThreads},
+    observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
+    steering::Steering,
     tls::{ConnectorError, TlsError},
     uplink::{self, UplinkError, UplinkHandle},
 };
@@ -111,11 +114,14 @@ pub(crate) struct Agent {
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
     pub(crate) masks: Arc<Masks>,
+    pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) started: SystemTime,
+    /// What leads connections to servers' own addresses to the proxy; taken when the agent stops.
+    pub(crate) steering: std::sync::Mutex<Option<Steering>>,
     /// Why the newest policy files are not in force.
     pub(crate) policy_error: std::sync::Mutex<String>,
     /// Held while policy files are read, so that what was read first does not come into force last.
@@ -135,11 +141,21 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let observer = Observer::start(
+        &sensor,
+        observe::Rooms {
+            connections: connections.clone(),
+            decider: Arc::clone(&decider),
+            audit: audit.clone(),
+            limits: config.proxy.clone(),
+        },
+    )?;
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
     let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
+    let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,
@@ -148,9 +164,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         sensor,
         connections: connections.clone(),
         masks,
+        observer,
         approvals: approvals.clone(),
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
+        steering: std::sync::Mutex::new(Some(steering)),
         policy_error: std::sync::Mutex::default(),
         reloading: Mutex::default(),
     });
@@ -182,8 +200,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     rediscovery.abort();
     keeping_time.abort();
     watch.abort();
+    let steering = steering::stop(&agent).await;
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
+    steering::stopped(steering).await;
+    agent.observer.stop().await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

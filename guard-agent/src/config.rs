@@ -5,6 +5,7 @@
 mod load;
 mod masking;
 mod network;
+mod steering;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -15,6 +16,7 @@ pub use self::{
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
     masking::{MaskingConfig, TaggedColumn},
     network::Network,
+    steering::{OnStop, PinsConfig, Steer, SteeringConfig, SteeringMeans, WhenProxyGone},
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
 use crate::{
@@ -45,6 +47,10 @@ pub struct Config {
     pub servers: Vec<ServerConfig>,
     /// The proxy's limits.
     pub proxy: ProxyConfig,
+    /// What outlives the agent in the kernel.
+    pub pins: PinsConfig,
+    /// Leading connections to servers' own addresses to the proxy.
+    pub steering: SteeringConfig,
     /// Masking of sensitive data in results.
     pub masking: MaskingConfig,
     /// The audit journal on this host.
@@ -131,14 +137,16 @@ pub struct SensorConfig {
     pub lowest_rung: Option<Rung>,
     /// Size of the kernel's event ring buffer in KiB: a power of two.
     pub ring_kib: u32,
+    /// Size of the ring buffer for the statements of observed servers in KiB: a power of two.
+    pub statement_ring_kib: u32,
+    /// Count the runs of each kernel program and their time: `guard-agent status` shows what each costs. It costs a little
+    /// itself, for all eBPF programs of the host.
+    pub measure_cost: bool,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
     /// Do without these, as if this host lacked them: `ring-buffer`, `btf`, `bpf-link`, `cgroup-v2`, `bpf`. To try a rung of
     /// the ladder, or to step round a kernel's fault.
     pub without: Vec<Feature>,
-    /// Let the kernel count how often and how long each program runs: `guard-agent status` shows it. Costs a little for
-    /// every eBPF program of this host.
-    pub program_stats: bool,
 }
 
 impl Default for SensorConfig {
@@ -148,9 +156,10 @@ impl Default for SensorConfig {
             required: false,
             lowest_rung: None,
             ring_kib: 4096,
+            statement_ring_kib: 8192,
+            measure_cost: false,
             kernel_log: false,
             without: Vec::new(),
-            program_stats: false,
         }
     }
 }
@@ -247,12 +256,26 @@ pub struct ServerConfig {
     /// The name in the server's certificate, where it is not the address.
     #[serde(default)]
     pub upstream_name: Option<String>,
+    /// Lead connections to the server's own address to the proxy.
+    #[serde(default)]
+    pub steer: Steer,
+    /// What becomes of them when the proxy is gone: to be chosen where `steer` is on.
+    #[serde(default)]
+    pub when_proxy_gone: Option<WhenProxyGone>,
     /// Mode, where it is not the agent's own.
     #[serde(default)]
     pub mode: Option<Mode>,
+    /// See the statements that it runs by probes in the server itself: those that go round the proxy, and those inside of
+    /// functions. `false`: the proxy's word alone.
+    #[serde(default = "observed")]
+    pub observe: bool,
     /// What differs for databases of this server, by their names.
     #[serde(default)]
     pub databases: BTreeMap<String, DatabaseConfig>,
+}
+
+fn observed() -> bool {
+    true
 }
 
 /// One database of a server.

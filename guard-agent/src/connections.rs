@@ -4,34 +4,38 @@
 //! non-proxied access, which is decided on and recorded. Nothing is dropped silently: what cannot be joined is
 //! recorded as non-proxied, what cannot be followed as a gap.
 
+mod joined;
 mod proxied;
 mod records;
 mod table;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use guard_common::audit::v1::{
-    ConnectionOpened, Decision, Gap, Loss, connection_opened::Access, record::Body,
+use guard_common::{
+    audit::v1::{ConnectionOpened, Decision, Gap, Loss, connection_opened::Access, record::Body},
+    kernel::EventKind,
 };
 use tokio::sync::{Notify, mpsc};
 
 pub use guard_common::audit::v1::connection_opened::Transport;
+pub use joined::Joined;
 pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
 
 use crate::{
     audit::AuditLog,
     decide::{ConnectRequest, Decider},
     identity::Workload,
-    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, namespace},
+    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, SocketId, namespace},
     servers::Server,
 };
-use table::{Arrival, NonProxied, Table};
+use joined::Joins;
+use table::{Arrival, NonProxied, Table, upstream_of};
 
 /// How often accepts that wait for their session are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -93,7 +97,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     table: Table,
+    joins: Joins,
     servers: Vec<Arc<Server>>,
+    /// Names of servers whose connections are steered to the proxy.
+    steered: HashSet<String>,
     counts: HashMap<String, Counts>,
     /// Accepts in a place where no server is known yet: it may be a new one.
     unplaced: VecDeque<(Instant, Accepted, Option<Closed>)>,
@@ -147,6 +154,30 @@ impl Connections {
         (losses.collect(), state.lost)
     }
 
+    /// Whether connections to that server's own addresses are steered to the proxy from now on: what arrives there is the
+    /// proxy's then, or has slipped through.
+    pub fn set_steered(&self, server_name: &str, steered: bool) {
+        let mut state = self.state();
+        if steered {
+            state.steered.insert(server_name.to_owned());
+        } else {
+            state.steered.remove(server_name);
+        }
+    }
+
+    /// Whether connections to that server's own addresses reach the proxy.
+    pub fn is_steered(&self, server_name: &str) -> bool {
+        self.state().steered.contains(server_name)
+    }
+
+    /// The proxy has taken a connection from `client` to `server`, an address of a steered server. To be called as soon as
+    /// it is accepted.
+    pub fn taken(&self, client: SocketAddr, server: SocketAddr) {
+        self.state()
+            .table
+            .taken(UpstreamSocket::Tcp { local: client, peer: server }.canonical(), Instant::now());
+    }
+
     /// Connections of the server of that name.
     pub fn counts(&self, server_name: &str) -> Counts {
         self.state().counts.get(server_name).copied().unwrap_or_default()
@@ -162,7 +193,21 @@ impl Connections {
             counts.proxied_total += 1;
         }
         self.shared.audit.record(Body::ConnectionOpened(records::opened_proxied(&id, &opening)));
-        ProxiedConnection::new(self.clone(), id, opening.server)
+        let joined = Joined {
+            id,
+            workload: opening.workload,
+            server: opening.server,
+            transport: if opening.transport == Transport::Unix { "unix" } else { "tcp" },
+            proxied: true,
+        };
+        ProxiedConnection::new(self.clone(), joined)
+    }
+
+    /// The connection that ends in a server's socket with this cookie (0: none) and inode number.
+    pub fn joined(&self, cookie: u64, inode: u64) -> Option<Arc<Joined>> {
+        let state = self.state();
+        let by_cookie = (cookie != 0).then(|| state.joins.find(SocketId::Cookie(cookie))).flatten();
+        by_cookie.or_else(|| state.joins.find(SocketId::Inode(inode)))
     }
 
     /// Joins what the sensor tells until it ends.
@@ -179,7 +224,7 @@ impl Connections {
             }
         }
         // What still waits for its session would be lost otherwise.
-        self.tick(Instant::now() + table::JOIN_WITHIN);
+        self.tick(Instant::now() + table::TAKEN_WITHIN);
     }
 
     fn handle(&self, event: SensorEvent) {
@@ -221,7 +266,14 @@ impl Connections {
     }
 
     fn accepted(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
-        let arrival = self.state().table.accepted(accepted, server, Instant::now());
+        let arrival = {
+            let mut state = self.state();
+            if accepted.workload.pid == std::process::id() {
+                state.joins.accepted(accepted.socket, upstream_of(&accepted.endpoint));
+            }
+            let steered = state.steered.contains(&server.name);
+            state.table.accepted(accepted, server, steered, Instant::now())
+        };
         if let Arrival::NonProxied(access) = arrival {
             self.non_proxied(access, None);
         }
@@ -232,6 +284,7 @@ impl Connections {
 
     fn closed(&self, closed: &Closed) {
         let mut state = self.state();
+        state.joins.closed(closed.socket);
         if let Some((_, _, end)) =
             state.unplaced.iter_mut().rev().find(|(_, accepted, _)| accepted.socket == closed.socket)
         {
@@ -278,6 +331,9 @@ impl Connections {
             let mut state = self.state();
             let lost = state.lost;
             let followed = state.table.follow(&id, &accepted, &server, lost);
+            let workload = Arc::clone(&accepted.workload);
+            let joined = Joined { id, workload, server: Arc::clone(&server), transport, proxied: false };
+            state.joins.opened(accepted.socket, joined);
             if !followed {
                 state.unfollowed += 1;
                 state.unfollowed_since.get_or_insert_with(SystemTime::now);
@@ -314,8 +370,8 @@ impl Connections {
         for (accepted, server, closed) in misplaced {
             self.misplaced(accepted, server, closed);
         }
-        for access in overdue {
-            self.non_proxied(access, Some("made by guard-agent itself, but not for any session"));
+        for (access, reason) in overdue {
+            self.non_proxied(access, Some(reason));
         }
         if unfollowed > 0 {
             self.shared.audit.record(Body::Gap(Gap {
@@ -342,6 +398,9 @@ fn kernel_gap(lost: &Lost) -> Gap {
         cpu: *cpu,
         lost: *count,
     });
+    let statements = [EventKind::Statement, EventKind::StatementText, EventKind::Backend];
+    let of_statements = statements.iter().any(|kind| kind.name() == lost.kind);
+    let key = if of_statements { "statement_ring_kib" } else { "ring_kib" };
     Gap {
         source: if own { "sensor-queue" } else { "kernel-ring" }.to_owned(),
         lost: lost.lost,
@@ -350,7 +409,7 @@ fn kernel_gap(lost: &Lost) -> Gap {
         detail: if own {
             "events that guard-agent could not take in time: it has too little of the processor".to_owned()
         } else {
-            format!("{} events; a larger `sensor.ring_kib` holds more", lost.kind)
+            format!("{} events; a larger `sensor.{key}` holds more", lost.kind)
         },
         losses: losses.collect(),
     }

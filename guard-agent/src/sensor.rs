@@ -19,8 +19,10 @@ mod load;
 pub(crate) mod namespace;
 mod outbox;
 mod poller;
+mod probe;
 mod rung;
 mod sockets;
+mod statements;
 mod stream;
 mod unix_diag;
 mod unix_table;
@@ -44,10 +46,12 @@ use crate::{
 pub use dump::probe as probe_tables;
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
 pub use features::Features;
-pub use host::cgroup_root;
+pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
 pub use load::{Capabilities, probe};
+pub use probe::ObservedServer;
 pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
+pub use statements::{BackendSeen, Cut, Level, Seen, StatementReader, StatementSeen};
 use worker::{Command, Worker};
 
 /// Events that may wait for the connection table.
@@ -82,6 +86,9 @@ pub enum SensorError {
     /// `sensor.ring_kib` is not one that the kernel takes.
     #[error("`sensor.ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
     RingSize(u32),
+    /// `sensor.statement_ring_kib` is not one that the kernel takes.
+    #[error("`sensor.statement_ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
+    StatementRingSize(u32),
     /// The thread could not be started.
     #[error("the sensor's thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -92,15 +99,26 @@ pub enum SensorError {
 pub struct SensorHandle {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
-    state: Arc<Mutex<SensorState>>,
+    state: Arc<SensorState>,
+    statements: Arc<Mutex<Option<StatementReader>>>,
 }
 
 impl SensorHandle {
     /// Who is at the client's end of a TCP connection that the proxy accepted: `client` and `local` are the ends as
     /// the accepted socket tells them. Always answers, with the best evidence there is in time.
     pub async fn attest_tcp(&self, client: SocketAddr, local: SocketAddr) -> Arc<Workload> {
+        self.attest_tcp_in(None, client, local).await
+    }
+
+    /// The same in another network namespace, by its cookie: loopback addresses are not unique on a host.
+    pub async fn attest_tcp_in(
+        &self,
+        namespace: Option<u64>,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> Arc<Workload> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::AttestTcp { client, local, reply });
+        self.ask(Command::AttestTcp { namespace, client, local, reply });
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
             Ok(Ok(workload)) => workload,
             Ok(Err(_)) | Err(_) => Identifier::remote(client.ip()),
@@ -134,9 +152,40 @@ impl SensorHandle {
         }
     }
 
+    /// Observes the statements of exactly these servers from now on; tells for each why not.
+    pub async fn observe(&self, servers: Vec<ObservedServer>) -> Vec<Result<(), String>> {
+        let (reply, answer) = oneshot::channel();
+        let count = servers.len();
+        self.ask(Command::Observe { servers, reply });
+        match tokio::time::timeout(WATCHED_WITHIN, answer).await {
+            Ok(Ok(results)) => results,
+            Ok(Err(_)) | Err(_) => vec![Err("the sensor is busy: it comes later".to_owned()); count],
+        }
+    }
+
+    /// Where statements arrive: for the one who asks first, where this kernel lets them be seen.
+    pub fn take_statements(&self) -> Option<StatementReader> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the sensor can see right now, with what each program has cost so far, where that is measured.
+    pub async fn measured_state(&self) -> SensorState {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Costs { reply });
+        let costs = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+        let mut state = self.state();
+        for (name, runs, time) in costs.ok().and_then(Result::ok).unwrap_or_default() {
+            if let Some(program) = state.programs.iter_mut().find(|program| program.name == name) {
+                program.runs = runs;
+                program.run_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            }
+        }
+        state
+    }
+
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.as_ref().clone()
     }
 
     /// A full queue drops the question; who asked gets the fallback.
@@ -155,7 +204,11 @@ pub fn start(
     if !config.ring_kib.is_power_of_two() || !(64..=1_048_576).contains(&config.ring_kib) {
         return Err(SensorError::RingSize(config.ring_kib));
     }
-    let loaded = load::load(config);
+    if !config.statement_ring_kib.is_power_of_two() || !(64..=1_048_576).contains(&config.statement_ring_kib)
+    {
+        return Err(SensorError::StatementRingSize(config.statement_ring_kib));
+    }
+    let mut loaded = load::load(config);
     if config.required
         && let Some(reason) = loaded.essential_failure()
     {
@@ -169,10 +222,11 @@ pub fn start(
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(host::event_fd()?);
-    let state = Arc::new(Mutex::new(loaded.state.clone()));
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state: Arc::clone(&state) };
+    let state = Arc::new(loaded.state.clone());
+    let statements = Arc::new(Mutex::new(loaded.statements.take()));
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state, statements };
     let identifier = Identifier::new(identity, Arc::clone(&wake));
-    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake, state });
+    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
 }

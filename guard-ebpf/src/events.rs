@@ -49,8 +49,17 @@ pub(crate) use log;
 
 /// Counts an event of that kind as lost.
 #[inline(always)]
-fn lost(kind: u32) {
-    if let Some(count) = DROPS.get_ptr_mut(kind) {
+pub fn lost(kind: EventKind) {
+    if let Some(count) = DROPS.get_ptr_mut(kind as u32) {
+        // SAFETY: the slot belongs to this CPU and programs are not preempted by themselves.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Counts an event that found no room.
+#[inline(always)]
+pub fn lost(kind: EventKind) {
+    if let Some(count) = DROPS.get_ptr_mut(kind as u32) {
         // SAFETY: the slot belongs to this CPU and programs are not preempted by themselves.
         unsafe { *count += 1 };
     }

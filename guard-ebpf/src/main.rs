@@ -11,6 +11,8 @@ mod process;
 mod read;
 mod socket;
 mod state;
+#[cfg(not(feature = "perf-array"))]
+mod statement;
 mod unix;
 
 #[cfg(not(test))]

@@ -39,10 +39,14 @@ pub struct AgentConfig {
     pub ring_kib: Option<u32>,
     /// Have the kernel count how long its programs run.
     pub program_stats: bool,
+    /// Size of the ring buffer for statements in KiB, where it is not the default.
+    pub statement_ring_kib: Option<u32>,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
     pub program: Option<PathBuf>,
+    /// The network namespace in which it runs, where that is not the caller's.
+    pub network: Option<PathBuf>,
     /// The only capabilities that it may have, without `CAP_`; all of the caller's where it is not said.
     pub capabilities: Option<Vec<String>>,
 }
@@ -60,8 +64,10 @@ impl Default for AgentConfig {
             unix_socket: true,
             ring_kib: None,
             program_stats: false,
+            statement_ring_kib: None,
             extra: String::new(),
             program: None,
+            network: None,
             capabilities: None,
         }
     }
@@ -78,10 +84,13 @@ impl AgentConfig {
         }
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
         if self.program_stats {
-            toml.push_str("program_stats = true\n");
+            toml.push_str("measure_cost = true\n");
         }
         if let Some(ring_kib) = self.ring_kib {
             let _ = writeln!(toml, "ring_kib = {ring_kib}");
+        }
+        if let Some(kib) = self.statement_ring_kib {
+            let _ = writeln!(toml, "statement_ring_kib = {kib}");
         }
         // Several tests run at once on one host: none of them may take another's PostgreSQL for its own.
         let _ = writeln!(toml, "\n[discovery]\nenabled = false");
@@ -119,11 +128,20 @@ pub struct Agent {
 #[derive(Clone, Debug)]
 struct Program {
     path: PathBuf,
+    network: Option<PathBuf>,
     capabilities: Option<Vec<String>>,
 }
 
 impl Program {
     fn command(&self) -> Command {
+        let command = self.with_capabilities();
+        match &self.network {
+            Some(network) => crate::hosts::enter(network, &command),
+            None => command,
+        }
+    }
+
+    fn with_capabilities(&self) -> Command {
         let Some(capabilities) = &self.capabilities else { return Command::new(&self.path) };
         let mut set = "-all".to_owned();
         for capability in capabilities {
@@ -143,7 +161,8 @@ impl Agent {
         let listen = config.listen.map_or_else(ports::free, Ok)?;
         folder.write("guard.toml", &config.to_toml(&folder, postgres, listen))?;
         let path = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
-        let program = Program { path, capabilities: config.capabilities.clone() };
+        let (network, capabilities) = (config.network.clone(), config.capabilities.clone());
+        let program = Program { path, network, capabilities };
         let server = launch(&program, &folder)?;
         Ok(Self { server, folder, listen, program })
     }

@@ -15,7 +15,9 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::{
-    Account, Authority, Folder, Psql, Server, ports,
+    Account, Authority, Folder, Hosts, Psql, Server,
+    hosts::enter,
+    ports,
     run::{self, CLIENT_LIMIT},
 };
 
@@ -51,36 +53,43 @@ pub struct Postgres {
     address: SocketAddr,
     account: Account,
     folder: Folder,
+    network: Option<PathBuf>,
 }
 
 impl Postgres {
     /// Starts one with the server programs that are installed.
     pub fn start() -> Result<Self> {
-        Self::begin(None)
+        Self::begin(None, None, HBA)
     }
 
     /// Starts one that speaks TLS with a certificate of `authority` and takes clients' certificates of the same.
     pub fn with_tls(authority: &Authority) -> Result<Self> {
-        Self::begin(Some(authority))
+        Self::begin(Some(authority), None, HBA)
     }
 
-    fn begin(authority: Option<&Authority>) -> Result<Self> {
+    /// Starts one on the server's host of `network`, on every address, with these rules of `pg_hba.conf`. It is reached by
+    /// its unix socket from everywhere on this machine.
+    pub fn in_network(network: &Hosts, authority: Option<&Authority>, hba: &str) -> Result<Self> {
+        Self::begin(authority, Some(network.server().path()), hba)
+    }
+
+    fn begin(authority: Option<&Authority>, network: Option<PathBuf>, hba: &str) -> Result<Self> {
         let bin = programs()?;
         let account = Account::unprivileged()?;
         let folder = Folder::new("pg")?;
         // initdb makes `data` itself, in a folder that it may write to.
         let home = folder.subfolder("server", &account)?;
         initdb(&bin, &home, &account)?;
-        fs::write(home.join("data/pg_hba.conf"), HBA)?;
+        fs::write(home.join("data/pg_hba.conf"), hba)?;
         if let Some(authority) = authority {
             secure(&home.join("data"), authority, &account)?;
         }
         let address = ports::free()?;
-        let server = launch(&bin, &home, &account, address)?;
-        let mut postgres = Self { server, address, account, folder };
+        let server = launch(&bin, &home, &account, address, network.as_deref())?;
+        let mut postgres = Self { server, address, account, folder, network };
         postgres.wait()?;
         postgres
-            .psql(OWNER, "postgres")
+            .psql_unix(OWNER, "postgres")
             .query(&format!("CREATE ROLE {SCRAM_ROLE} LOGIN PASSWORD '{SCRAM_PASSWORD}'"))?
             .expect_ok("creating the SCRAM role")?;
         Ok(postgres)
@@ -90,11 +99,12 @@ impl Postgres {
         let ready = {
             let socket = self.socket();
             let address = self.address;
-            move || socket.exists() && ports::accepts(address)
+            let elsewhere = self.network.is_some();
+            move || socket.exists() && (elsewhere || ports::accepts(address))
         };
         self.server.wait_until(|_| ready())?;
         // It accepts connections before it answers them: "the database system is starting up".
-        let psql = self.psql(OWNER, "postgres");
+        let psql = self.psql_unix(OWNER, "postgres");
         run::eventually("PostgreSQL answering", Duration::from_secs(30), || Ok(psql.query("SELECT 1")?.ok()))
     }
 
@@ -106,7 +116,13 @@ impl Postgres {
     /// Starts it again where it was.
     pub fn restart(&mut self) -> Result<()> {
         self.server.stop()?;
-        self.server = launch(&programs()?, &self.folder.join("server"), &self.account, self.address)?;
+        self.server = launch(
+            &programs()?,
+            &self.folder.join("server"),
+            &self.account,
+            self.address,
+            self.network.as_deref(),
+        )?;
         self.wait()
     }
 
@@ -187,18 +203,34 @@ fn initdb(bin: &Path, home: &Path, account: &Account) -> Result<()> {
     Ok(())
 }
 
-fn launch(bin: &Path, home: &Path, account: &Account, address: SocketAddr) -> Result<Server> {
+fn launch(
+    bin: &Path,
+    home: &Path,
+    account: &Account,
+    address: SocketAddr,
+    network: Option<&Path>,
+) -> Result<Server> {
     let mut command = Command::new(bin.join("postgres"));
     command
         .arg("-D")
         .arg(home.join("data"))
-        .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-k"])
+        .args([
+            "-h",
+            &network.map_or_else(|| address.ip().to_string(), |_| "*".to_owned()),
+            "-p",
+            &address.port().to_string(),
+            "-k",
+        ])
         .arg(home)
         .current_dir(home);
     for (key, value) in SETTINGS {
         command.arg("-c").arg(format!("{key}={value}"));
     }
-    account.apply(&mut command);
+    match network {
+        // Who enters it has to be root still.
+        Some(network) => command = enter(network, &account.confine(&command)),
+        None => account.apply(&mut command),
+    }
     let log = home.with_file_name("postgres.log");
     // SIGINT: sessions are ended and the server stops; SIGTERM would wait for its clients.
     Server::start("PostgreSQL", command, &log, Signal::SIGINT)

@@ -28,6 +28,10 @@ pub enum Need {
     Cgroups,
     /// The right to mount.
     Mounts,
+    /// The program `nft`.
+    Nftables,
+    /// Network namespaces, and the programs that make them.
+    Networks,
 }
 
 impl Need {
@@ -38,12 +42,14 @@ impl Need {
             Self::Ebpf => ebpf_possible(),
             Self::Cgroups => Uid::effective().is_root() && cgroup::root().is_ok(),
             Self::Mounts => Uid::effective().is_root(),
+            Self::Nftables => runs("nft"),
+            Self::Networks => Uid::effective().is_root() && succeeds("ip", "-V") && runs("nsenter"),
         }
     }
 
     /// Whether `cargo xtask setup` can mend it.
     fn can_be_installed(self) -> bool {
-        matches!(self, Self::Postgres | Self::PgBouncer)
+        matches!(self, Self::Postgres | Self::PgBouncer | Self::Nftables)
     }
 
     fn describe(self) -> &'static str {
@@ -51,6 +57,8 @@ impl Need {
             Self::Postgres => "PostgreSQL is not installed: `cargo xtask setup`",
             Self::PgBouncer => "PgBouncer is not installed: `cargo xtask setup`",
             Self::Ebpf => "eBPF programs cannot be loaded here (root, CAP_BPF and kernel BTF are needed)",
+            Self::Nftables => "nftables is not installed: `cargo xtask setup`",
+            Self::Networks => "network namespaces cannot be made (root, iproute2 and util-linux are needed)",
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
@@ -88,8 +96,12 @@ pub fn ebpf_possible() -> bool {
 }
 
 fn runs(program: &str) -> bool {
+    succeeds(program, "--version")
+}
+
+fn succeeds(program: &str, argument: &str) -> bool {
     Command::new(program)
-        .arg("--version")
+        .arg(argument)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

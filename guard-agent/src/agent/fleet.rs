@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
-use super::{Agent, AgentError};
+use super::{
+    Agent, AgentError,
+    steering::{self, Steered},
+};
 use crate::{
     config::{Config, ServerConfig, UpstreamTlsMode},
     listen::{Counters, ListenError, Listener, Logins, SessionThreads},
@@ -44,6 +47,11 @@ pub(super) struct Member {
     pub(super) proxy_ports: BTreeSet<u16>,
     /// Why there is none.
     pub(super) proxy_error: String,
+    /// How connections to the server's own address are led to the proxy; empty where they are not.
+    pub(super) steering: String,
+    /// Why they are not, where they should be.
+    pub(super) steering_error: String,
+    pub(super) steered: Steered,
     pub(super) since: SystemTime,
     /// It was there at the last look; nothing where nobody looks for it.
     pub(super) running: Option<bool>,
@@ -63,8 +71,8 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(super) members: BTreeMap<String, Member>,
-    threads: SessionThreads,
-    places: Arc<Semaphore>,
+    pub(super) threads: SessionThreads,
+    pub(super) places: Arc<Semaphore>,
     logins: Logins,
     max_connections: u32,
     stopping: watch::Receiver<bool>,
@@ -99,14 +107,20 @@ impl Fleet {
             let proxy = match (member.proxy.is_empty(), member.proxy_error.is_empty()) {
                 (false, _) => format!("proxy on {}", member.proxy.join(", ")),
                 (true, false) => format!("no proxy: {}", member.proxy_error),
-                (true, true) => "no proxy configured".to_owned(),
+                (true, true) if member.steering.is_empty() => "no proxy configured".to_owned(),
+                (true, true) => "no proxy of another address".to_owned(),
+            };
+            let steering = match (member.steering.is_empty(), member.steering_error.is_empty()) {
+                (false, _) => format!("; steered: {}", member.steering),
+                (true, false) => format!("; NOT STEERED: {}", member.steering_error),
+                (true, true) => String::new(),
             };
             let tls = match member.tls.offer() {
-                _ if member.proxy.is_empty() => String::new(),
+                _ if member.proxy.is_empty() && member.steering.is_empty() => String::new(),
                 Ok(offer) => format!("; TLS with `{}`", offer.file()),
                 Err(error) => format!("; no TLS: {error}"),
             };
-            format!("{name} ({}) at {}; {proxy}{tls}", server.environment, addresses.join(", "))
+            format!("{name} ({}) at {}; {proxy}{steering}{tls}", server.environment, addresses.join(", "))
         };
         self.members.iter().map(line).collect()
     }
@@ -169,9 +183,11 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
     let watch = watched(&fleet, &servers);
-    agent.connections.set_servers(servers);
+    agent.connections.set_servers(servers.clone());
     let sensor = agent.sensor.clone();
     let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
+    agent.observer.refresh(&agent.config, &servers).await;
+    steering::refresh(agent, &mut fleet).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }
@@ -227,21 +243,9 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     }
     let slot = ServerSlot::new(server);
     let name = slot.get().name.clone();
-    let mut member = Member {
-        slot: slot.clone(),
-        counters: Arc::clone(&counters),
-        tls: Arc::clone(&tls),
-        tls_error: String::new(),
-        proxy: Vec::new(),
-        proxy_ports: BTreeSet::new(),
-        proxy_error: if no_way(&slot.get()) { NO_WAY.to_owned() } else { String::new() },
-        since: SystemTime::now(),
-        running: slot.get().pid.map(|_| true),
-        seen: Instant::now(),
-    };
     let proxy = Arc::new(Proxy {
-        server: slot,
-        tls,
+        server: slot.clone(),
+        tls: Arc::clone(&tls),
         ways: ways(&agent.config, configured)?,
         logins: fleet.logins.clone(),
         limits: agent.config.proxy.clone(),
@@ -251,9 +255,26 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         connections: agent.connections.clone(),
         sensor: Some(agent.sensor.clone()),
         masks: Arc::clone(&agent.masks),
-        counters,
+        counters: Arc::clone(&counters),
         stopping: fleet.stopping.clone(),
     });
+    let proxy_error = if no_way(&slot.get()) { NO_WAY.to_owned() } else { String::new() };
+    let running = slot.get().pid.map(|_| true);
+    let mut member = Member {
+        slot,
+        counters,
+        tls,
+        tls_error: String::new(),
+        proxy: Vec::new(),
+        proxy_ports: BTreeSet::new(),
+        proxy_error,
+        running,
+        seen: Instant::now(),
+        steering: String::new(),
+        steering_error: String::new(),
+        steered: Steered { proxy: Arc::clone(&proxy), accepting: Vec::new() },
+        since: SystemTime::now(),
+    };
     for wanted in wanted {
         match open(&name, &wanted).await {
             Ok((listener, address, port)) => {

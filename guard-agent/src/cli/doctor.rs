@@ -3,6 +3,7 @@
 //! It does what the agent does at its start: mounts tracefs where that is missing, loads and attaches every
 //! program. The programs go again when it ends. The servers of this host are asked for their certificates.
 
+mod steering;
 mod tls;
 
 use std::{io::Write, process::ExitCode};
@@ -27,6 +28,7 @@ pub fn run(args: &DoctorArgs, config: &Config) -> ExitCode {
     let probed = SensorConfig { ring_kib: 64, ..config.sensor.clone() };
     let mut report = Report::of(&sensor::probe(&probed));
     report.tls = tls::checks(config);
+    report.steering = steering::checks();
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
@@ -54,6 +56,8 @@ struct Report {
     missing: Vec<String>,
     /// What TLS the proxies offer; ok where channel binding holds. The host is complete without it.
     tls: Vec<Check>,
+    /// What steering takes. The host is complete without it.
+    steering: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -114,6 +118,7 @@ impl Report {
             programs,
             missing,
             tls: Vec::new(),
+            steering: Vec::new(),
         }
     }
 
@@ -133,6 +138,10 @@ impl Report {
         if !self.tls.is_empty() {
             text.push_str("\nTLS towards clients\n");
             self.tls.iter().for_each(|check| line(&mut text, check));
+        }
+        if !self.steering.is_empty() {
+            text.push_str("\nsteering (`steer = \"on\"`): sk_lookup or nftables, and the rest\n");
+            self.steering.iter().for_each(|check| line(&mut text, check));
         }
         if let Some(rung) = self.rungs.iter().find(|rung| rung.name == self.rung) {
             text.push_str(&format!("\nrung: {}\n  {}\n", rung.name, rung.means));

@@ -55,6 +55,10 @@ fn describe(status: &StatusResponse) -> String {
             status.losses.iter().for_each(|loss| *by_program.entry(&loss.program).or_default() += loss.lost);
             by_program.iter().for_each(|(program, lost)| line("", format!("{program}: {lost}")));
         }
+        for program in sensor.programs.iter().filter(|program| program.runs > 0) {
+            let each = program.run_ns / program.runs;
+            line("", format!("{} ran {} times, {each} ns each", program.name, program.runs));
+        }
     }
     if let Some(journal) = &status.journal {
         let size = journal.bytes / 1024;
@@ -101,12 +105,17 @@ fn describe(status: &StatusResponse) -> String {
         "round it",
         "statements",
         "refused",
+        "seen in the server",
         "since",
     ]);
     status.servers.iter().for_each(|server| {
         table.add_row(row(server));
     });
     let _ = writeln!(text, "\n{table}");
+    for server in status.servers.iter().filter(|server| !server.observe_error.is_empty()) {
+        let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+        let _ = writeln!(text, "statements of {name} round the proxy are not seen: {}", server.observe_error);
+    }
     for server in &status.servers {
         let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
         let error = Some(&server.proxy_error).filter(|error| !error.is_empty());
@@ -114,12 +123,27 @@ fn describe(status: &StatusResponse) -> String {
             let _ = writeln!(text, "{name}: {says}");
         }
     }
+    status.servers.iter().for_each(|server| steering(&mut text, server));
     text
 }
 
-fn row(server: &ServerStatus) -> [String; 9] {
+/// What becomes of connections to the server's own address, where that is configured.
+fn steering(text: &mut String, server: &ServerStatus) {
+    let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+    // Writing to a string does not fail.
+    if !server.steering.is_empty() {
+        let count = server.steered_total;
+        let _ = writeln!(text, "{name}: steered to the proxy by {}; {count} so far", server.steering);
+    }
+    if !server.steering_error.is_empty() {
+        let _ = writeln!(text, "{name}: NOT STEERED: {}", server.steering_error);
+    }
+}
+
+fn row(server: &ServerStatus) -> [String; 10] {
     let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
     let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
+        ("", "") if !server.steering.is_empty() => "at its own address",
         ("", "") => "none",
         ("", _) => "NONE, see below",
         (proxy, _) => proxy,
@@ -129,6 +153,15 @@ fn row(server: &ServerStatus) -> [String; 9] {
     };
     let last = server.last_non_proxied.as_ref().map(|at| format!("\nlast {}", time(at))).unwrap_or_default();
     let place = if server.place.is_empty() { String::new() } else { format!("\nin {}", server.place) };
+    let seen = match (server.observed_by.is_empty(), server.observe_error.is_empty()) {
+        (true, true) => "not wanted".to_owned(),
+        (true, false) => "NOT, see below".to_owned(),
+        (false, _) if server.observed_lost > 0 => format!(
+            "{}, {} would be refused, {} LOST",
+            server.observed, server.observed_refused, server.observed_lost
+        ),
+        (false, _) => format!("{}, {} would be refused", server.observed, server.observed_refused),
+    };
     [
         name.unwrap_or_default(),
         server.protection.clone(),
@@ -138,6 +171,7 @@ fn row(server: &ServerStatus) -> [String; 9] {
         format!("{} open, {} in all{last}", server.non_proxied_open, server.non_proxied_total),
         server.statements.to_string(),
         server.refused.to_string(),
+        seen,
         server.since.as_ref().map(time).unwrap_or_default(),
     ]
 }

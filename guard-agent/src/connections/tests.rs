@@ -399,3 +399,34 @@ async fn it_ends_with_the_sensor() {
     fixture.connections.clone().run(receiver).await;
     assert_eq!(fixture.bodies().len(), 1, "what waited is recorded at the end");
 }
+
+#[test]
+fn what_is_steered_to_the_proxy_is_no_access_round_it() {
+    let mut fixture = Fixture::new();
+    fixture.connections.set_steered("main", true);
+    let taken = |port: u16| {
+        fixture.connections.taken(([127, 0, 0, 1], port).into(), ([127, 0, 0, 1], 5432).into());
+    };
+    // Whichever comes first, the kernel's word or the proxy's.
+    fixture.accept(900, 1, "127.0.0.1:1");
+    taken(1);
+    taken(2);
+    fixture.accept(900, 2, "127.0.0.1:2");
+    fixture.close(1);
+    fixture.connections.tick(std::time::Instant::now() + super::table::TAKEN_WITHIN);
+    assert!(fixture.bodies().is_empty());
+}
+
+#[test]
+fn what_slips_through_steering_is_told_of() {
+    let mut fixture = Fixture::new();
+    fixture.connections.set_steered("main", true);
+    fixture.accept(900, 1, "127.0.0.1:1");
+    fixture.wait_in_vain();
+    assert!(fixture.bodies().is_empty(), "the proxy may be busy");
+    fixture.connections.tick(std::time::Instant::now() + super::table::TAKEN_WITHIN);
+    let bodies = fixture.bodies();
+    let [Body::ConnectionOpened(opened)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!(opened.access(), Access::NonProxied);
+    assert!(opened.decision.as_ref().unwrap().reason.contains("steered"));
+}

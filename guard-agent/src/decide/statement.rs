@@ -1,6 +1,6 @@
 //! Decisions on statements: all effects must be allowed, the first that is not names the refusal.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use guard_common::audit::v1::{Decision, decision::Verdict};
 use guard_policy::{
@@ -29,6 +29,8 @@ pub struct Session {
     pub mode_from: ModeFrom,
     /// Counts what the principal does on this server.
     pub meter: Arc<Meter>,
+    /// Through the proxy, or round it.
+    pub proxied: bool,
     /// `tcp` or `unix`.
     pub transport: &'static str,
     /// Who logged in.
@@ -46,6 +48,15 @@ pub struct Session {
 pub struct Scope([u8; 16]);
 
 impl Session {
+    /// The path that names of `statement` may be looked for on. What the server puts for the user's own schema is not
+    /// known where a role may have taken the place of who logged in.
+    pub fn path_within(&self, statement: &Statement) -> Cow<'_, SearchPath> {
+        let path = self.search_path.within(statement);
+        let takes = |change: &Change| matches!(change, Change::Role { .. } | Change::Authorization { .. });
+        let other_role = self.roles != Roles::of(&self.db_user) || statement.changes.iter().any(takes);
+        if other_role && *path == SearchPath::Initial { Cow::Owned(SearchPath::Unknown) } else { path }
+    }
+
     /// The scope of this session as it stands now.
     pub fn scope(&self) -> Scope {
         // Every field by its name: one that is added later must find its place here.
@@ -55,6 +66,7 @@ impl Session {
             mode,
             mode_from,
             meter: _,
+            proxied,
             transport,
             db_user,
             application_name,
@@ -68,6 +80,7 @@ impl Session {
             target.id(),
             mode.as_str(),
             mode_from.as_str(),
+            if *proxied { "proxied" } else { "non-proxied" },
             *transport,
             db_user.as_str(),
             application_name,
@@ -87,7 +100,7 @@ impl Session {
     pub(crate) fn ground(&self) -> Ground {
         let roles = self.roles.names();
         let facts = Facts {
-            proxied: true,
+            proxied: self.proxied,
             transport: self.transport,
             db_user: &self.db_user,
             roles: &roles,

@@ -8,12 +8,13 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, PerCpuArray},
-    sys::{Stats, enable_stats},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::Program,
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, helper, maps,
@@ -26,6 +27,8 @@ use super::{
     cgroup_attach::Attached,
     event::{SocketId, Watch},
     host,
+    probe::{ObservedServer, Probes},
+    statements::StatementReader,
     stream::EventStream,
 };
 use crate::config::SensorConfig;
@@ -53,12 +56,14 @@ pub struct Kernel {
     unix_bytes: HashMap<MapData, u64, UnixBytes>,
     means: Means,
     namespace: u64,
+    /// Nothing in the object for kernels without a ring buffer: statements take one.
+    probes: Option<Probes>,
     flush_log: Option<Box<dyn FnMut() + Send>>,
+    /// The kernel measures while this is open.
+    _measuring: Option<OwnedFd>,
     /// What was counted up to the last look, by kind and CPU.
     counted: BTreeMap<(u32, u32), u64>,
-    /// While it is open, the kernel counts how often and how long programs run.
-    stats: Option<OwnedFd>,
-    ebpf: Ebpf,
+    links: Ebpf,
 }
 
 impl Kernel {
@@ -69,12 +74,10 @@ impl Kernel {
         means: Means,
         config: &SensorConfig,
     ) -> Result<Self, MapError> {
-        let stats = config.program_stats.then(|| enable_stats(Stats::RunTime)).transpose();
-        let stats = stats.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the kernel does not count how long programs run (`sensor.program_stats`)");
-            None
-        });
-        let flush_log = if config.kernel_log && matches!(stream, EventStream::Ring(_)) { logger(&mut ebpf) } else { None };
+        let log = config.kernel_log && matches!(stream, EventStream::Ring(_));
+        let flush_log = if log { logger(&mut ebpf) } else { None };
+        let measuring = if config.measure_cost { measure() } else { None };
+        let observed = ebpf.take_map(maps::OBSERVED).map(HashMap::try_from).transpose()?;
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -86,10 +89,11 @@ impl Kernel {
             unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
             namespace: namespace(&means),
             means,
+            probes: observed.map(Probes::new),
             flush_log,
+            _measuring: measuring,
             counted: BTreeMap::new(),
-            stats,
-            ebpf,
+            links: ebpf,
         })
     }
 
@@ -133,6 +137,35 @@ impl Kernel {
         self.means.counts_unix.then_some(bytes)
     }
 
+    /// What reads the statements; once.
+    pub fn statements(ebpf: &mut Ebpf) -> Result<StatementReader, MapError> {
+        let mut take =
+            |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
+        Ok(StatementReader::new(
+            RingBuf::try_from(take(maps::STATEMENTS)?)?,
+            HashMap::try_from(take(maps::BACKENDS)?)?,
+            HashMap::try_from(take(maps::PROXIED)?)?,
+            Array::try_from(take(maps::AWAKE)?)?,
+        ))
+    }
+
+    /// Observes exactly these servers from now on; tells for each why not.
+    pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
+        match &mut self.probes {
+            Some(probes) => probes.observe(&mut self.links, servers),
+            None => vec![Err("statements take a ring buffer, which this kernel has not".to_owned()); servers.len()],
+        }
+    }
+
+    /// Each program with how often it ran and how long all of that took, since it is measured.
+    pub fn costs(&self) -> Vec<(String, u64, Duration)> {
+        let cost = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?;
+            Some((name.to_owned(), info.run_count(), info.run_time()))
+        };
+        self.links.programs().filter_map(cost).collect()
+    }
+
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.
     pub fn watch(&mut self, watch: &Watch) -> io::Result<()> {
         let mut failure = Ok(());
@@ -159,19 +192,6 @@ impl Kernel {
             keep(self.paths.remove(path));
         }
         failure
-    }
-
-    /// How often each program has run, and for how many nanoseconds; nothing where that is not counted.
-    pub fn costs(&self) -> Vec<(String, u64, u64)> {
-        if self.stats.is_none() {
-            return Vec::new();
-        }
-        let programs = self.ebpf.programs().filter_map(|(name, program)| {
-            let info = program.info().ok()?;
-            let time = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
-            Some((name.to_owned(), info.run_count(), time))
-        });
-        programs.collect()
     }
 
     /// Events of each kind that were lost since the last call, by CPU.
@@ -228,6 +248,13 @@ fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
         bytes[0] = 0;
     }
     Some(bytes)
+}
+
+/// Has the kernel measure its programs. Best effort: without it, nothing is shown.
+fn measure() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(|error| tracing::warn!(%error, "the cost of the eBPF programs cannot be measured"))
+        .ok()
 }
 
 /// Hands what the programs log to the agent's own log.

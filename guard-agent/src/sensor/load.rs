@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{CgroupAttachMode, Program, ProgramError, RawTracePoint, TracePoint},
+    programs::{CgroupAttachMode, Program, ProgramError, RawTracePoint, TracePoint, UProbe},
 };
 use guard_common::{
     audit::v1::{SensorState, sensor_state},
@@ -24,6 +24,7 @@ use super::{
     host,
     kernel::{Kernel, Means},
     rung::{Feature, Rung},
+    statements::StatementReader,
     stream::EventStream,
 };
 use crate::config::SensorConfig;
@@ -34,6 +35,8 @@ enum Hook {
     Cgroup(Place),
     Raw(&'static str),
     Trace(&'static str, &'static str),
+    /// Attached later, to the programs of servers.
+    Function,
 }
 
 /// Which part of the sensor needs a program.
@@ -45,9 +48,10 @@ enum Part {
     Processes,
     Unix,
     UnixBytes,
+    Statements,
 }
 
-const PROGRAMS: [(&str, Hook, Part); 12] = [
+const PROGRAMS: [(&str, Hook, Part); 16] = [
     ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
     ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
     ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
@@ -60,6 +64,10 @@ const PROGRAMS: [(&str, Hook, Part); 12] = [
     ("accept4", Hook::Trace("syscalls", "sys_exit_accept4"), Part::Unix),
     ("sock_sent", Hook::Raw("sock_send_length"), Part::UnixBytes),
     ("sock_received", Hook::Raw("sock_recv_length"), Part::UnixBytes),
+    ("statement_executor", Hook::Function, Part::Statements),
+    ("statement_utility", Hook::Function, Part::Statements),
+    ("statement_function", Hook::Function, Part::Statements),
+    ("statement_replication", Hook::Function, Part::Statements),
 ];
 
 /// What came of loading.
@@ -71,6 +79,8 @@ pub struct Loaded {
     pub state: SensorState,
     /// Connections on unix sockets are told of; where not, they have to be looked for.
     pub unix: bool,
+    /// Where statements arrive, where they can be seen.
+    pub statements: Option<StatementReader>,
 }
 
 impl Loaded {
@@ -164,8 +174,15 @@ pub fn load(config: &SensorConfig) -> Loaded {
     let unix = works(&state, Part::Unix);
     let counts_unix = works(&state, Part::UnixBytes);
     let means = Means { attached, by_state, helpers: features.helpers, counts_unix };
+    let statements = works(&state, Part::Statements)
+        .then(|| Kernel::statements(&mut ebpf))
+        .transpose()
+        .unwrap_or_else(|error| {
+            state.missing.push(format!("statements cannot be read from the kernel: {error}"));
+            None
+        });
     match Kernel::new(ebpf, stream, means, config) {
-        Ok(kernel) => Loaded { kernel: Some(kernel), state, unix },
+        Ok(kernel) => Loaded { kernel: Some(kernel), state, unix, statements },
         Err(error) => on_the_ground(state, &format!("the eBPF maps cannot be used ({error})")),
     }
 }
@@ -174,7 +191,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
 fn on_the_ground(mut state: SensorState, why: &str) -> Loaded {
     state.rung = Rung::NoBpf.name().to_owned();
     state.missing.push(format!("{why}: {}", Rung::NoBpf.means()));
-    Loaded { kernel: None, state, unix: false }
+    Loaded { kernel: None, state, unix: false, statements: None }
 }
 
 /// Makes the maps of the object for this kernel, and fills in what the programs have to know.
@@ -189,6 +206,7 @@ fn open(config: &SensorConfig, features: &Features) -> Result<Ebpf, EbpfError> {
         .override_global("LOGGING", &logging, features.ring_buffer);
     if features.ring_buffer {
         loader.map_max_entries(maps::EVENTS, config.ring_kib.saturating_mul(1024));
+        loader.map_max_entries(maps::STATEMENTS, config.statement_ring_kib.saturating_mul(1024));
     }
     loader.load(aligned::object(features.ring_buffer))
 }
@@ -239,6 +257,8 @@ fn supported(part: Part, features: &Features) -> Result<(), String> {
         }
         Part::Processes => knows(Layout::has_tasks),
         Part::Unix | Part::UnixBytes => knows(Layout::has_unix),
+        Part::Statements if !features.ring_buffer => return Err("it takes a ring buffer".to_owned()),
+        Part::Statements => knows(Layout::has_sockets),
     };
     if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
 }
@@ -259,6 +279,7 @@ fn attach(
         }
         Hook::Raw(tracepoint) => attach_raw(program, tracepoint),
         Hook::Trace(category, tracepoint) => attach_tracepoint(program, category, tracepoint),
+        Hook::Function => load_probe(program),
     };
     result.map_err(|error| {
         tracing::debug!(program = name, %error, "not attached");
@@ -318,6 +339,11 @@ fn attach_tracepoint(program: &mut Program, category: &str, tracepoint: &str) ->
     program.attach(category, tracepoint).map(|_| ())
 }
 
+fn load_probe(program: &mut Program) -> Result<(), ProgramError> {
+    let program: &mut UProbe = program.try_into()?;
+    program.load()
+}
+
 fn works(state: &SensorState, part: Part) -> bool {
     PROGRAMS
         .iter()
@@ -355,6 +381,11 @@ fn explain(state: &mut SensorState, features: &Features) {
             Part::UnixBytes,
             "bytes on unix sockets round the proxy are not counted; Linux 6.3 brings the tracepoints",
         ),
+        (
+            Part::Statements,
+            "statements round the proxy, and those inside of functions, are not seen; uprobes (CONFIG_UPROBE_EVENTS) \
+             and BTF bring them",
+        ),
     ];
     for (part, cost) in costs {
         if !works(state, part) {
@@ -378,7 +409,7 @@ fn explain(state: &mut SensorState, features: &Features) {
 }
 
 /// An error with its causes in one line; of the verifier's log, which can fill pages, the line with the reason.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

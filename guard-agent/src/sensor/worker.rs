@@ -11,14 +11,14 @@ use std::{
     },
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{Receiver, SyncSender, TryRecvError},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use guard_common::{
-    audit::v1::{SensorState, workload::Evidence},
+    audit::v1::workload::Evidence,
     kernel::{
         EventKind,
         process::TaskInfo,
@@ -40,6 +40,7 @@ use super::{
     namespace,
     outbox::{Outbox, PENDING_FOR},
     poller::Poller,
+    probe::ObservedServer,
     sockets,
     unix_table::{OpenUnix, UnixTable},
 };
@@ -66,6 +67,8 @@ const ASKED_LIMIT: usize = 1_024;
 pub enum Command {
     /// Who is at the client's end.
     AttestTcp {
+        /// Cookie of the network namespace, where it is not the agent's own.
+        namespace: Option<u64>,
         /// The client's end.
         client: SocketAddr,
         /// The proxy's end.
@@ -84,6 +87,18 @@ pub enum Command {
         /// Takes the answer.
         reply: oneshot::Sender<Arc<Workload>>,
     },
+    /// What each program costs.
+    Costs {
+        /// Takes name, runs and time of each.
+        reply: oneshot::Sender<Vec<(String, u64, Duration)>>,
+    },
+    /// Observe the statements of exactly these servers.
+    Observe {
+        /// Which.
+        servers: Vec<ObservedServer>,
+        /// Takes why not, for each.
+        reply: oneshot::Sender<Vec<Result<(), String>>>,
+    },
     /// Watch exactly this.
     Watch {
         /// What to watch.
@@ -100,8 +115,6 @@ pub struct Inbox {
     pub queue: Receiver<Command>,
     /// Readable when there are new ones.
     pub wake: Arc<OwnedFd>,
-    /// What whoever asks is told of the sensor: kept up to date here.
-    pub state: Arc<Mutex<SensorState>>,
 }
 
 /// A TCP connection that the kernel side told of.
@@ -347,8 +360,10 @@ impl Worker {
     fn answer(&mut self) -> bool {
         loop {
             match self.inbox.queue.try_recv() {
-                Ok(Command::AttestTcp { client, local, reply }) => {
-                    let workload = self.attest_tcp(sockets::canonical(client), sockets::canonical(local));
+                Ok(Command::AttestTcp { namespace, client, local, reply }) => {
+                    let namespace = namespace.unwrap_or(self.namespace);
+                    let ends = (sockets::canonical(client), sockets::canonical(local));
+                    let workload = self.attest_tcp(namespace, ends);
                     self.reply(reply, workload);
                 }
                 Ok(Command::AttestUnix { pid, uid, gid, reply }) => {
@@ -358,6 +373,16 @@ impl Worker {
                     self.reply(reply, workload);
                 }
                 Ok(Command::Watch { watch, done }) => self.rewatch(watch, &done),
+                Ok(Command::Costs { reply }) => {
+                    let _ = reply.send(self.kernel.as_ref().map(Kernel::costs).unwrap_or_default());
+                }
+                Ok(Command::Observe { servers, reply }) => {
+                    let results = match &mut self.kernel {
+                        Some(kernel) => kernel.observe(&servers),
+                        None => vec![Err("the eBPF programs are not loaded".to_owned()); servers.len()],
+                    };
+                    let _ = reply.send(results);
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -388,15 +413,17 @@ impl Worker {
         }
     }
 
-    fn attest_tcp(&mut self, client: SocketAddr, local: SocketAddr) -> Arc<Workload> {
+    fn attest_tcp(&mut self, namespace: u64, (client, local): (SocketAddr, SocketAddr)) -> Arc<Workload> {
         // Events from before the question: the client's exec is among them.
         self.drain();
-        let key = flow::key(client, local, self.namespace);
+        let key = flow::key(client, local, namespace);
         match self.kernel.as_ref().and_then(|kernel| kernel.client(&key)) {
             Some(task) => {
                 self.settle(&task);
                 self.identifier.captured(&task)
             }
+            // This one's /proc tells nothing of another namespace, where the same ends may be somebody else's.
+            None if namespace != self.namespace => Identifier::remote(client.ip()),
             None => self.uncaptured(client, local),
         }
     }
@@ -450,24 +477,8 @@ impl Worker {
         if self.ticks.is_multiple_of(TIDY_EVERY) {
             self.identifier.tidy();
         }
-        if self.ticks.is_multiple_of(LOOK_EVERY) {
-            self.tell_costs();
-        }
         if let Some(kernel) = &mut self.kernel {
             kernel.flush_log();
-        }
-    }
-
-    fn tell_costs(&self) {
-        let costs = self.kernel.as_ref().map(Kernel::costs).unwrap_or_default();
-        if costs.is_empty() {
-            return;
-        }
-        let mut state = self.inbox.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, runs, run_ns) in costs {
-            if let Some(program) = state.programs.iter_mut().find(|program| program.name == name) {
-                (program.runs, program.run_ns) = (runs, run_ns);
-            }
         }
     }
 

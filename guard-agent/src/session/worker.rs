@@ -68,11 +68,7 @@ impl Worker {
                 Object::any(ObjectKind::Unknown),
                 "unknown prepared statement",
             )),
-            replication: Arc::new(stand_in(
-                Action::Replicate,
-                Object::any(ObjectKind::Server),
-                "replication command",
-            )),
+            replication: Arc::new(replication_statement()),
             oversized: Arc::new(stand_in(
                 Action::Unreadable,
                 Object::any(ObjectKind::Unknown),
@@ -107,10 +103,7 @@ impl Worker {
 
     /// Reads a call of the function with this object id.
     pub(super) fn classify_function(&self, oid: u32, modes: Modes) -> Arc<Statement> {
-        match FUNCTIONS.iter().find(|(known, _)| *known == oid) {
-            Some((_, name)) => self.classify(format!("SELECT pg_catalog.{name}()").as_bytes(), modes),
-            None => self.classify(format!("SELECT \"function {oid}\"()").as_bytes(), modes),
-        }
+        self.classify(function_call(oid).as_bytes(), modes)
     }
 
     /// Decides on a statement.
@@ -145,6 +138,19 @@ impl Worker {
     pub(super) fn oversized(&self) -> Arc<Statement> {
         Arc::clone(&self.oversized)
     }
+}
+
+/// The statement that stands for a call of the function with this object id.
+pub fn function_call(oid: u32) -> String {
+    match FUNCTIONS.iter().find(|(known, _)| *known == oid) {
+        Some((_, name)) => format!("SELECT pg_catalog.{name}()"),
+        None => format!("SELECT \"function {oid}\"()"),
+    }
+}
+
+/// The statement that stands for any command of the replication protocol.
+pub fn replication_statement() -> Statement {
+    stand_in(Action::Replicate, Object::any(ObjectKind::Server), "replication command")
 }
 
 /// Caps on the reading of statements, as configured.

@@ -102,6 +102,7 @@ layout! {
     sock_flags = ["sock_common"."skc_flags"],
     sock_family = ["sock_common"."skc_family"],
     sock_net = ["sock_common"."skc_net"],
+    sock_cookie = ["sock_common"."skc_cookie"],
     sock_socket = ["sock"."sk_socket"],
     tcp_bytes_received = ["tcp_sock"."bytes_received"],
     tcp_bytes_acked = ["tcp_sock"."bytes_acked"],
@@ -130,6 +131,19 @@ impl Layout {
             && self.file_path != ABSENT
             && self.dentry_parent != ABSENT
             && self.mount_parent != ABSENT
+    }
+
+    /// Everything that the statement programs need is there.
+    pub const fn has_sockets(&self) -> bool {
+        self.has_tasks()
+            && self.task_files != ABSENT
+            && self.files_fdt != ABSENT
+            && self.fdtable_fd != ABSENT
+            && self.file_private_data != ABSENT
+            && self.file_inode != ABSENT
+            && self.inode_number != ABSENT
+            && self.socket_sk != ABSENT
+            && self.sock_cookie != ABSENT
     }
 
     /// Everything that the unix socket programs need is there.

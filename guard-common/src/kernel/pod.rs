@@ -5,6 +5,8 @@ use super::{
     process::TaskInfo,
     socket::FlowKey,
     state::StateLayout,
+    statement::{Backend, Target},
+    steer::{OwnConnection, SteeredAddress, SteeringRule},
     unix::{UnixBytes, UnixPath},
 };
 
@@ -20,10 +22,23 @@ unsafe impl aya::Pod for UnixBytes {}
 unsafe impl aya::Pod for Layout {}
 // SAFETY: as above.
 unsafe impl aya::Pod for StateLayout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SteeredAddress {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SteeringRule {}
+// SAFETY: as above.
+unsafe impl aya::Pod for OwnConnection {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Target {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Backend {}
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, Layout, TaskInfo, UnixBytes, UnixPath};
+    use super::{
+        Backend, FlowKey, Layout, OwnConnection, SteeredAddress, SteeringRule, Target, TaskInfo, UnixBytes,
+        UnixPath,
+    };
 
     #[test]
     fn there_is_no_padding() {
@@ -32,5 +47,10 @@ mod tests {
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<UnixBytes>(), 3 * 8);
         assert_eq!(size_of::<Layout>() % 4, 0);
+        assert_eq!(size_of::<SteeredAddress>(), 16 + 4);
+        assert_eq!(size_of::<SteeringRule>(), 4 + 4);
+        assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);
+        assert_eq!(size_of::<Target>(), 6 * 8 + 8 * 4);
+        assert_eq!(size_of::<Backend>(), 2 * 8 + 4 * 4);
     }
 }

@@ -17,6 +17,10 @@ pub use toolchain::Toolchain;
 pub const TARGET: &str = "bpfel-unknown-none";
 /// File name of the object.
 const OBJECT: &str = "guard-ebpf";
+/// File name of the one that steers.
+const STEERING: &str = "guard-steer";
+/// File name of the one that steers.
+const STEERING: &str = "guard-steer";
 
 /// Why there is no eBPF object.
 #[derive(Debug, thiserror::Error)]
@@ -89,13 +93,22 @@ pub fn build(
     toolchain: &Toolchain,
     source_dir: &Path,
     target_dir: &Path,
-) -> Result<[PathBuf; 2], BuildError> {
-    let mut objects = [PathBuf::new(), PathBuf::new()];
-    for (variant, object) in Variant::ALL.into_iter().zip(&mut objects) {
+) -> Result<Vec<PathBuf>, BuildError> {
+    let mut objects = Vec::new();
+    let mut keep = |built: &Path, name: &str| {
+        let object = target_dir.join(name);
+        let copied = std::fs::copy(built, &object);
+        copied.map_err(|error| BuildError::Keep { object: object.clone(), error })?;
+        objects.push(object);
+        Ok(())
+    };
+    for variant in Variant::ALL {
         let built = compile(toolchain, source_dir, target_dir, variant)?;
-        *object = target_dir.join(variant.object());
-        std::fs::copy(&built, &*object)
-            .map_err(|error| BuildError::Keep { object: object.clone(), error })?;
+        keep(&built, variant.object())?;
+        if variant == Variant::RingBuffer {
+            // Beside it: the program that steers connections.
+            keep(&built.with_file_name(STEERING), "guard-steer.o")?;
+        }
     }
     Ok(objects)
 }

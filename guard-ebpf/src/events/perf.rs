@@ -25,7 +25,7 @@ static SCRATCH: PerCpuArray<[u64; LARGEST / 8]> =
 
 /// Room for one event.
 pub struct Entry<T: 'static> {
-    kind: u32,
+    kind: EventKind,
     event: *mut T,
 }
 
@@ -33,7 +33,7 @@ pub struct Entry<T: 'static> {
 #[inline(always)]
 pub fn reserve<T: 'static>(kind: EventKind) -> Option<Entry<T>> {
     const { assert!(size_of::<T>() <= LARGEST, "the scratch space is too small for this event") };
-    SCRATCH.get_ptr_mut(kind as u32).map(|slot| Entry { kind: kind as u32, event: slot.cast() })
+    SCRATCH.get_ptr_mut(kind as u32).map(|slot| Entry { kind, event: slot.cast() })
 }
 
 impl<T> Entry<T> {

@@ -20,7 +20,7 @@ pub fn reserve<T: 'static>(kind: EventKind) -> Option<Entry<T>> {
     match EVENTS.reserve::<T>(0) {
         Some(entry) => Some(Entry(entry)),
         None => {
-            super::lost(kind as u32);
+            super::lost(kind);
             None
         }
     }

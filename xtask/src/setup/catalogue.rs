@@ -164,6 +164,13 @@ pub const TOOLS: &[Tool] = &[
         is_there: || shell::answers("pgbouncer", &["--version"]),
     },
     Tool {
+        name: "nftables",
+        why: "steering is also done by it, for kernels without sk_lookup",
+        groups: &[Group::Test],
+        source: Source::Apt(&["nftables"]),
+        is_there: || shell::answers("nft", &["--version"]),
+    },
+    Tool {
         name: "ip",
         why: "makes the network namespaces of tests",
         groups: &[Group::Test],

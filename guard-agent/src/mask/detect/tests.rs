@@ -1,3 +1,5 @@
+mod effort;
+
 use super::*;
 use std::fmt::Write as _;
 
