@@ -3,11 +3,7 @@
 //! A ring buffer; in the object for kernels without one (feature `perf-array`) a perf event array. The programs are
 //! the same: they reserve an [`Entry`], fill it in place and submit it with their context.
 
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
-    macros::map,
-    maps::PerCpuArray,
-};
+use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use guard_common::kernel::{EventHeader, EventKind};
 
 #[cfg(feature = "perf-array")]

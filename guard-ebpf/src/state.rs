@@ -178,5 +178,6 @@ fn closed(ctx: &TracePointContext, socket: u64, previous_state: u32) -> Option<(
 #[inline(always)]
 fn read<T: Copy>(ctx: &TracePointContext, offset: u32) -> Option<T> {
     // SAFETY: within the tracepoint's record, by its description.
-    unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().cast_const()) }.ok()
+    unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().cast_const()) }
+        .ok()
 }

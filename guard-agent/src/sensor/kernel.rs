@@ -153,7 +153,10 @@ impl Kernel {
     pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
         match &mut self.probes {
             Some(probes) => probes.observe(&mut self.links, servers),
-            None => vec![Err("statements take a ring buffer, which this kernel has not".to_owned()); servers.len()],
+            None => vec![
+                Err("statements take a ring buffer, which this kernel has not".to_owned());
+                servers.len()
+            ],
         }
     }
 

@@ -95,7 +95,7 @@ pub fn build(
     target_dir: &Path,
 ) -> Result<Vec<PathBuf>, BuildError> {
     let mut objects = Vec::new();
-    let mut keep = |built: &Path, name: &str| {
+    let mut keep = |built: &Path, name: &str| -> Result<(), BuildError> {
         let object = target_dir.join(name);
         let copied = std::fs::copy(built, &object);
         copied.map_err(|error| BuildError::Keep { object: object.clone(), error })?;

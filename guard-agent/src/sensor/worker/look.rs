@@ -47,8 +47,7 @@ impl Worker {
     /// socket.
     pub(super) fn reported(&mut self, table: &[Connection], wanted: &[Connection]) -> Vec<Arc<Workload>> {
         let ends = ClientEnds::of(table);
-        let users: HashMap<u64, u32> =
-            table.iter().filter_map(|end| Some((end.inode, end.uid?))).collect();
+        let users: HashMap<u64, u32> = table.iter().filter_map(|end| Some((end.inode, end.uid?))).collect();
         let inodes: Vec<Option<u64>> = wanted.iter().map(|server_end| ends.find(server_end)).collect();
         let owners = sockets::owners(&inodes.iter().flatten().copied().collect());
         wanted
