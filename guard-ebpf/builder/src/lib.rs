@@ -19,8 +19,6 @@ pub const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "guard-ebpf";
 /// File name of the one that steers.
 const STEERING: &str = "guard-steer";
-/// File name of the one that steers.
-const STEERING: &str = "guard-steer";
 
 /// Why there is no eBPF object.
 #[derive(Debug, thiserror::Error)]
