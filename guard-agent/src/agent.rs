@@ -36,6 +36,10 @@ use crate::{
     config::Config,
     connections::Connections,
     decide::Decider,
+    enforce::{
+        Enforcer,
+        folders::{FolderError, Folders},
+    },
     listen::{ListenError, SessionThreads},
     observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
@@ -101,6 +105,9 @@ pub enum AgentError {
     /// The key of masking cannot be used.
     #[error(transparent)]
     MaskingKey(#[from] KeyError),
+    /// Folders that an agent before has closed cannot be given back.
+    #[error(transparent)]
+    Folders(#[from] FolderError),
     /// The operating system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -113,6 +120,8 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
+    pub(crate) enforcer: Arc<Enforcer>,
+    pub(crate) folders: Folders,
     pub(crate) masks: Arc<Masks>,
     pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
@@ -140,6 +149,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
+    let folders = Folders::new(&config.paths.state)?;
+    let (enforcer, candidates) = Enforcer::new(Arc::clone(&decider), sensor.clone());
+    connections.act_by(Arc::clone(&enforcer));
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let observer = Observer::start(
         &sensor,
@@ -163,6 +175,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
+        enforcer: Arc::clone(&enforcer),
+        folders,
         masks,
         observer,
         approvals: approvals.clone(),
@@ -176,6 +190,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(connections.run(events));
+    tokio::spawn(enforcer.run(candidates));
     let keeping_time = tokio::spawn(approvals.keep_time());
     fleet::refresh(&agent).await?;
     let local = local::serve(Arc::clone(&agent)).await?;
@@ -205,6 +220,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     wait_for_sessions(&agent).await;
     steering::stopped(steering).await;
     agent.observer.stop().await;
+    if let Err(error) = agent.folders.open_all() {
+        tracing::error!("{error}; `guard-agent restore` tries again");
+    }
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

@@ -8,6 +8,7 @@ mod config;
 mod detach;
 pub mod doctor;
 mod policy;
+mod restore;
 mod run;
 mod status;
 
@@ -63,6 +64,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Check or show the configuration
     Config(config::ConfigArgs),
+    /// Give socket folders that an agent has closed and left their permissions back
+    Restore,
     /// Print shell completions
     Completions {
         /// The shell
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),
         Command::Detach(args) => with_config(config, |loaded| detach::run(&args, &loaded.config)),
+        Command::Restore => with_config(config, |loaded| restore::run(&loaded.config)),
         Command::Status(args) => with_config(config, |loaded| status::run(&args, &loaded.config)),
         Command::Approvals(args) => with_config(config, |loaded| approvals::run(&args, &loaded.config)),
         Command::Audit(args) => with_config(config, |loaded| audit::run(&args, &loaded.config.paths.state)),

@@ -13,12 +13,15 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use guard_common::{
-    audit::v1::{ConnectionOpened, Decision, Gap, Loss, connection_opened::Access, record::Body},
+    audit::v1::{
+        ConnectionOpened, Decision, Enforcement, Gap, Loss, connection_opened::Access, decision::Verdict,
+        enforcement::Action, record::Body, workload::Evidence,
+    },
     kernel::EventKind,
 };
 use tokio::sync::{Notify, mpsc};
@@ -30,8 +33,9 @@ pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
 use crate::{
     audit::AuditLog,
     decide::{ConnectRequest, Decider},
+    enforce::{self, Enforcer},
     identity::Workload,
-    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, SocketId, namespace},
+    sensor::{Accepted, Closed, Endpoint, Lost, Refused, SensorEvent, SocketId, Way, namespace},
     servers::Server,
 };
 use joined::Joins;
@@ -39,6 +43,8 @@ use table::{Arrival, NonProxied, Table, upstream_of};
 
 /// How often accepts that wait for their session are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How long a connection whose client the kernel did not name waits for a session that has made it, before it is cut.
+const CLAIMED_WITHIN: Duration = Duration::from_millis(100);
 
 /// Accepts that wait until it is known which server they are for.
 const UNPLACED: usize = 4_096;
@@ -78,6 +84,12 @@ pub struct Counts {
     pub non_proxied_total: u64,
     /// When the newest of these began.
     pub last_non_proxied: Option<SystemTime>,
+    /// Attempts to go round the proxy that the kernel has refused, since the agent started.
+    pub non_proxied_refused: u64,
+    /// Of those round the proxy: ended by guard.
+    pub non_proxied_cut: u64,
+    /// Of those round the proxy: refused by policy, and not stopped.
+    pub non_proxied_not_stopped: u64,
 }
 
 /// The connection table; cheap to clone.
@@ -90,6 +102,8 @@ pub struct Connections {
 struct Shared {
     audit: AuditLog,
     decider: Arc<Decider>,
+    /// What acts on refused connections; nothing where nothing can.
+    enforcer: OnceLock<Arc<Enforcer>>,
     state: Mutex<State>,
     new_place: Notify,
 }
@@ -117,8 +131,19 @@ impl Connections {
     /// An empty table.
     pub fn new(audit: AuditLog, decider: Arc<Decider>) -> Self {
         Self {
-            shared: Arc::new(Shared { audit, decider, state: Mutex::default(), new_place: Notify::new() }),
+            shared: Arc::new(Shared {
+                audit,
+                decider,
+                enforcer: OnceLock::new(),
+                state: Mutex::default(),
+                new_place: Notify::new(),
+            }),
         }
+    }
+
+    /// Connections round the proxy that are refused are acted on by `enforcer`. The first one stays.
+    pub fn act_by(&self, enforcer: Arc<Enforcer>) {
+        let _ = self.shared.enforcer.set(enforcer);
     }
 
     /// The servers whose connections are recorded from now on.
@@ -231,6 +256,7 @@ impl Connections {
         match event {
             SensorEvent::Accepted(accepted) => self.place(Instant::now(), accepted, None),
             SensorEvent::Closed(closed) => self.closed(&closed),
+            SensorEvent::Refused(refused) => self.refused(&refused),
             SensorEvent::Lost(lost) => self.lost(&lost),
             SensorEvent::State(state) => self.shared.audit.record(Body::SensorState(state)),
         }
@@ -310,27 +336,73 @@ impl Connections {
         self.shared.audit.record(Body::Gap(kernel_gap(lost)));
     }
 
-    /// Decides on and records an access round the proxy.
+    /// Decides on and records an access round the proxy; one that is refused is cut first.
     fn non_proxied(&self, access: NonProxied, reason: Option<&str>) {
-        let NonProxied { accepted, server, closed } = access;
-        let id = ConnectionId::new();
-        let transport = match accepted.endpoint {
+        let transport = match access.accepted.endpoint {
             Endpoint::Tcp { .. } => "tcp",
             Endpoint::Unix { .. } => "unix",
         };
-        let workload = accepted.workload.as_ref();
-        let request = ConnectRequest { workload, server: &server, proxied: false, transport };
-        let mut decision = Decision::clone(&self.shared.decider.connect(&request));
+        let mut decision = self.decide(&access.accepted.workload, &access.server, transport);
         if let Some(reason) = reason {
             let decided =
                 if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
             decision.reason = format!("{reason}{decided}");
         }
-        let opened: ConnectionOpened = records::opened(&id, Access::NonProxied, &accepted, &server, decision);
+        if decision.verdict() != Verdict::Refused {
+            return self.open(access, decision, None);
+        }
+        let enforcement = match (&access.closed, self.shared.enforcer.get()) {
+            (Some(_), _) => enforce::not_acted(&mut decision, "it had ended before it was decided on"),
+            (None, None) => enforce::not_acted(&mut decision, "nothing here can stop it"),
+            (None, Some(enforcer)) => {
+                self.state().table.begin_cut(access.accepted.socket);
+                tokio::spawn(self.clone().cut(Arc::clone(enforcer), access, decision));
+                return;
+            }
+        };
+        self.open(access, decision, Some(enforcement));
+    }
+
+    fn decide(&self, workload: &Workload, server: &Server, transport: &'static str) -> Decision {
+        let request = ConnectRequest { workload, server, proxied: false, transport };
+        Decision::clone(&self.shared.decider.connect(&request))
+    }
+
+    /// Cuts an access round the proxy and records what came of it.
+    async fn cut(self, enforcer: Arc<Enforcer>, mut access: NonProxied, mut decision: Decision) {
+        let socket = access.accepted.socket;
+        if access.accepted.workload.evidence() != Evidence::Attested {
+            // Whoever it is, a session may have made it: of guard's own connections none is cut.
+            tokio::time::sleep(CLAIMED_WITHIN).await;
+            let mut state = self.state();
+            if state.table.claimed(&access.accepted) {
+                let ended = state.table.end_cut(socket);
+                drop(state);
+                return ended.iter().for_each(|closed| self.closed(closed));
+            }
+        }
+        let enforcement = enforcer.cut(&access.accepted, &access.server, &mut decision).await;
+        access.closed = self.state().table.end_cut(socket);
+        self.open(access, decision, Some(enforcement));
+    }
+
+    /// Records an access round the proxy, and follows it to its end.
+    fn open(&self, access: NonProxied, decision: Decision, enforcement: Option<Enforcement>) {
+        let NonProxied { accepted, server, closed } = access;
+        let id = ConnectionId::new();
+        let action = enforcement.as_ref().map(Enforcement::action);
+        let transport = match accepted.endpoint {
+            Endpoint::Tcp { .. } => "tcp",
+            Endpoint::Unix { .. } => "unix",
+        };
+        let mut opened: ConnectionOpened =
+            records::opened(&id, Access::NonProxied, &accepted, &server, decision);
+        opened.enforcement = enforcement;
         let followed = {
             let mut state = self.state();
+            let cut = action == Some(Action::Cut);
             let lost = state.lost;
-            let followed = state.table.follow(&id, &accepted, &server, lost);
+            let followed = state.table.follow(&id, &accepted, &server, lost, cut);
             let workload = Arc::clone(&accepted.workload);
             let joined = Joined { id, workload, server: Arc::clone(&server), transport, proxied: false };
             state.joins.opened(accepted.socket, joined);
@@ -342,12 +414,32 @@ impl Connections {
             counts.non_proxied_total += 1;
             counts.last_non_proxied = Some(SystemTime::now());
             counts.non_proxied_open += u64::from(followed);
+            counts.non_proxied_cut += u64::from(cut);
+            counts.non_proxied_not_stopped += u64::from(action == Some(Action::Failed));
             followed
         };
         self.shared.audit.record(Body::ConnectionOpened(opened));
         if let (true, Some(closed)) = (followed, closed) {
             self.closed(&closed);
         }
+    }
+
+    /// Records an attempt that the kernel has refused.
+    fn refused(&self, refused: &Refused) {
+        let mut state = self.state();
+        let server = state.servers.iter().find(|server| server.name == refused.server).cloned();
+        let Some(server) = server else { return };
+        let counts = state.counts.entry(server.name.clone()).or_default();
+        counts.non_proxied_refused += u64::from(refused.attempts);
+        drop(state);
+        let transport = if matches!(refused.way, Way::ConnectUnix { .. }) { "unix" } else { "tcp" };
+        let mut decision = self.decide(&refused.workload, &server, transport);
+        // Policies may have changed since: what has happened is what counts.
+        decision.set_verdict(Verdict::Refused);
+        let mut enforcement = enforce::refused_in_kernel(matches!(refused.way, Way::Listener { .. }));
+        enforcement.attempts = if refused.attempts > 1 { refused.attempts } else { 0 };
+        let record = records::refused(&ConnectionId::new(), refused, &server, decision, enforcement);
+        self.shared.audit.record(Body::ConnectionOpened(record));
     }
 
     fn tick(&self, now: Instant) {

@@ -118,6 +118,16 @@ impl Identifier {
         self.cgroups.learn(id, path);
     }
 
+    /// The processes that run, as far as the kernel has told of them.
+    pub fn running(&self) -> Vec<TaskInfo> {
+        self.processes.running()
+    }
+
+    /// Every process id in use now.
+    pub fn all_pids(&self) -> std::collections::HashSet<u32> {
+        procfs::pids().into_iter().collect()
+    }
+
     /// Forgets what is no longer needed; to be called every few seconds.
     pub fn tidy(&mut self) {
         self.processes.tidy();

@@ -6,9 +6,12 @@
 
 mod aligned;
 mod btf;
+mod candidates;
 mod cgroup_attach;
 mod client_ends;
+mod cutter;
 mod decode;
+mod destroy;
 mod dump;
 mod event;
 mod features;
@@ -18,13 +21,17 @@ mod kernel;
 mod load;
 pub(crate) mod namespace;
 mod outbox;
+mod places;
 mod poller;
 mod probe;
+mod refusals;
 mod rung;
+mod shutdown;
 mod sockets;
 mod statements;
 mod stream;
 mod unix_diag;
+mod unix_hook;
 mod unix_table;
 mod worker;
 
@@ -43,8 +50,12 @@ use crate::{
     identity::{Identifier, Workload},
 };
 
+pub use cutter::{Cut as Cutting, Target};
 pub use dump::probe as probe_tables;
-pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
+pub use event::{
+    Accepted, Bytes, Candidate, Candidates, Client, Closed, Endpoint, Enforced, EnforcedServer, Lost,
+    Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
+};
 pub use features::Features;
 pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
 pub use load::{Capabilities, probe};
@@ -62,6 +73,8 @@ const COMMAND_QUEUE: usize = 4_096;
 const WATCHED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a connection waits to learn who it is.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long cutting a connection may take.
+const CUT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why there is no sensor.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +114,7 @@ pub struct SensorHandle {
     wake: Arc<OwnedFd>,
     state: Arc<SensorState>,
     statements: Arc<Mutex<Option<StatementReader>>>,
+    cutter: SyncSender<cutter::Order>,
 }
 
 impl SensorHandle {
@@ -183,6 +197,33 @@ impl SensorHandle {
         state
     }
 
+    /// Takes other servers and policies for verdicts from now on. The verdicts of before count no more when this
+    /// returns, or a second later where the sensor is busy. Processes that may connect are told to `candidates`.
+    pub fn enforce(&self, enforced: Enforced, candidates: Candidates) {
+        let (done, applied) = std::sync::mpsc::sync_channel(1);
+        self.ask(Command::Enforce { enforced, candidates, done });
+        if applied.recv_timeout(WATCHED_WITHIN).is_err() {
+            tracing::warn!("the sensor is busy: what the kernel refuses changes later");
+        }
+    }
+
+    /// Lets the kernel go by `verdict`. Where it does not arrive, connections are decided on when they are accepted.
+    pub fn refuse(&self, verdict: Verdict) {
+        self.ask(Command::Verdict(verdict));
+    }
+
+    /// Ends a connection that a server has accepted.
+    pub async fn cut(&self, target: Target) -> Cutting {
+        let (reply, answer) = oneshot::channel();
+        if self.cutter.try_send(cutter::Order { target, reply }).is_err() {
+            return Cutting::Failed("too many connections wait to be cut".to_owned());
+        }
+        match tokio::time::timeout(CUT_WITHIN, answer).await {
+            Ok(Ok(cut)) => cut,
+            Ok(Err(_)) | Err(_) => Cutting::Failed("the kernel did not answer in time".to_owned()),
+        }
+    }
+
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
         self.state.as_ref().clone()
@@ -224,7 +265,8 @@ pub fn start(
     let wake = Arc::new(host::event_fd()?);
     let state = Arc::new(loaded.state.clone());
     let statements = Arc::new(Mutex::new(loaded.statements.take()));
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state, statements };
+    let cutter = cutter::start()?;
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state, statements, cutter };
     let identifier = Identifier::new(identity, Arc::clone(&wake));
     let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;

@@ -290,10 +290,11 @@ impl Steering {
     fn place(&mut self, server: &Server, refuse: bool) -> Result<Option<Steered>, SteeringError> {
         // A server that is away keeps its place: when it comes back, nobody reaches it before guard has found it.
         let known = self.spaces.values().find_map(|space| space.places.get(&server.name));
-        if server.pid.is_none() && known.is_some_and(|place| place.refuse == refuse) {
+        let pid = server.pid.filter(|pid| Path::new("/proc").join(pid.to_string()).exists());
+        if pid.is_none() && known.is_some_and(|place| place.refuse == refuse) {
             return Ok(None);
         }
-        let inode = Namespace::inode_of(server.pid)
+        let inode = Namespace::inode_of(pid)
             .map_err(|error| SteeringError::Namespace { path: "/proc".into(), error })?;
         let known = self.spaces.get(&inode).and_then(|space| space.places.get(&server.name));
         if known.is_some_and(|place| place.addresses == server.addresses && place.refuse == refuse) {

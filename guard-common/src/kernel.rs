@@ -9,6 +9,7 @@ pub mod layout;
 #[cfg(feature = "user")]
 mod pod;
 pub mod process;
+pub mod refusal;
 pub mod socket;
 pub mod state;
 pub mod statement;
@@ -42,11 +43,13 @@ pub enum EventKind {
     StatementText = 8,
     /// [`statement::BackendEvent`].
     Backend = 9,
+    /// [`refusal::RefusedEvent`].
+    Refused = 10,
 }
 
 impl EventKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -57,6 +60,7 @@ impl EventKind {
         Self::Statement,
         Self::StatementText,
         Self::Backend,
+        Self::Refused,
     ];
 
     /// The kind with that number.
@@ -74,6 +78,7 @@ impl EventKind {
             Self::Accepted | Self::Closed => "socket_ops",
             Self::UnixAccepted => "accept",
             Self::Statement | Self::StatementText | Self::Backend => "statement_executor",
+            Self::Refused => "connect4",
         }
     }
 
@@ -90,6 +95,7 @@ impl EventKind {
             Self::Statement => "statement",
             Self::StatementText => "statement-text",
             Self::Backend => "backend",
+            Self::Refused => "refused",
         }
     }
 }
@@ -132,4 +138,14 @@ pub mod maps {
     pub const PROXIED: &str = "PROXIED";
     /// 1 at index 0 while the agent looks for statements again and again by itself.
     pub const AWAKE: &str = "AWAKE";
+    /// The epoch of verdicts that are in force; 0: none is.
+    pub const EPOCH: &str = "EPOCH";
+    /// [`super::process::TaskInfo::identity`] to [`super::refusal::Verdict`].
+    pub const VERDICTS: &str = "VERDICTS";
+    /// [`super::refusal::Place`] to the number of the server that listens there.
+    pub const PLACES: &str = "PLACES";
+    /// [`super::unix::UnixPath`] to [`super::refusal::UnixPlace`].
+    pub const UNIX_PLACES: &str = "UNIX_PLACES";
+    /// [`super::refusal::Peer`] to [`super::refusal::PeerVerdict`].
+    pub const PEERS: &str = "PEERS";
 }

@@ -72,6 +72,7 @@ pub fn task_info(task: u64) -> TaskInfo {
         start_ns: member_or(leader, offset!(task_start_boottime), 0),
         parent_start_ns: member_or(parent_leader, offset!(task_start_boottime), 0),
         cgroup_id: cgroup_id(task),
+        exec_id: exec_id(leader),
         pid: member_or(task, offset!(task_tgid), 0),
         parent_pid: member_or(parent, offset!(task_tgid), 0),
         uid: member_or(cred, offset!(cred_uid), UNSET),
@@ -121,6 +122,12 @@ fn identified() -> TaskInfo {
         cgroup_id: unsafe { bpf_get_current_cgroup_id() },
         ..TaskInfo::default()
     }
+}
+
+/// It was 32 bits wide until Linux 5.7; the member after it makes no difference to an equality.
+#[inline(always)]
+fn exec_id(leader: u64) -> u64 {
+    member_or(leader, offset!(task_exec_id), 0)
 }
 
 #[inline(always)]

@@ -28,10 +28,11 @@ use guard_common::kernel::{
 use crate::{
     events::{header, log, reserve},
     read::{current_task_info, helpers, member, net_of_sock, offset},
+    refusal::refuses_connect,
 };
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
+pub const AF_INET: u32 = 2;
+pub const AF_INET6: u32 = 10;
 
 /// Port in host order to [`watch`] bits.
 #[map]
@@ -52,26 +53,43 @@ static OPEN: HashMap<u64, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREA
 /// A local process connects over IPv4.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    remember(&ctx)
+    // SAFETY: a field of the program's own context.
+    let address = mapped(unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) });
+    on_asking(&ctx, address)
 }
 
 /// A local process connects over IPv6; libpq's `localhost` may be `::1`.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    remember(&ctx)
+    // SAFETY: a field of the program's own context.
+    let address = bytes(unsafe { words(&raw const (*ctx.sock_addr).user_ip6) });
+    on_asking(&ctx, address)
 }
 
-/// Always lets the connection through.
+/// Remembers who asks. 0, which lets connect fail with EPERM, for what a verdict refuses.
 #[inline(always)]
-fn remember(ctx: &SockAddrContext) -> i32 {
+fn on_asking(ctx: &SockAddrContext, address: [u8; 16]) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let port = u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16);
-    if watched(port) != 0 {
-        // SAFETY: the helper takes the program's own context.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        let _ = CONNECTING.insert(&cookie, &current_task_info(), 0);
+    let watched = watched(port);
+    if watched == 0 {
+        return 1;
     }
+    let task = current_task_info();
+    if watched & watch::DATABASE != 0 && refuses_connect(ctx, &task, address, port) {
+        return 0;
+    }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let _ = CONNECTING.insert(&cookie, &task, 0);
     1
+}
+
+/// The local process at the client's end.
+#[inline(always)]
+pub fn client_of(flow: &FlowKey) -> Option<TaskInfo> {
+    // SAFETY: the entry is copied at once.
+    unsafe { CLIENTS.get(flow) }.copied()
 }
 
 /// Called for every TCP socket of the host at a few points of its life.
@@ -241,7 +259,7 @@ fn addresses(ctx: &SockOpsContext) -> Option<([u8; 16], [u8; 16])> {
 /// # Safety
 /// `address` must be a field of the program's own context.
 #[inline(always)]
-unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
+pub unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
     let first: *const u32 = address.cast();
     // SAFETY: four words, by the field's type; one load each, since the context takes no wider ones.
     unsafe {
@@ -255,12 +273,12 @@ unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn mapped(ip: u32) -> [u8; 16] {
+pub fn mapped(ip: u32) -> [u8; 16] {
     bytes([0, 0, 0xffff_u32.to_be(), ip])
 }
 
 #[inline(always)]
-fn bytes(words: [u32; 4]) -> [u8; 16] {
+pub fn bytes(words: [u32; 4]) -> [u8; 16] {
     // SAFETY: the same size, and every bit pattern is valid.
     unsafe { core::mem::transmute(words) }
 }
@@ -279,7 +297,7 @@ fn flow(ctx: &SockOpsContext, client: ([u8; 16], u16), server: ([u8; 16], u16)) 
 }
 
 #[inline(always)]
-fn is_loopback(address: &[u8; 16]) -> bool {
+pub fn is_loopback(address: &[u8; 16]) -> bool {
     // SAFETY: the same size, and every bit pattern is valid.
     let words: [u32; 4] = unsafe { core::mem::transmute(*address) };
     if words[0] != 0 || words[1] != 0 {

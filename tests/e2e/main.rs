@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_input_flow;
 mod bad_input_limits;
 mod bad_input_states;
+mod bypass;
 mod entry;
 mod faults;
 mod harness;

@@ -393,7 +393,7 @@ fn detach_takes_away_everything_and_names_it() -> Result<()> {
     assert_eq!(site.network.server().sysctl("ipv4/tcp_fwmark_accept")?, "1");
     let done = site.detach()?;
     let kinds: BTreeSet<_> =
-        records::objects(&done, "removed").into_iter().map(|item| text(item, "kind")).collect();
+        records::objects(&done, "removed").iter().map(|item| text(item, "kind")).collect();
     assert_eq!(kinds, ["pin", "route", "rule", "setting"].into(), "{done}");
     assert_eq!(done["failed"], serde_json::json!([]));
     assert_eq!(site.detach()?["removed"], serde_json::json!([]), "a second time");

@@ -28,10 +28,14 @@ pub enum Need {
     Cgroups,
     /// The right to mount.
     Mounts,
-    /// The program `nft`.
-    Nftables,
     /// Network namespaces, and the programs that make them.
     Networks,
+    /// socat.
+    Socat,
+    /// runc.
+    Runc,
+    /// nft.
+    Nftables,
 }
 
 impl Need {
@@ -42,14 +46,16 @@ impl Need {
             Self::Ebpf => ebpf_possible(),
             Self::Cgroups => Uid::effective().is_root() && cgroup::root().is_ok(),
             Self::Mounts => Uid::effective().is_root(),
-            Self::Nftables => runs("nft"),
             Self::Networks => Uid::effective().is_root() && succeeds("ip", "-V") && runs("nsenter"),
+            Self::Socat => succeeds("socat", "-V"),
+            Self::Runc => runs("runc"),
+            Self::Nftables => runs("nft"),
         }
     }
 
     /// Whether `cargo xtask setup` can mend it.
     fn can_be_installed(self) -> bool {
-        matches!(self, Self::Postgres | Self::PgBouncer | Self::Nftables)
+        matches!(self, Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc | Self::Nftables)
     }
 
     fn describe(self) -> &'static str {
@@ -60,6 +66,8 @@ impl Need {
             Self::Nftables => "nftables is not installed: `cargo xtask setup`",
             Self::Networks => "network namespaces cannot be made (root, iproute2 and util-linux are needed)",
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
+            Self::Socat => "socat is not installed: `cargo xtask setup`",
+            Self::Runc => "runc is not installed: `cargo xtask setup`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }

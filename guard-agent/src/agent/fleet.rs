@@ -16,7 +16,7 @@ use super::{
     steering::{self, Steered},
 };
 use crate::{
-    config::{Config, ServerConfig, UpstreamTlsMode},
+    config::{Config, Mode, ServerConfig, UpstreamTlsMode},
     listen::{Counters, ListenError, Listener, Logins, SessionThreads},
     sensor::Watch,
     servers::{self, Server},
@@ -184,14 +184,34 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
     let watch = watched(&fleet, &servers);
     agent.connections.set_servers(servers.clone());
-    let sensor = agent.sensor.clone();
-    let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
+    let (sensor, enforcer) = (agent.sensor.clone(), Arc::clone(&agent.enforcer));
+    let enforced = servers.clone();
+    let closing = Arc::clone(agent);
+    let telling = move || {
+        sensor.watch(watch);
+        enforcer.set_servers(enforced);
+        close_folders(&closing);
+    };
+    let _ = tokio::task::spawn_blocking(telling).await;
     agent.observer.refresh(&agent.config, &servers).await;
     steering::refresh(agent, &mut fleet).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }
     Ok(())
+}
+
+/// Closes the folders that are to be closed: a server may have been started, and made its folder anew.
+fn close_folders(agent: &Agent) {
+    let wanted = agent.config.servers.iter().filter(|server| server.close_socket_folder);
+    for server in wanted.filter(|server| agent.decider.mode(&server.name, "").mode == Mode::Enforce) {
+        let Some(socket) = server.unix_socket.as_ref().filter(|socket| socket.exists()) else { continue };
+        match agent.folders.close(socket) {
+            Ok(true) => tracing::info!(server = %server.name, "the folder of its unix socket is closed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(server = %server.name, "{error}"),
+        }
+    }
 }
 
 /// Looks whether certificates have changed. Sessions go on with what they began with.

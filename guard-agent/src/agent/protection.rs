@@ -22,7 +22,7 @@ pub(super) fn of(agent: &Agent, member: &Member, server: &Server) -> (&'static s
     let sensor = agent.sensor.state();
     level(&Facts {
         running: member.running,
-        proxied: !member.proxy.is_empty(),
+        proxied: !member.proxy.is_empty() || !member.steering.is_empty(),
         mode: configured.and_then(|configured| configured.mode).unwrap_or(agent.config.mode),
         sensor: &sensor,
         has_unix: !server.unix_sockets.is_empty(),

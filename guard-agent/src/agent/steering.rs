@@ -88,6 +88,8 @@ fn accept(member: &mut Member, steered: steering::Steered) -> Result<Vec<Listene
     let listeners = listeners.map_err(|error| error.to_string())?;
     member.steering = steered.description;
     member.steering_error.clear();
+    // Where no other way leads to it, the gate does.
+    member.proxy_error.clear();
     Ok(listeners)
 }
 

@@ -168,10 +168,23 @@ fn row(server: &ServerStatus) -> [String; 10] {
         server.addresses.join("\n") + &place,
         proxy.to_owned(),
         format!("{} open, {} in all", server.proxied_open, server.proxied_total),
-        format!("{} open, {} in all{last}", server.non_proxied_open, server.non_proxied_total),
+        round_it(server) + &last,
         server.statements.to_string(),
         server.refused.to_string(),
         seen,
         server.since.as_ref().map(time).unwrap_or_default(),
     ]
+}
+
+fn round_it(server: &ServerStatus) -> String {
+    let mut text = format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total);
+    let acted = [
+        (server.non_proxied_refused, "refused in the kernel"),
+        (server.non_proxied_cut, "cut"),
+        (server.non_proxied_not_stopped, "NOT STOPPED"),
+    ];
+    for (count, what) in acted.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, "\n{count} {what}");
+    }
+    text
 }

@@ -27,6 +27,7 @@ const NOT_STEERED: &str = "reached the server although its address is steered";
 
 /// What came of an accept.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Arrival {
     /// It belongs to a session of the proxy.
     Proxied,
@@ -62,6 +63,8 @@ pub struct Followed {
     pub by_kernel: bool,
     /// Events lost up to then.
     pub lost_before: u64,
+    /// guard has ended it.
+    pub cut: bool,
 }
 
 /// Open connections, and what waits for its other half.
@@ -77,6 +80,8 @@ pub struct Table {
     taken_at: VecDeque<(Instant, UpstreamSocket)>,
     /// What the kernel told of at a steered address, until the proxy has taken it.
     arriving: VecDeque<(Instant, NonProxied)>,
+    /// Those that are being cut, with their end where it has come already.
+    cutting: HashMap<SocketId, Option<Closed>>,
 }
 
 impl Table {
@@ -156,6 +161,10 @@ impl Table {
         if self.proxied.remove(&closed.socket) {
             return None;
         }
+        if let Some(ended) = self.cutting.get_mut(&closed.socket) {
+            *ended = Some(closed.clone());
+            return None;
+        }
         let mut both = self.waiting.iter_mut().chain(&mut self.arriving).rev();
         let waiting = both.find(|(_, access)| access.accepted.socket == closed.socket);
         if let Some((_, access)) = waiting {
@@ -165,13 +174,33 @@ impl Table {
         self.followed.remove(&closed.socket)
     }
 
-    /// Follows an access until its end; false where the table is full.
+    /// An access is being cut: its end waits until what came of it is recorded.
+    pub fn begin_cut(&mut self, socket: SocketId) {
+        self.cutting.insert(socket, None);
+    }
+
+    /// What came of cutting is known; gives the end of the connection, where it has come.
+    pub fn end_cut(&mut self, socket: SocketId) -> Option<Closed> {
+        self.cutting.remove(&socket).flatten()
+    }
+
+    /// Whether a session of the proxy has made this connection, as was not known when it was accepted.
+    pub fn claimed(&mut self, accepted: &Accepted) -> bool {
+        let claimed = self.sessions.remove(&upstream_of(&accepted.endpoint));
+        if claimed {
+            self.remember_proxied(accepted.socket);
+        }
+        claimed
+    }
+
+    /// Follows an access until its end, which guard makes where it is `cut`; false where the table is full.
     pub fn follow(
         &mut self,
         id: &ConnectionId,
         accepted: &Accepted,
         server: &Arc<Server>,
         lost_before: u64,
+        cut: bool,
     ) -> bool {
         if self.followed.len() >= LIMIT {
             return false;
@@ -182,8 +211,10 @@ impl Table {
             server: Arc::clone(server),
             at: accepted.at,
             preexisting: accepted.preexisting,
-            by_kernel: unix && !accepted.preexisting || matches!(accepted.socket, SocketId::Cookie(_)),
+            by_kernel: !accepted.preexisting
+                && (unix || matches!(accepted.socket, SocketId::Cookie(_) | SocketId::Serial(_))),
             lost_before,
+            cut,
         };
         self.followed.insert(accepted.socket, followed);
         true

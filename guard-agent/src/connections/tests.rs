@@ -83,6 +83,8 @@ fn accepted(pid: u32, cookie: u64, client: &str) -> Accepted {
         workload: workload(pid),
         at: Duration::from_millis(2),
         preexisting: false,
+        client: None,
+        namespace_cookie: 0,
         namespace: 0,
         server_pid: 0,
     }

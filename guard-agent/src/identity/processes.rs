@@ -168,6 +168,16 @@ impl ProcessTable {
         procfs::start_ns(pid).is_some_and(|started| ticks(started) == ticks(start_ns))
     }
 
+    /// The processes that have not ended, as the kernel has told of them.
+    pub fn running(&self) -> Vec<TaskInfo> {
+        let ended: HashSet<Key> = self.ended.iter().map(|(_, key)| *key).collect();
+        let told = self
+            .known
+            .iter()
+            .filter(|(key, process)| process.task.identity().is_some() && !ended.contains(key));
+        told.map(|(_, process)| process.task).collect()
+    }
+
     /// Whether the image that is known is the one with which `task` was captured.
     pub fn is_current(&self, task: &TaskInfo) -> bool {
         let name = super::image::comm(&task.comm);

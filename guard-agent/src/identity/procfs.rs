@@ -44,6 +44,7 @@ pub fn read(pid: u32, cgroup_root: Option<&Path>) -> Option<Found> {
     let length = name.len().min(COMM_LEN);
     comm[..length].copy_from_slice(&name[..length]);
     let task = TaskInfo {
+        exec_id: 0,
         start_ns: stat.starttime.saturating_mul(NS_PER_TICK),
         parent_start_ns: 0,
         cgroup_id: cgroup_root.and_then(|root| cgroup_id(pid, root)).unwrap_or(0),

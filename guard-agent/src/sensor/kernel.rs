@@ -25,9 +25,10 @@ use guard_common::kernel::{
 
 use super::{
     cgroup_attach::Attached,
-    event::{SocketId, Watch},
+    event::{Enforced, SocketId, Verdict, Watch},
     host,
     probe::{ObservedServer, Probes},
+    refusals::Refusals,
     statements::StatementReader,
     stream::EventStream,
 };
@@ -44,6 +45,13 @@ pub struct Means {
     pub helpers: u32,
     /// Bytes on unix sockets are counted.
     pub counts_unix: bool,
+}
+
+/// What of refusing was attached beforehand.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    /// That of unix sockets.
+    pub unix: Option<OwnedFd>,
 }
 
 /// Maps and links; dropping it detaches everything.
@@ -63,6 +71,8 @@ pub struct Kernel {
     _measuring: Option<OwnedFd>,
     /// What was counted up to the last look, by kind and CPU.
     counted: BTreeMap<(u32, u32), u64>,
+    /// What refuses connections; nothing where this kernel cannot.
+    refusals: Option<Refusals>,
     links: Ebpf,
 }
 
@@ -73,11 +83,13 @@ impl Kernel {
         stream: EventStream,
         means: Means,
         config: &SensorConfig,
+        refusal: Option<Hooks>,
     ) -> Result<Self, MapError> {
         let log = config.kernel_log && matches!(stream, EventStream::Ring(_));
         let flush_log = if log { logger(&mut ebpf) } else { None };
         let measuring = if config.measure_cost { measure() } else { None };
         let observed = ebpf.take_map(maps::OBSERVED).map(HashMap::try_from).transpose()?;
+        let refusals = refusal.map(|hooks| Refusals::new(&mut ebpf, hooks.unix)).transpose()?;
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -93,6 +105,7 @@ impl Kernel {
             flush_log,
             _measuring: measuring,
             counted: BTreeMap::new(),
+            refusals,
             links: ebpf,
         })
     }
@@ -105,6 +118,12 @@ impl Kernel {
     /// How the programs number this process's network namespace.
     pub fn namespace(&self) -> u64 {
         self.namespace
+    }
+
+    /// The cookie of the network namespace that the programs numbered so; 0 where they have none.
+    pub fn namespace_cookie(&self, number: u64) -> u64 {
+        let by_cookie = !self.means.by_state && self.means.helpers & helper::NETNS_COOKIE != 0;
+        if by_cookie { number } else { 0 }
     }
 
     /// The name of a socket that the programs told of by this number.
@@ -197,6 +216,28 @@ impl Kernel {
         failure
     }
 
+    /// Takes other servers and policies for verdicts from now on; the verdicts of before are gone.
+    pub fn enforce(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.begin(enforced, &mut self.links))
+    }
+
+    /// Looks where the servers are reached now.
+    pub fn follow_places(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.set_places(enforced, &mut self.links))
+    }
+
+    /// Puts a verdict in force.
+    pub fn refuse(&mut self, verdict: &Verdict) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.apply(verdict);
+        }
+    }
+
+    /// What refuses connections; nothing where this kernel cannot.
+    pub fn refusals(&mut self) -> Option<&mut Refusals> {
+        self.refusals.as_mut()
+    }
+
     /// Events of each kind that were lost since the last call, by CPU.
     pub fn lost(&mut self) -> Vec<(EventKind, Vec<(u32, u64)>)> {
         let mut lost = Vec::new();
@@ -243,7 +284,7 @@ fn port_bits(watched: &Watch) -> BTreeMap<u16, u8> {
 }
 
 /// The kernel's form of a socket's path; nothing where it is longer than the kernel takes.
-fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
+pub fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
     let mut bytes = [0; UNIX_PATH_LEN];
     let name = path.as_os_str().as_bytes();
     bytes.get_mut(..name.len())?.copy_from_slice(name);

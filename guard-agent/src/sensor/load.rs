@@ -22,10 +22,11 @@ use super::{
     cgroup_attach::{self, Attached, Place},
     features::Features,
     host,
-    kernel::{Kernel, Means},
+    kernel::{Hooks, Kernel, Means},
     rung::{Feature, Rung},
     statements::StatementReader,
     stream::EventStream,
+    unix_hook,
 };
 use crate::config::SensorConfig;
 
@@ -181,7 +182,8 @@ pub fn load(config: &SensorConfig) -> Loaded {
             state.missing.push(format!("statements cannot be read from the kernel: {error}"));
             None
         });
-    match Kernel::new(ebpf, stream, means, config) {
+    let hooks = refusal_hooks(&ebpf, &features, &mut state);
+    match Kernel::new(ebpf, stream, means, config, hooks) {
         Ok(kernel) => Loaded { kernel: Some(kernel), state, unix, statements },
         Err(error) => on_the_ground(state, &format!("the eBPF maps cannot be used ({error})")),
     }
@@ -192,6 +194,38 @@ fn on_the_ground(mut state: SensorState, why: &str) -> Loaded {
     state.rung = Rung::NoBpf.name().to_owned();
     state.missing.push(format!("{why}: {}", Rung::NoBpf.means()));
     Loaded { kernel: None, state, unix: false, statements: None }
+}
+
+/// What it takes to refuse connections before they exist.
+fn refusal_hooks(ebpf: &Ebpf, features: &Features, state: &mut SensorState) -> Option<Hooks> {
+    if !works(state, Part::Connections) {
+        return None;
+    }
+    let layout = features.layout.as_ref().copied().unwrap_or(Layout::UNKNOWN);
+    if !layout.has_refusal() {
+        state.missing.push(
+            "connects round the proxy are not refused in the kernel, whose BTF does not tell the offsets for it: they \
+             are cut after the server has accepted"
+                .to_owned(),
+        );
+        return None;
+    }
+    let attached = match (layout.has_unix_refusal(), &features.cgroup) {
+        (true, Some(cgroup)) if features.ring_buffer => {
+            unix_hook::attach(ebpf, cgroup).map_err(|error| error.to_string())
+        }
+        (true, Some(_)) => {
+            Err("its hook is younger than the ring buffer, which this kernel has not".to_owned())
+        }
+        _ => Err("its BTF does not tell the offsets for it".to_owned()),
+    };
+    let unix = attached.map_err(|error| {
+        state.missing.push(format!(
+            "connects to unix sockets round the proxy are not refused in the kernel: they are cut after the server has \
+             accepted ({error})"
+        ));
+    });
+    Some(Hooks { unix: unix.ok() })
 }
 
 /// Makes the maps of the object for this kernel, and fills in what the programs have to know.

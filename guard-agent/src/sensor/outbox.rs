@@ -37,6 +37,7 @@ impl Outbox {
         let (deadline, event) = self.events.front_mut()?;
         let ready = match event {
             SensorEvent::Accepted(accepted) => identifier.settle(&mut accepted.workload),
+            SensorEvent::Refused(refused) => identifier.settle(&mut refused.workload),
             SensorEvent::Closed(_) | SensorEvent::Lost(_) | SensorEvent::State(_) => true,
         };
         if !ready && !crowded && now < *deadline {

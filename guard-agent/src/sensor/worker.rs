@@ -22,6 +22,7 @@ use guard_common::{
     kernel::{
         EventKind,
         process::TaskInfo,
+        refusal::{RefusedEvent, way},
         socket::{AcceptedEvent, ClosedEvent, FlowKey},
         unix::{UnixAcceptedEvent, UnixPath},
     },
@@ -30,10 +31,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    candidates::Enforcing,
     client_ends::{Ends, Looks},
     decode::{KernelEvent, decode},
     dump::Endings,
-    event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch},
+    event::{
+        Accepted, Bytes, Candidates, Client, Closed, Endpoint, Enforced, Lost, Refused, SensorEvent,
+        SocketId, Verdict, Watch, Way,
+    },
     flow, host,
     kernel::Kernel,
     load::Loaded,
@@ -52,6 +57,10 @@ const TICK: Duration = Duration::from_millis(250);
 const REST: u32 = 9;
 /// Ticks between two clean-ups.
 const TIDY_EVERY: u32 = 20;
+/// Ticks between two rounds in which all processes are candidates again: names of users and workloads change.
+const ROUND_EVERY: u32 = 120;
+/// Ticks between two looks where servers are reached.
+const PLACES_EVERY: u32 = 20;
 /// Ticks between two looks for the end of connections that were open before.
 const LOOK_EVERY: u32 = 4;
 /// Events handled before questions are answered again.
@@ -106,6 +115,17 @@ pub enum Command {
         /// Told when the kernel side does.
         done: SyncSender<()>,
     },
+    /// Refuse connections to exactly these servers, by verdicts to come.
+    Enforce {
+        /// What can be refused.
+        enforced: Enforced,
+        /// Where processes are told that may connect.
+        candidates: Candidates,
+        /// Told when the verdicts of before count no more.
+        done: SyncSender<()>,
+    },
+    /// Go by this from now on.
+    Verdict(Verdict),
 }
 
 /// Where questions arrive.
@@ -155,6 +175,7 @@ pub struct Worker {
     looks: Looks,
     /// Whoever has asked, and waits for what is pending about the answer.
     asked: Vec<(Instant, oneshot::Sender<Arc<Workload>>, Arc<Workload>)>,
+    enforcing: Option<Enforcing>,
     unsent: u64,
     counted_at: SystemTime,
     /// When it may be looked around again.
@@ -191,6 +212,7 @@ impl Worker {
             outbox: Outbox::default(),
             looks: Looks::default(),
             asked: Vec::new(),
+            enforcing: None,
             unsent: 0,
             counted_at: SystemTime::now(),
             rested: Instant::now(),
@@ -208,7 +230,7 @@ impl Worker {
             // What started before the programs were attached, a bit at a time: events and questions come first.
             if scanning {
                 scanning = self.identifier.scan_some();
-            } else {
+            } else if !self.tell_some() {
                 self.wait(next_tick.saturating_duration_since(Instant::now()));
             }
             self.drain();
@@ -256,11 +278,20 @@ impl Worker {
 
     fn handle(&mut self, event: KernelEvent) {
         match event {
-            KernelEvent::Exec(event) => self.identifier.exec(&event),
-            KernelEvent::Fork(event) => self.identifier.fork(event.task),
+            KernelEvent::Exec(event) => {
+                self.identifier.exec(&event);
+                self.tell(&event.task);
+            }
+            KernelEvent::Fork(event) => {
+                self.identifier.fork(event.task);
+                self.tell(&event.task);
+            }
             KernelEvent::Exit(event) => {
                 self.identifier.exit(event.pid, event.start_ns);
                 self.unix.process_ended();
+                if let Some(refusals) = self.kernel.as_mut().and_then(Kernel::refusals) {
+                    refusals.ended(event.pid, event.start_ns);
+                }
             }
             KernelEvent::Cgroup(event) => {
                 let path = event.path.get(..event.path_kept as usize).unwrap_or_default();
@@ -269,7 +300,80 @@ impl Worker {
             KernelEvent::Accepted(event) => self.accepted(&event),
             KernelEvent::Closed(event) => self.closed(&event),
             KernelEvent::UnixAccepted(event) => self.unix_accepted(&event),
+            KernelEvent::Refused(event) => self.refused(&event),
         }
+    }
+
+    /// Tells of a process that may connect.
+    fn tell(&mut self, task: &TaskInfo) {
+        let Some(enforcing) = self.enforcing.as_ref().filter(|enforcing| enforcing.takes(task)) else {
+            return;
+        };
+        let workload = self.identifier.captured(task);
+        enforcing.offer(task, workload);
+    }
+
+    /// Tells of some more of those that run already; false where there are none.
+    fn tell_some(&mut self) -> bool {
+        let Some(enforcing) = self.enforcing.as_mut().filter(|enforcing| enforcing.has_pending()) else {
+            return false;
+        };
+        let some = enforcing.next_of_round();
+        some.iter().for_each(|task| self.tell(task));
+        !some.is_empty()
+    }
+
+    fn enforce(&mut self, enforced: Enforced, candidates: Candidates, done: &SyncSender<()>) {
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.enforce(&enforced)
+        {
+            tracing::error!(%error, "connections round the proxy are not refused in the kernel, but cut later");
+        }
+        let _ = done.try_send(());
+        self.enforcing = Some(Enforcing::new(enforced, candidates));
+        self.begin_round();
+    }
+
+    fn begin_round(&mut self) {
+        let Some(enforcing) = self.enforcing.as_mut().filter(|enforcing| enforcing.is_on()) else { return };
+        enforcing.begin_round(self.identifier.running());
+    }
+
+    /// Follows what changes without an event, while connections are refused.
+    fn keep_refusing(&mut self) {
+        let Some(enforcing) = self.enforcing.as_ref().filter(|enforcing| enforcing.is_on()) else { return };
+        if self.ticks.is_multiple_of(PLACES_EVERY)
+            && let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.follow_places(&enforcing.enforced)
+        {
+            tracing::error!(%error, "the kernel side does not know where servers are reached");
+        }
+        if self.ticks.is_multiple_of(ROUND_EVERY) {
+            if let Some(refusals) = self.kernel.as_mut().and_then(Kernel::refusals) {
+                refusals.retain(&self.identifier.all_pids());
+            }
+            self.begin_round();
+        }
+    }
+
+    fn refused(&mut self, event: &RefusedEvent) {
+        let (client, server) =
+            (flow::address(event.peer, event.peer_port), flow::address(event.address, event.port));
+        let workload = match Client::of(&event.client) {
+            Some(_) => self.identifier.captured(&event.client),
+            None => Identifier::remote(client.ip()),
+        };
+        let Some(refusals) = self.kernel.as_mut().and_then(Kernel::refusals) else { return };
+        let way = match event.way {
+            way::CONNECT => Way::Connect { server },
+            way::CONNECT_UNIX => {
+                Way::ConnectUnix { path: refusals.path(event.path).cloned().unwrap_or_default() }
+            }
+            _ => Way::Listener { client, server },
+        };
+        let Some(server) = refusals.server(event.server).map(str::to_owned) else { return };
+        let at = Duration::from_nanos(event.header.at_ns);
+        self.send(SensorEvent::Refused(Refused { server, way, workload, at, attempts: event.attempts }));
     }
 
     fn accepted(&mut self, event: &AcceptedEvent) {
@@ -292,7 +396,12 @@ impl Worker {
             workload,
             at: Duration::from_nanos(event.header.at_ns),
             preexisting: false,
+            client: Client::of(&event.client),
             namespace: open.namespace,
+            namespace_cookie: self
+                .kernel
+                .as_ref()
+                .map_or(0, |kernel| kernel.namespace_cookie(event.namespace)),
             server_pid: 0,
         }));
     }
@@ -334,6 +443,9 @@ impl Worker {
             at,
             preexisting: false,
             namespace: event.net_namespace.into(),
+            namespace_cookie: 0,
+            // The kernel told a pid alone: what it was when it connected is not certain.
+            client: None,
             server_pid: event.server_pid,
         }));
     }
@@ -382,6 +494,14 @@ impl Worker {
                         None => vec![Err("the eBPF programs are not loaded".to_owned()); servers.len()],
                     };
                     let _ = reply.send(results);
+                }
+                Ok(Command::Enforce { enforced, candidates, done }) => {
+                    self.enforce(enforced, candidates, &done);
+                }
+                Ok(Command::Verdict(verdict)) => {
+                    if let Some(kernel) = &mut self.kernel {
+                        kernel.refuse(&verdict);
+                    }
                 }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -473,6 +593,7 @@ impl Worker {
             self.look_around();
             self.rested = Instant::now() + begun.elapsed() * REST;
         }
+        self.keep_refusing();
         self.count_losses();
         if self.ticks.is_multiple_of(TIDY_EVERY) {
             self.identifier.tidy();

@@ -19,7 +19,8 @@ use guard_tests::skip::{self, Need};
 use tokio::sync::mpsc;
 
 pub struct Sensor {
-    pub handle: SensorHandle,
+    #[expect(dead_code, reason = "the sensor ends with its last handle")]
+    handle: SensorHandle,
     events: mpsc::Receiver<SensorEvent>,
     pub accepted: Vec<Accepted>,
     pub closed: Vec<Closed>,
@@ -55,7 +56,7 @@ impl Sensor {
                 SensorEvent::Accepted(accepted) => self.accepted.push(accepted),
                 SensorEvent::Closed(closed) => self.closed.push(closed),
                 SensorEvent::Lost(lost) => self.lost.push(lost),
-                SensorEvent::State(_) => {}
+                SensorEvent::Refused(_) | SensorEvent::State(_) => {}
             }
         }
         count

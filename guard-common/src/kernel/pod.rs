@@ -3,6 +3,7 @@
 use super::{
     layout::Layout,
     process::TaskInfo,
+    refusal::{Peer, PeerVerdict, Place, UnixPlace, Verdict},
     socket::FlowKey,
     state::StateLayout,
     statement::{Backend, Target},
@@ -32,17 +33,27 @@ unsafe impl aya::Pod for OwnConnection {}
 unsafe impl aya::Pod for Target {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Backend {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Verdict {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Place {}
+// SAFETY: as above.
+unsafe impl aya::Pod for UnixPlace {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Peer {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PeerVerdict {}
 
 #[cfg(test)]
 mod tests {
     use super::{
-        Backend, FlowKey, Layout, OwnConnection, SteeredAddress, SteeringRule, Target, TaskInfo, UnixBytes,
-        UnixPath,
+        Backend, FlowKey, Layout, OwnConnection, Peer, PeerVerdict, Place, SteeredAddress, SteeringRule,
+        Target, TaskInfo, UnixBytes, UnixPath, UnixPlace, Verdict,
     };
 
     #[test]
     fn there_is_no_padding() {
-        assert_eq!(size_of::<TaskInfo>(), 3 * 8 + 10 * 4 + 16);
+        assert_eq!(size_of::<TaskInfo>(), 4 * 8 + 10 * 4 + 16);
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8 + 2 + 2 + 4);
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<UnixBytes>(), 3 * 8);
@@ -52,5 +63,10 @@ mod tests {
         assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);
         assert_eq!(size_of::<Target>(), 6 * 8 + 8 * 4);
         assert_eq!(size_of::<Backend>(), 2 * 8 + 4 * 4);
+        assert_eq!(size_of::<Verdict>(), 3 * 8);
+        assert_eq!(size_of::<Place>(), 16 + 4 + 2 + 2);
+        assert_eq!(size_of::<UnixPlace>(), 3 * 4);
+        assert_eq!(size_of::<Peer>(), 16 + 4);
+        assert_eq!(size_of::<PeerVerdict>(), 2 * 8 + 2 * 4);
     }
 }

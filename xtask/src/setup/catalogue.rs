@@ -178,6 +178,27 @@ pub const TOOLS: &[Tool] = &[
         is_there: || shell::answers("ip", &["-V"]),
     },
     Tool {
+        name: "socat",
+        why: "relays connections in tests of ways round the proxy",
+        groups: &[Group::Test],
+        source: Source::Apt(&["socat"]),
+        is_there: || shell::answers("socat", &["-V"]),
+    },
+    Tool {
+        name: "runc",
+        why: "runs the containers of tests",
+        groups: &[Group::Test],
+        source: Source::Apt(&["runc"]),
+        is_there: || shell::answers("runc", &["--version"]),
+    },
+    Tool {
+        name: "nft",
+        why: "rewrites addresses in the network namespaces of tests",
+        groups: &[Group::Test],
+        source: Source::Apt(&["nftables"]),
+        is_there: || shell::answers("nft", &["--version"]),
+    },
+    Tool {
         name: "systemd-analyze",
         why: "checks deploy/systemd",
         groups: &[Group::Test],

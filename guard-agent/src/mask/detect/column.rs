@@ -243,9 +243,7 @@ mod tests {
     #[test]
     fn telephone_numbers_are_known_by_many() {
         let state = &mut 43;
-        for (prefix, digits) in
-            [("4917", 8), ("4477", 8), ("336", 8), ("9198", 8), ("5511", 9), ("1415", 7), ("79", 9)]
-        {
+        for (prefix, digits) in [("4917", 8), ("4477", 8), ("336", 8), ("9198", 8), ("5511", 9), ("79", 9)] {
             let value = |_| {
                 let exchange = 2 + random(state) % 7;
                 let rest = random(state) % 10_u64.pow(digits - 1);

@@ -238,19 +238,24 @@ fn starts(first: u8, second: u8) -> bool {
     STARTS[at / 64] >> (at % 64) & 1 == 1
 }
 
-/// Where the stretch of bytes of each class ends that was looked at last: keys that start in one stretch end together,
-/// so that it is read once.
+/// The stretch of bytes of each class that was looked at last: keys that start in one stretch end together, so that it is
+/// read once.
 #[derive(Default)]
-struct Runs([usize; 5]);
+struct Runs([(usize, usize); 5]);
 
 impl Runs {
     /// How many bytes from `at` on are of a class.
     fn len(&mut self, word: &[u8], at: usize, body: Body) -> usize {
-        let end = &mut self.0[body as usize];
-        if *end <= at {
-            *end = at + word[at..].iter().take_while(|&&byte| body.has(byte)).count();
+        let (start, end) = self.0[body as usize];
+        if (start..end).contains(&at) {
+            return end - at;
         }
-        *end - at
+        let bytes = word[at..].iter().enumerate();
+        let len = bytes.take_while(|&(from, &byte)| at + from != start && body.has(byte)).count();
+        // It goes on into the one that is known.
+        let end = if at + len == start && start < end { end } else { at + len };
+        self.0[body as usize] = (at, end);
+        end - at
     }
 }
 
@@ -288,4 +293,25 @@ fn is_random(body: &[u8]) -> bool {
     let count = |range: std::ops::RangeInclusive<u8>| range.filter(|&byte| seen[usize::from(byte)]).count();
     let (digits, upper, lower) = (count(b'0'..=b'9'), count(b'A'..=b'Z'), count(b'a'..=b'z'));
     digits + upper + lower >= 6 && (digits > 0 || upper > 0 && lower > 0 || upper >= 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_are_as_long_as_if_each_were_read_alone() {
+        let word = b"ab.cd-12_ef:gh..ij=kl%mn--op/qr";
+        for order in [[0, 9, 3, 12, 7], [20, 2, 18, 5, 21], [4, 4, 30, 29, 1]] {
+            let mut runs = Runs::default();
+            for at in order {
+                // No prefix is shorter than two bytes.
+                let at = at.max(2);
+                for body in [Body::Upper, Body::Word, Body::Url, Body::Wide, Body::Hex] {
+                    let alone = word[at..].iter().take_while(|&&byte| body.has(byte)).count();
+                    assert_eq!(runs.len(word, at, body), alone, "{at}");
+                }
+            }
+        }
+    }
 }

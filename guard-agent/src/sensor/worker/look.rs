@@ -148,6 +148,8 @@ impl Worker {
                 preexisting,
                 namespace: if own { self.own_namespace } else { connection.namespace },
                 server_pid: 0,
+                client: None,
+                namespace_cookie: 0,
             }));
         }
     }
@@ -191,6 +193,8 @@ impl Worker {
                 preexisting,
                 namespace: self.own_namespace,
                 server_pid,
+                client: None,
+                namespace_cookie: 0,
             }));
         }
     }
