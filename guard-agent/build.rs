@@ -1,4 +1,4 @@
-//! Builds the eBPF object and leaves it in `OUT_DIR`, from where it is embedded into the agent.
+//! Builds the eBPF objects and leaves them in `OUT_DIR`, from where they are embedded into the agent.
 
 use std::{env, fs, path::PathBuf, process::ExitCode};
 
@@ -26,9 +26,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     ] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    let object = build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))?;
-    // Beside it: the program that steers connections.
-    fs::copy(object.with_file_name("guard-steer"), out.join("guard-steer.o"))?;
-    fs::copy(object, out.join("guard-ebpf.o"))?;
+    for object in build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))? {
+        let name = object.file_name().ok_or("an object without a name")?;
+        fs::copy(&object, out.join(name))?;
+    }
     Ok(())
 }

@@ -1,12 +1,14 @@
-//! The eBPF object, embedded into the agent.
+//! The eBPF objects, embedded into the agent.
 
 /// Puts the bytes where an ELF reader may cast them.
 #[repr(C, align(32))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
-static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/guard-ebpf.o")));
+static RING_BUFFER: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/guard-ebpf.o")));
+static PERF_ARRAY: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/guard-ebpf-perf-array.o")));
 
-/// The ELF object with all programs and maps.
-pub fn object() -> &'static [u8] {
-    &OBJECT.0
+/// The ELF object with all programs and maps, for kernels with a ring buffer and for those without.
+pub fn object(ring_buffer: bool) -> &'static [u8] {
+    if ring_buffer { &RING_BUFFER.0 } else { &PERF_ARRAY.0 }
 }

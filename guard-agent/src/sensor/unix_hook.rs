@@ -53,7 +53,7 @@ pub fn attach(ebpf: &Ebpf, cgroup: &File) -> Result<OwnedFd, HookError> {
 
 fn relocated(ebpf: &Ebpf) -> Result<(Vec<bpf_insn>, std::ffi::CString), HookError> {
     let broken = |error: &dyn std::fmt::Display| HookError::Object(error.to_string());
-    let mut object = Object::parse(aligned::object()).map_err(|error| broken(&error))?;
+    let mut object = Object::parse(aligned::object(true)).map_err(|error| broken(&error))?;
     let maps = std::mem::take(&mut object.maps);
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let made = maps.iter().filter_map(|(name, map)| Some((name.as_str(), descriptor(ebpf.map(name)?)?, map)));

@@ -5,6 +5,7 @@ use super::{
     process::TaskInfo,
     refusal::{Peer, PeerVerdict, Place, UnixPlace, Verdict},
     socket::FlowKey,
+    state::StateLayout,
     statement::{Backend, Target},
     steer::{OwnConnection, SteeredAddress, SteeringRule},
     unix::{UnixBytes, UnixPath},
@@ -20,6 +21,8 @@ unsafe impl aya::Pod for UnixPath {}
 unsafe impl aya::Pod for UnixBytes {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for StateLayout {}
 // SAFETY: as above.
 unsafe impl aya::Pod for SteeredAddress {}
 // SAFETY: as above.

@@ -17,6 +17,8 @@ pub use toolchain::Toolchain;
 pub const TARGET: &str = "bpfel-unknown-none";
 /// File name of the object.
 const OBJECT: &str = "guard-ebpf";
+/// File name of the one that steers.
+const STEERING: &str = "guard-steer";
 
 /// Why there is no eBPF object.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +50,73 @@ pub enum BuildError {
         /// What it printed.
         output: String,
     },
+    /// The object cannot be put to its place.
+    #[error("the eBPF object cannot be kept at {object}: {error}")]
+    Keep {
+        /// Its place.
+        object: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The compiler was content, but there is no object.
     #[error("the eBPF build left no object at {0}")]
     NoObject(PathBuf),
 }
 
-/// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`.
-/// Returns the object's path.
-pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Result<PathBuf, BuildError> {
+/// Which way events take in an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// A ring buffer.
+    RingBuffer,
+    /// A perf event array, for kernels without the ring buffer.
+    PerfArray,
+}
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::RingBuffer, Self::PerfArray];
+
+    /// File name of the object, once it is built.
+    pub const fn object(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "guard-ebpf.o",
+            Self::PerfArray => "guard-ebpf-perf-array.o",
+        }
+    }
+}
+
+/// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`, and leaves one
+/// object there for every [`Variant`]. Returns their paths.
+pub fn build(
+    toolchain: &Toolchain,
+    source_dir: &Path,
+    target_dir: &Path,
+) -> Result<Vec<PathBuf>, BuildError> {
+    let mut objects = Vec::new();
+    let mut keep = |built: &Path, name: &str| -> Result<(), BuildError> {
+        let object = target_dir.join(name);
+        let copied = std::fs::copy(built, &object);
+        copied.map_err(|error| BuildError::Keep { object: object.clone(), error })?;
+        objects.push(object);
+        Ok(())
+    };
+    for variant in Variant::ALL {
+        let built = compile(toolchain, source_dir, target_dir, variant)?;
+        keep(&built, variant.object())?;
+        if variant == Variant::RingBuffer {
+            // Beside it: the program that steers connections.
+            keep(&built.with_file_name(STEERING), "guard-steer.o")?;
+        }
+    }
+    Ok(objects)
+}
+
+fn compile(
+    toolchain: &Toolchain,
+    source_dir: &Path,
+    target_dir: &Path,
+    variant: Variant,
+) -> Result<PathBuf, BuildError> {
     let mut cargo = toolchain.cargo();
     cargo
         .args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"])
@@ -63,6 +124,9 @@ pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Res
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(source_dir);
+    if variant == Variant::PerfArray {
+        cargo.args(["--features", "perf-array"]);
+    }
     let program = cargo.get_program().to_string_lossy().into_owned();
     let output = cargo.output().map_err(|error| BuildError::Start { program, error })?;
     if !output.status.success() {
