@@ -52,15 +52,6 @@ pub fn lost(kind: EventKind) {
     }
 }
 
-/// Counts an event that found no room.
-#[inline(always)]
-pub fn lost(kind: EventKind) {
-    if let Some(count) = DROPS.get_ptr_mut(kind as u32) {
-        // SAFETY: the slot belongs to this CPU and programs are not preempted by themselves.
-        unsafe { *count += 1 };
-    }
-}
-
 /// The header of an event that happens now.
 #[inline(always)]
 pub fn header(kind: EventKind) -> EventHeader {

@@ -140,6 +140,7 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     if pid != member_or(task, offset!(task_tgid), 0) {
         return 0; // A thread; the leader ends the process.
     }
+    #[cfg(not(feature = "perf-array"))]
     crate::statement::ended(pid);
     let Some(mut entry) = reserve::<ExitEvent>(EventKind::Exit) else { return 0 };
     let start_ns = member_or(task, offset!(task_start_boottime), 0);

@@ -78,7 +78,15 @@ mod tests {
     use super::{ClientEnds, Connection, Looks};
 
     fn end(local: &str, remote: &str, inode: u64, namespace: u64) -> Connection {
-        Connection { local: local.parse().unwrap(), remote: remote.parse().unwrap(), inode, namespace }
+        Connection {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            inode,
+            namespace,
+            cookie: 0,
+            uid: None,
+            bytes: None,
+        }
     }
 
     #[test]

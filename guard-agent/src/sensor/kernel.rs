@@ -38,6 +38,7 @@ use crate::config::SensorConfig;
 #[derive(Debug)]
 pub struct Means {
     /// What is attached to cgroups without links.
+    #[expect(dead_code, reason = "dropping them detaches")]
     pub attached: Vec<Attached>,
     /// TCP is followed by its changes of state, not on cgroups.
     pub by_state: bool,

@@ -51,11 +51,6 @@ impl UnixTable {
         self.open.contains_key(&inode)
     }
 
-    /// Whether that connection is known.
-    pub fn is_open(&self, inode: u64) -> bool {
-        self.open.contains_key(&inode)
-    }
-
     /// A process has ended: connections may have ended with it.
     pub fn process_ended(&mut self) {
         if !self.open.is_empty() {
