@@ -112,7 +112,7 @@ mod tests {
         };
         let (_, says) = level(&facts);
         assert!(
-            says.iter().any(|line| line.contains("unix sockets") && line.contains("not seen")),
+            says.iter().any(|line| line.contains("unix sockets") && line.contains("missed")),
             "{says:?}"
         );
         assert!(says.iter().any(|line| line.contains("lost")), "{says:?}");
