@@ -147,6 +147,15 @@ pub fn net_of_sock(sock: u64) -> u32 {
     member_or(net + u64::from(offset!(net_ns)), offset!(ns_common_inum), 0)
 }
 
+/// Inode number of the network namespace of the process that runs right now.
+#[inline(always)]
+pub fn current_net_namespace() -> u32 {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    namespace(nsproxy, offset!(nsproxy_net), offset!(net_ns))
+}
+
 /// The process that a `struct pid` names as thread group; nothing where it has ended.
 #[inline(always)]
 pub fn task_of_pid(pid: u64) -> Option<u64> {

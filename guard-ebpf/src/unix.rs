@@ -19,7 +19,7 @@ use guard_common::kernel::{
 
 use crate::{
     events::{header, reserve},
-    read::{member, member_or, net_of_sock, offset, task_info, task_of_pid},
+    read::{current_net_namespace, member, member_or, offset, task_info, task_of_pid},
 };
 
 const AF_UNIX: u16 = 1;
@@ -144,7 +144,8 @@ fn report(ctx: &TracePointContext, sock: u64, inode: u64, path: &UnixPath) {
         (&raw mut (*event).client_uid).write(member_or(credentials, offset!(cred_euid), UNSET));
         (&raw mut (*event).client_gid).write(member_or(credentials, offset!(cred_egid), UNSET));
         (&raw mut (*event).path).write(*path);
-        (&raw mut (*event).net_namespace).write(net_of_sock(sock));
+        // The server's: the kernel makes its end of the connection in the namespace of whoever connects.
+        (&raw mut (*event).net_namespace).write(current_net_namespace());
         match task_of_pid(member_or(sock, offset!(sock_peer_pid), 0)) {
             Some(task) => (&raw mut (*event).client).write(task_info(task)),
             None => (&raw mut (*event).client).write(TaskInfo::default()),
