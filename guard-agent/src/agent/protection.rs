@@ -111,10 +111,7 @@ mod tests {
             lost: 3,
         };
         let (_, says) = level(&facts);
-        assert!(
-            says.iter().any(|line| line.contains("unix sockets") && line.contains("missed")),
-            "{says:?}"
-        );
+        assert!(says.iter().any(|line| line.contains("unix sockets") && line.contains("missed")), "{says:?}");
         assert!(says.iter().any(|line| line.contains("lost")), "{says:?}");
     }
 }

@@ -1,6 +1,10 @@
 //! Which connection a server's socket belongs to, for whoever sees what happens on the server's side of it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{ConnectionId, UpstreamSocket};
 use crate::{identity::Workload, sensor::SocketId, servers::Server};
@@ -8,7 +12,10 @@ use crate::{identity::Workload, sensor::SocketId, servers::Server};
 /// Sockets that are remembered.
 const LIMIT: usize = 100_000;
 
-/// A connection that is open.
+/// How long a connection is remembered after its end: what was seen of it may be told later than that.
+const REMEMBERED: Duration = Duration::from_secs(5);
+
+/// A connection that is open, or was a moment ago.
 #[derive(Clone, Debug)]
 pub struct Joined {
     /// Its name in records.
@@ -30,11 +37,16 @@ pub(super) struct Joins {
     /// Sockets whose other end is the agent's own.
     own: HashMap<SocketId, UpstreamSocket>,
     sessions: HashMap<UpstreamSocket, Arc<Joined>>,
+    /// Sockets that are closed, the first of them first.
+    ended: VecDeque<(Instant, SocketId)>,
+    /// The same of the proxy's own.
+    ended_sessions: VecDeque<(Instant, UpstreamSocket)>,
 }
 
 impl Joins {
     /// Someone has gone round the proxy.
     pub(super) fn opened(&mut self, socket: SocketId, joined: Joined) {
+        self.begins(socket);
         if self.non_proxied.len() < LIMIT {
             self.non_proxied.insert(socket, Arc::new(joined));
         }
@@ -42,6 +54,7 @@ impl Joins {
 
     /// A server has accepted what the agent itself has connected.
     pub(super) fn accepted(&mut self, socket: SocketId, other_end: UpstreamSocket) {
+        self.begins(socket);
         if self.own.len() < LIMIT {
             self.own.insert(socket, other_end);
         }
@@ -49,18 +62,50 @@ impl Joins {
 
     /// The server's socket is closed.
     pub(super) fn closed(&mut self, socket: SocketId) {
-        self.non_proxied.remove(&socket);
-        self.own.remove(&socket);
+        self.forget(Instant::now());
+        if self.non_proxied.contains_key(&socket) || self.own.contains_key(&socket) {
+            self.ended.push_back((Instant::now(), socket));
+        }
+    }
+
+    /// A number that is used again is another socket's.
+    fn begins(&mut self, socket: SocketId) {
+        let known = self.non_proxied.remove(&socket).is_some() | self.own.remove(&socket).is_some();
+        if known {
+            self.ended.retain(|(_, ended)| *ended != socket);
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, socket)) = self.ended.front().copied()
+            && now.saturating_duration_since(at) >= REMEMBERED
+        {
+            self.ended.pop_front();
+            self.non_proxied.remove(&socket);
+            self.own.remove(&socket);
+        }
+        while self
+            .ended_sessions
+            .front()
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) >= REMEMBERED)
+        {
+            if let Some((_, socket)) = self.ended_sessions.pop_front() {
+                self.sessions.remove(&socket);
+            }
+        }
     }
 
     /// A session of the proxy has this socket towards its server.
     pub(super) fn session(&mut self, socket: UpstreamSocket, joined: Arc<Joined>) {
-        self.sessions.insert(socket, joined);
+        if self.sessions.insert(socket, joined).is_some() {
+            self.ended_sessions.retain(|(_, ended)| *ended != socket);
+        }
     }
 
     /// It has ended.
     pub(super) fn session_ended(&mut self, socket: &UpstreamSocket) {
-        self.sessions.remove(socket);
+        self.forget(Instant::now());
+        self.ended_sessions.push_back((Instant::now(), *socket));
     }
 
     /// The connection of a server's socket.
