@@ -142,9 +142,10 @@ fn check_decision(case: &Case, decision: &Decision) -> Result<(), String> {
         Verdict::Held => Expect::Hold,
         Verdict::Refused | Verdict::Unspecified => Expect::Refuse,
     };
-    // Round the proxy a refusal can only be recorded; a case means what the policy says.
-    let expected = match (case.expect, case.connect.as_ref().is_some_and(|connect| !connect.proxied)) {
-        (Expect::Refuse, true) => Expect::WouldRefuse,
+    // A case of a connection round the proxy means what the policy says, whether it is in earnest or only records.
+    let round = case.connect.as_ref().is_some_and(|connect| !connect.proxied);
+    let expected = match (case.expect, got) {
+        (Expect::Refuse, Expect::WouldRefuse) if round => got,
         (expected, _) => expected,
     };
     if got != expected {

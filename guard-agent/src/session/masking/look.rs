@@ -186,7 +186,8 @@ impl Looks {
         let lineage = lineage::of(statement, &world);
         // It may set what it reads itself.
         let taints = masking.tainted
-            || (statement.effects.iter().any(super::sets) && lineage.parts.iter().any(part_touches));
+            || (statement.effects.iter().any(super::sets)
+                && lineage.parts.iter().any(|part| !part.named.is_empty()));
         let lineage = if masking.sensitive && (masking.renamed || (taints && reads_settings(statement))) {
             Arc::new(shows_anything(&lineage, true))
         } else if masking.sensitive && masking.new_code {
