@@ -175,6 +175,8 @@ pub fn load(config: &SensorConfig) -> Loaded {
     let unix = works(&state, Part::Unix);
     let counts_unix = works(&state, Part::UnixBytes);
     let means = Means { attached, by_state, helpers: features.helpers, counts_unix };
+    // Before the maps of others are taken out.
+    let hooks = refusal_hooks(&ebpf, &stream, &features, &mut state);
     let statements = works(&state, Part::Statements)
         .then(|| Kernel::statements(&mut ebpf))
         .transpose()
@@ -182,7 +184,6 @@ pub fn load(config: &SensorConfig) -> Loaded {
             state.missing.push(format!("statements cannot be read from the kernel: {error}"));
             None
         });
-    let hooks = refusal_hooks(&ebpf, &features, &mut state);
     match Kernel::new(ebpf, stream, means, config, hooks) {
         Ok(kernel) => Loaded { kernel: Some(kernel), state, unix, statements },
         Err(error) => on_the_ground(state, &format!("the eBPF maps cannot be used ({error})")),
@@ -197,7 +198,12 @@ fn on_the_ground(mut state: SensorState, why: &str) -> Loaded {
 }
 
 /// What it takes to refuse connections before they exist.
-fn refusal_hooks(ebpf: &Ebpf, features: &Features, state: &mut SensorState) -> Option<Hooks> {
+fn refusal_hooks(
+    ebpf: &Ebpf,
+    stream: &EventStream,
+    features: &Features,
+    state: &mut SensorState,
+) -> Option<Hooks> {
     if !works(state, Part::Connections) {
         return None;
     }
@@ -210,11 +216,11 @@ fn refusal_hooks(ebpf: &Ebpf, features: &Features, state: &mut SensorState) -> O
         );
         return None;
     }
-    let attached = match (layout.has_unix_refusal(), &features.cgroup) {
-        (true, Some(cgroup)) if features.ring_buffer => {
-            unix_hook::attach(ebpf, cgroup).map_err(|error| error.to_string())
+    let attached = match (layout.has_unix_refusal(), &features.cgroup, stream) {
+        (true, Some(cgroup), EventStream::Ring(ring)) => {
+            unix_hook::attach(ebpf, ring.as_fd(), cgroup).map_err(|error| error.to_string())
         }
-        (true, Some(_)) => {
+        (true, Some(_), EventStream::Perf(_)) => {
             Err("its hook is younger than the ring buffer, which this kernel has not".to_owned())
         }
         _ => Err("its BTF does not tell the offsets for it".to_owned()),
