@@ -284,11 +284,13 @@ impl Connections {
     }
 
     /// Nobody knows what listens there, but it listens on a database's port: better under another name than not at all.
+    /// It may be another service: it is not cut.
     fn misplaced(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
-        self.non_proxied(
-            NonProxied { accepted, server, closed },
-            Some("accepted in a place where no server is known"),
-        );
+        let access = NonProxied { accepted, server, closed };
+        let mut decision = self.decide_on(&access, Some("accepted in a place where no server is known"));
+        let enforcement = (decision.verdict() == Verdict::Refused)
+            .then(|| enforce::not_acted(&mut decision, "nobody knows whether it is this server"));
+        self.open(access, decision, enforcement);
     }
 
     fn accepted(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
@@ -338,16 +340,7 @@ impl Connections {
 
     /// Decides on and records an access round the proxy; one that is refused is cut first.
     fn non_proxied(&self, access: NonProxied, reason: Option<&str>) {
-        let transport = match access.accepted.endpoint {
-            Endpoint::Tcp { .. } => "tcp",
-            Endpoint::Unix { .. } => "unix",
-        };
-        let mut decision = self.decide(&access.accepted.workload, &access.server, transport);
-        if let Some(reason) = reason {
-            let decided =
-                if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
-            decision.reason = format!("{reason}{decided}");
-        }
+        let mut decision = self.decide_on(&access, reason);
         if decision.verdict() != Verdict::Refused {
             return self.open(access, decision, None);
         }
@@ -361,6 +354,17 @@ impl Connections {
             }
         };
         self.open(access, decision, Some(enforcement));
+    }
+
+    fn decide_on(&self, access: &NonProxied, reason: Option<&str>) -> Decision {
+        let transport = transport_of(&access.accepted.endpoint);
+        let mut decision = self.decide(&access.accepted.workload, &access.server, transport);
+        if let Some(reason) = reason {
+            let decided =
+                if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
+            decision.reason = format!("{reason}{decided}");
+        }
+        decision
     }
 
     fn decide(&self, workload: &Workload, server: &Server, transport: &'static str) -> Decision {
@@ -391,10 +395,7 @@ impl Connections {
         let NonProxied { accepted, server, closed } = access;
         let id = ConnectionId::new();
         let action = enforcement.as_ref().map(Enforcement::action);
-        let transport = match accepted.endpoint {
-            Endpoint::Tcp { .. } => "tcp",
-            Endpoint::Unix { .. } => "unix",
-        };
+        let transport = transport_of(&accepted.endpoint);
         let mut opened: ConnectionOpened =
             records::opened(&id, Access::NonProxied, &accepted, &server, decision);
         opened.enforcement = enforcement;
@@ -480,6 +481,13 @@ impl Connections {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is complete when the lock is released, whatever happened to its holder.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn transport_of(endpoint: &Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Tcp { .. } => "tcp",
+        Endpoint::Unix { .. } => "unix",
     }
 }
 

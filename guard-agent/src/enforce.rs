@@ -72,15 +72,14 @@ impl Enforcer {
         (Arc::new(Self { decider, sensor, candidates, state: Mutex::default() }), told)
     }
 
-    /// The servers of this host from now on.
-    pub fn set_servers(&self, servers: Vec<Arc<Server>>) {
-        self.state().servers = servers;
-        self.follow();
-    }
-
-    /// The servers whose addresses lead to the proxy, whoever connects: a connect there is no way round it.
-    pub fn set_steered(&self, names: BTreeSet<String>) {
-        self.state().steered = names;
+    /// The servers of this host from now on, and the names of those whose addresses lead to the proxy, whoever connects: a
+    /// connect there is no way round it.
+    pub fn set_servers(&self, servers: Vec<Arc<Server>>, steered: BTreeSet<String>) {
+        {
+            let mut state = self.state();
+            state.servers = servers;
+            state.steered = steered;
+        }
         self.follow();
     }
 

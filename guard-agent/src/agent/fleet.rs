@@ -184,17 +184,19 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
     let watch = watched(&fleet, &servers);
     agent.connections.set_servers(servers.clone());
-    let (sensor, enforcer) = (agent.sensor.clone(), Arc::clone(&agent.enforcer));
-    let enforced = servers.clone();
-    let closing = Arc::clone(agent);
-    let telling = move || {
-        sensor.watch(watch);
-        enforcer.set_servers(enforced);
-        close_folders(&closing);
-    };
-    let _ = tokio::task::spawn_blocking(telling).await;
+    let sensor = agent.sensor.clone();
+    let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
     agent.observer.refresh(&agent.config, &servers).await;
     steering::refresh(agent, &mut fleet).await;
+    let steered = fleet.members.iter().filter(|(_, member)| !member.steering.is_empty());
+    let steered: BTreeSet<String> = steered.map(|(name, _)| name.clone()).collect();
+    let enforcing = Arc::clone(agent);
+    // After steering: to connect to a steered server is no way round the proxy.
+    let enforce = move || {
+        enforcing.enforcer.set_servers(servers, steered);
+        close_folders(&enforcing);
+    };
+    let _ = tokio::task::spawn_blocking(enforce).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }

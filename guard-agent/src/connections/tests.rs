@@ -1,7 +1,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use guard_common::audit::v1::{
-    Completeness, Gap, connection_opened::Access, record::Body, workload::Evidence,
+    Completeness, Gap, connection_opened::Access, decision::Verdict, enforcement::Action, record::Body,
+    workload::Evidence,
 };
 use tokio::sync::mpsc;
 
@@ -10,7 +11,7 @@ use crate::{
     audit::{AuditLog, Entry},
     decide::Decider,
     identity::Workload,
-    sensor::{Accepted, Bytes, Closed, Endpoint, SensorEvent, SocketId},
+    sensor::{Accepted, Bytes, Closed, Endpoint, Refused, SensorEvent, SocketId, Way},
     servers::{Elsewhere, Engine, Server},
 };
 
@@ -21,14 +22,23 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with(guard_policy::PolicySet::built_in().unwrap(), &crate::config::Config::default())
+    }
+
+    /// Policies refuse whoever goes round the proxy, in enforce mode.
+    fn refusing() -> Self {
+        let policy = "@id(\"round\") forbid (principal, action == Guard::Action::\"connect\", resource)
+            unless { context.proxied };
+            @id(\"all\") permit (principal, action, resource);";
+        let files = [("policy.cedar".to_owned(), policy.to_owned())].into();
+        let policies = guard_policy::PolicySet::from_files(files, guard_policy::Origin::BuiltIn).unwrap();
+        let config = crate::config::Config { mode: crate::config::Mode::Enforce, ..Default::default() };
+        Self::with(policies, &config)
+    }
+
+    fn with(policies: guard_policy::PolicySet, config: &crate::config::Config) -> Self {
         let (audit, records) = AuditLog::to_queue(1000);
-        let connections = Connections::new(
-            audit,
-            Arc::new(Decider::new(
-                guard_policy::PolicySet::built_in().unwrap(),
-                &crate::config::Config::default(),
-            )),
-        );
+        let connections = Connections::new(audit, Arc::new(Decider::new(policies, config)));
         connections.set_servers(vec![server()]);
         Self { connections, records }
     }
@@ -431,4 +441,38 @@ fn what_slips_through_steering_is_told_of() {
     let [Body::ConnectionOpened(opened)] = &bodies[..] else { panic!("{bodies:?}") };
     assert_eq!(opened.access(), Access::NonProxied);
     assert!(opened.decision.as_ref().unwrap().reason.contains("steered"));
+}
+
+#[test]
+fn what_may_be_another_service_is_recorded_and_not_cut() {
+    let mut fixture = Fixture::refusing();
+    fixture.connections.misplaced(accepted(77, 5, "127.0.0.1:9"), server(), None);
+    let bodies = fixture.bodies();
+    let [Body::ConnectionOpened(opened)] = &bodies[..] else { panic!("{bodies:?}") };
+    let enforcement = opened.enforcement.as_ref().unwrap();
+    assert_eq!(enforcement.action(), Action::Failed);
+    assert!(enforcement.detail.contains("nobody knows"), "{enforcement:?}");
+    assert_eq!(opened.decision.as_ref().unwrap().verdict(), Verdict::WouldRefuse);
+    assert_eq!(fixture.connections.counts("main").non_proxied_not_stopped, 1);
+}
+
+#[test]
+fn what_the_kernel_has_refused_is_on_record_and_counted() {
+    let mut fixture = Fixture::refusing();
+    fixture.connections.handle(SensorEvent::Refused(Refused {
+        server: "main".to_owned(),
+        way: Way::Connect { server: address(SERVER) },
+        workload: workload(77),
+        at: Duration::from_millis(2),
+        attempts: 3,
+    }));
+    let bodies = fixture.bodies();
+    let [Body::ConnectionOpened(opened)] = &bodies[..] else { panic!("{bodies:?}") };
+    let enforcement = opened.enforcement.as_ref().unwrap();
+    assert_eq!((enforcement.action(), enforcement.attempts), (Action::RefusedInKernel, 3));
+    let decision = opened.decision.as_ref().unwrap();
+    assert_eq!((decision.verdict(), decision.policy.as_str()), (Verdict::Refused, "round"));
+    assert_eq!((opened.server_address.as_str(), opened.client_address.as_str()), (SERVER, ""));
+    let counts = fixture.connections.counts("main");
+    assert_eq!((counts.non_proxied_refused, counts.non_proxied_total), (3, 0));
 }

@@ -11,6 +11,8 @@ use crate::identity::Workload;
 
 /// Processes of a round that are told of at once: events and questions come first.
 const AT_ONCE: usize = 64;
+/// Processes that wait until more is known of them.
+const UNSETTLED: usize = 256;
 
 /// What is refused, and who has still to be told of.
 #[derive(Debug)]
@@ -20,12 +22,14 @@ pub struct Enforcing {
     candidates: Candidates,
     /// The rest of a round over all processes.
     pending: Vec<TaskInfo>,
+    /// Something about them is not known yet: what they are is told when it is.
+    unsettled: Vec<TaskInfo>,
 }
 
 impl Enforcing {
     /// Nobody has been told of yet.
     pub fn new(enforced: Enforced, candidates: Candidates) -> Self {
-        Self { enforced, candidates, pending: Vec::new() }
+        Self { enforced, candidates, pending: Vec::new(), unsettled: Vec::new() }
     }
 
     /// Whether anything can be refused.
@@ -52,6 +56,18 @@ impl Enforcing {
     /// Whether `task` can be told of at all.
     pub fn takes(&self, task: &TaskInfo) -> bool {
         self.is_on() && task.pid != std::process::id() && Client::of(task).is_some()
+    }
+
+    /// Keeps a process until more is known of it. Where there are too many it is decided on when a server accepts.
+    pub fn keep(&mut self, task: TaskInfo) {
+        if self.unsettled.len() < UNSETTLED {
+            self.unsettled.push(task);
+        }
+    }
+
+    /// Those of which more may be known by now.
+    pub fn take_unsettled(&mut self) -> Vec<TaskInfo> {
+        std::mem::take(&mut self.unsettled)
     }
 
     /// Tells of a process.

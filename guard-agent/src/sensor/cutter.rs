@@ -4,7 +4,7 @@
 //! enters the network namespaces of servers.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fs::{self, File},
     io,
     net::SocketAddr,
@@ -24,8 +24,6 @@ use super::{
 
 /// Connections that may wait to be cut. Beyond, they are not, which is recorded.
 const QUEUE: usize = 4_096;
-/// Network namespaces of which a socket is kept.
-const NAMESPACES: usize = 64;
 /// Processes whose network namespace is looked at to find one.
 const PROCESSES: usize = 65_536;
 
@@ -80,9 +78,9 @@ pub fn start() -> io::Result<SyncSender<Order>> {
 
 #[derive(Debug, Default)]
 struct Cutter {
-    /// By the cookie of the namespace; 0 for the agent's own.
-    sockets: HashMap<u64, Diag>,
-    /// The cookie of the agent's own.
+    /// In the agent's own network namespace. Of others none is kept: it would keep them alive.
+    socket: Option<Diag>,
+    /// The cookie of the agent's own namespace.
     own: Option<u64>,
 }
 
@@ -113,7 +111,14 @@ impl Cutter {
     }
 
     fn destroy(&mut self, target: &Target, local: SocketAddr, remote: SocketAddr) -> Result<bool, String> {
-        let diag = self.socket(target.namespace)?;
+        let own = *self.own.get_or_insert_with(host::namespace_cookie);
+        let opened;
+        let diag = if target.namespace == 0 || target.namespace == own {
+            self.own_socket()?
+        } else {
+            opened = open_in(target.namespace)?;
+            &opened
+        };
         let cookie = match target.socket {
             SocketId::Cookie(cookie) => cookie,
             // Found in /proc: it is the one of this inode number, or none.
@@ -130,17 +135,11 @@ impl Cutter {
         diag.destroy(local, remote, cookie).map_err(explain)
     }
 
-    fn socket(&mut self, namespace: u64) -> Result<&Diag, String> {
-        let own = *self.own.get_or_insert_with(host::namespace_cookie);
-        let namespace = if namespace == own { 0 } else { namespace };
-        if !self.sockets.contains_key(&namespace) {
-            if self.sockets.len() >= NAMESPACES {
-                self.sockets.clear();
-            }
-            let opened = if namespace == 0 { Diag::open().map_err(explain) } else { open_in(namespace) };
-            self.sockets.insert(namespace, opened?);
+    fn own_socket(&mut self) -> Result<&Diag, String> {
+        match &mut self.socket {
+            Some(diag) => Ok(diag),
+            none => Ok(none.insert(Diag::open().map_err(explain)?)),
         }
-        self.sockets.get(&namespace).ok_or_else(String::new)
     }
 }
 

@@ -310,7 +310,12 @@ impl Worker {
             return;
         };
         let workload = self.identifier.captured(task);
-        enforcing.offer(task, workload);
+        // A policy may ask for the hash of its program: without it the decision could be another one.
+        if !Identifier::is_pending(&workload) {
+            enforcing.offer(task, workload);
+        } else if let Some(enforcing) = &mut self.enforcing {
+            enforcing.keep(*task);
+        }
     }
 
     /// Tells of some more of those that run already; false where there are none.
@@ -521,6 +526,8 @@ impl Worker {
     /// Hands out what is pending no longer, or has been for long enough.
     fn settle_pending(&mut self) {
         let now = Instant::now();
+        let unsettled = self.enforcing.as_mut().map(Enforcing::take_unsettled).unwrap_or_default();
+        unsettled.iter().for_each(|task| self.tell(task));
         for (deadline, reply, mut workload) in std::mem::take(&mut self.asked) {
             if self.identifier.settle(&mut workload) || now >= deadline {
                 let _ = reply.send(workload);
