@@ -1,8 +1,8 @@
-//! Builds the eBPF object and leaves it in `OUT_DIR`, from where it is embedded into the agent.
+//! Builds the eBPF objects and leaves them in `OUT_DIR`, from where they are embedded into the agent.
 
 use std::{env, fs, path::PathBuf, process::ExitCode};
 
-use guard_ebpf_builder::{Toolchain, build};
+use guard_ebpf_builder::{HOLD_OBJECT, Toolchain, build};
 
 fn main() -> ExitCode {
     match run() {
@@ -19,6 +19,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     for source in [
         "guard-ebpf/src",
+        "guard-ebpf/build.rs",
         "guard-ebpf/Cargo.toml",
         "guard-ebpf/Cargo.lock",
         "guard-common/src/kernel",
@@ -27,6 +28,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     let object = build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))?;
+    fs::copy(object.with_file_name(HOLD_OBJECT), out.join("guard-hold.o"))?;
     fs::copy(object, out.join("guard-ebpf.o"))?;
     Ok(())
 }

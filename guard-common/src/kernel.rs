@@ -4,6 +4,7 @@
 //! [`EventHeader`]; the kinds double as indices into the drop counters.
 
 pub mod cgroup;
+pub mod hold;
 pub mod layout;
 #[cfg(feature = "user")]
 mod pod;

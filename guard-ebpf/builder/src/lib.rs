@@ -15,8 +15,10 @@ pub use toolchain::Toolchain;
 
 /// What rustc calls the target.
 pub const TARGET: &str = "bpfel-unknown-none";
-/// File name of the object.
+/// File name of the sensor's object.
 const OBJECT: &str = "guard-ebpf";
+/// File name of the object that holds statements, in the folder of the sensor's.
+pub const HOLD_OBJECT: &str = "guard-hold";
 
 /// Why there is no eBPF object.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +56,7 @@ pub enum BuildError {
 }
 
 /// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`.
-/// Returns the object's path.
+/// Returns the path of the sensor's object; [`HOLD_OBJECT`] is beside it.
 pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Result<PathBuf, BuildError> {
     let mut cargo = toolchain.cargo();
     cargo
@@ -72,5 +74,9 @@ pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Res
         });
     }
     let object = target_dir.join(TARGET).join("release").join(OBJECT);
+    let hold = object.with_file_name(HOLD_OBJECT);
+    if !hold.is_file() {
+        return Err(BuildError::NoObject(hold));
+    }
     if object.is_file() { Ok(object) } else { Err(BuildError::NoObject(object)) }
 }
