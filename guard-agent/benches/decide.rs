@@ -134,6 +134,7 @@ fn session(decider: &Decider) -> Session {
         target: Target::new("production", "main", "postgresql", "shop"),
         mode,
         mode_from,
+        proxied: true,
         transport: "tcp",
         db_user: "app".to_owned(),
         application_name: "pgbench".to_owned(),

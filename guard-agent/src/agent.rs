@@ -34,6 +34,7 @@ use crate::{
     config::Config,
     connections::Connections,
     decide::Decider,
+    hold::{self, Hold, HoldError},
     listen::{ListenError, SessionThreads},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
@@ -97,6 +98,9 @@ pub enum AgentError {
     /// The key of masking cannot be used.
     #[error(transparent)]
     MaskingKey(#[from] KeyError),
+    /// Statements cannot be held, as they are configured to be.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// The operating system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -111,6 +115,7 @@ pub(crate) struct Agent {
     pub(crate) connections: Connections,
     pub(crate) masks: Arc<Masks>,
     pub(crate) approvals: Approvals,
+    pub(crate) hold: Hold,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
@@ -135,6 +140,13 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
+    let lent = hold::Lent {
+        decider: Arc::clone(&decider),
+        audit: audit.clone(),
+        approvals: approvals.clone(),
+        registry: hold::Registry { sensor: sensor.clone(), connections: connections.clone() },
+    };
+    let hold = Hold::start(&config, lent)?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
@@ -148,6 +160,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         connections: connections.clone(),
         masks,
         approvals: approvals.clone(),
+        hold,
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
         policy_error: std::sync::Mutex::default(),
@@ -183,6 +196,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     watch.abort();
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
+    agent.hold.end().await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

@@ -26,7 +26,7 @@ use crate::{
     audit::AuditLog,
     decide::{ConnectRequest, Decider},
     identity::Workload,
-    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent},
+    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, SocketId},
     servers::Server,
 };
 use table::{Arrival, NonProxied, Table};
@@ -116,6 +116,11 @@ impl Connections {
         }
         self.shared.audit.record(Body::ConnectionOpened(records::opened_proxied(&id, &opening)));
         ProxiedConnection::new(self.clone(), id, opening.server)
+    }
+
+    /// The name in records of the connection round the proxy that ends in this socket of a server.
+    pub fn id_of(&self, socket: SocketId) -> Option<ConnectionId> {
+        self.state().table.id_of(socket)
     }
 
     /// Joins what the sensor tells until it ends.

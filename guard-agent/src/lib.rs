@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod decide;
+pub mod hold;
 pub mod identity;
 pub mod listen;
 pub mod mask;

@@ -32,8 +32,11 @@ use crate::{
     identity::{Identifier, Workload},
 };
 
+pub(crate) use aligned::hold_object;
+pub(crate) use btf::kernel_layout;
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
 pub use host::cgroup_root;
+pub(crate) use host::{lift_memory_limit, monotonic};
 pub use load::{Capabilities, probe};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
 use worker::{Command, Worker};

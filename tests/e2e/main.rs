@@ -10,6 +10,7 @@ mod bad_input_states;
 mod entry;
 mod faults;
 mod harness;
+mod hold;
 mod least_privilege;
 mod masking;
 mod monitor_mode;

@@ -132,9 +132,10 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
     let watch = watched(&fleet, &servers);
-    agent.connections.set_servers(servers);
+    agent.connections.set_servers(servers.clone());
     let sensor = agent.sensor.clone();
     let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
+    agent.hold.servers(servers).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }

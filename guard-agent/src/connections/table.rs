@@ -128,6 +128,11 @@ impl Table {
         true
     }
 
+    /// The name of an access that is open.
+    pub fn id_of(&self, socket: SocketId) -> Option<ConnectionId> {
+        self.followed.get(&socket).map(|followed| followed.id.clone())
+    }
+
     /// Accepts that have waited long enough for a session.
     pub fn overdue(&mut self, now: Instant) -> Vec<NonProxied> {
         while let Some((at, socket)) = self.released.front().copied() {

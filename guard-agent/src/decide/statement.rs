@@ -29,6 +29,8 @@ pub struct Session {
     pub mode_from: ModeFrom,
     /// Counts what the principal does on this server.
     pub meter: Arc<Meter>,
+    /// Through the proxy, or round it.
+    pub proxied: bool,
     /// `tcp` or `unix`.
     pub transport: &'static str,
     /// Who logged in.
@@ -55,6 +57,7 @@ impl Session {
             mode,
             mode_from,
             meter: _,
+            proxied,
             transport,
             db_user,
             application_name,
@@ -68,6 +71,7 @@ impl Session {
             target.id(),
             mode.as_str(),
             mode_from.as_str(),
+            if *proxied { "proxied" } else { "non-proxied" },
             *transport,
             db_user.as_str(),
             application_name,
@@ -87,7 +91,7 @@ impl Session {
     pub(crate) fn ground(&self) -> Ground {
         let roles = self.roles.names();
         let facts = Facts {
-            proxied: true,
+            proxied: self.proxied,
             transport: self.transport,
             db_user: &self.db_user,
             roles: &roles,

@@ -34,6 +34,7 @@ fn session(mode: Mode, workload: &Workload) -> Session {
         mode,
         mode_from: ModeFrom::Agent,
         meter: Meters::default().of(&Principal::new(workload), "main"),
+        proxied: true,
         transport: "tcp",
         db_user: "app".to_owned(),
         application_name: "psql".to_owned(),

@@ -253,6 +253,7 @@ fn session(proxy: &Proxy, attested: &Attested<'_>, startup: &Startup) -> Session
         target: Target::new(&server.environment, &server.name, server.engine.as_str(), startup.database()),
         mode,
         mode_from,
+        proxied: true,
         transport: attested.peer.transport(),
         db_user: startup.user().to_owned(),
         application_name: startup.parameter("application_name").unwrap_or_default().to_owned(),

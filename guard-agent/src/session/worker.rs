@@ -98,7 +98,7 @@ impl Worker {
     }
 
     /// Reads a statement of a client, which may be long.
-    pub(super) async fn read(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
+    pub(crate) async fn read(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
         match &self.large {
             Some(large) if text.len() >= LargeTexts::FROM_BYTES => large.classify(text, modes).await,
             _ => self.classify(text, modes),
@@ -106,11 +106,8 @@ impl Worker {
     }
 
     /// Reads a call of the function with this object id.
-    pub(super) fn classify_function(&self, oid: u32, modes: Modes) -> Arc<Statement> {
-        match FUNCTIONS.iter().find(|(known, _)| *known == oid) {
-            Some((_, name)) => self.classify(format!("SELECT pg_catalog.{name}()").as_bytes(), modes),
-            None => self.classify(format!("SELECT \"function {oid}\"()").as_bytes(), modes),
-        }
+    pub(crate) fn classify_function(&self, oid: u32, modes: Modes) -> Arc<Statement> {
+        self.classify(function_call(oid).as_bytes(), modes)
     }
 
     /// Decides on a statement.
@@ -119,7 +116,7 @@ impl Worker {
     }
 
     /// The same; `justified` where a reason is given.
-    pub(super) fn rule_with_reason(
+    pub(crate) fn rule_with_reason(
         &self,
         session: &Session,
         scope: Scope,
@@ -142,8 +139,16 @@ impl Worker {
     }
 
     /// A statement that is too long to be read.
-    pub(super) fn oversized(&self) -> Arc<Statement> {
+    pub(crate) fn oversized(&self) -> Arc<Statement> {
         Arc::clone(&self.oversized)
+    }
+}
+
+/// The statement that stands for a call of the function with this object id.
+pub fn function_call(oid: u32) -> String {
+    match FUNCTIONS.iter().find(|(known, _)| *known == oid) {
+        Some((_, name)) => format!("SELECT pg_catalog.{name}()"),
+        None => format!("SELECT \"function {oid}\"()"),
     }
 }
 

@@ -48,6 +48,9 @@ pub mod count {
 /// A heartbeat that is older, in nanoseconds, is none: nobody is stopped any more.
 pub const STALE_NS: u64 = 1_000_000_000;
 
+/// Nanoseconds of a tick, in which `/proc` tells when a process started: the same on every machine.
+pub const TICK_NS: u64 = 10_000_000;
+
 /// Most bytes of a text that the kernel knows again; longer ones are always read by the agent.
 pub const MAX_KNOWN: usize = 8 * 1024;
 
@@ -55,8 +58,8 @@ pub const MAX_KNOWN: usize = 8 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct HeldServer {
-    /// When its postmaster started: a pid names another process later.
-    pub start_ns: u64,
+    /// When its postmaster started, in [`TICK_NS`] after boot: a pid names another process later.
+    pub started: u64,
     /// `MyProcPort`: NULL in whatever serves no client.
     pub port: u64,
     /// `debug_query_string`: the text that the client sent.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap},
 };
-use guard_common::kernel::hold::{HeldBackend, HeldServer};
+use guard_common::kernel::hold::{HeldBackend, HeldServer, TICK_NS};
 
 use crate::read::{member_or, offset};
 
@@ -51,7 +51,7 @@ impl Backend {
         let postmaster: u32 = member_or(parent, offset!(task_tgid), 0);
         // SAFETY: the agent replaces a value as a whole; an old one is as good for this moment.
         let server = unsafe { HOLD_SERVERS.get(&postmaster) }?;
-        if member_or::<u64>(parent, offset!(task_start_boottime), 0) != server.start_ns {
+        if member_or::<u64>(parent, offset!(task_start_boottime), 0) / TICK_NS != server.started {
             return None;
         }
         // The checkpointer, autovacuum and parallel workers have no client.

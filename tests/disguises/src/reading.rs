@@ -94,6 +94,7 @@ impl Judge {
             target: Target::new("production", SERVER, "postgresql", "shop"),
             mode,
             mode_from,
+            proxied: true,
             transport: "tcp",
             db_user: "postgres".to_owned(),
             application_name: String::new(),

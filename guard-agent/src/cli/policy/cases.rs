@@ -107,6 +107,7 @@ impl Bench {
             target: Target::new(&case.environment, &case.server, Engine::Postgresql.as_str(), &case.database),
             mode,
             mode_from,
+            proxied: true,
             transport: "tcp",
             db_user: case.db_user.clone(),
             application_name: String::new(),

@@ -127,6 +127,7 @@ impl ExplainArgs {
             target: Target::new(&environment, &self.server, Engine::Postgresql.as_str(), &self.database),
             mode,
             mode_from,
+            proxied: true,
             transport: "tcp",
             db_user: self.db_user.clone(),
             application_name: self.application_name.clone(),
