@@ -36,6 +36,7 @@ use crate::{
     decide::Decider,
     hold::{self, Hold, HoldError},
     listen::{ListenError, SessionThreads},
+    observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
     tls::{ConnectorError, TlsError},
@@ -114,6 +115,7 @@ pub(crate) struct Agent {
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
     pub(crate) masks: Arc<Masks>,
+    pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
     pub(crate) hold: Hold,
     /// Taken when the agent stops.
@@ -139,6 +141,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let observer = Observer::start(
+        &sensor,
+        observe::Rooms {
+            connections: connections.clone(),
+            decider: Arc::clone(&decider),
+            audit: audit.clone(),
+            limits: config.proxy.clone(),
+        },
+    )?;
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
     let lent = hold::Lent {
         decider: Arc::clone(&decider),
@@ -159,6 +170,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         sensor,
         connections: connections.clone(),
         masks,
+        observer,
         approvals: approvals.clone(),
         hold,
         uplink: std::sync::Mutex::new(Some(uplink)),
@@ -197,6 +209,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
     agent.hold.end().await;
+    agent.observer.stop().await;
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

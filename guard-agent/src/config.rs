@@ -127,13 +127,15 @@ pub struct SensorConfig {
     pub required: bool,
     /// Size of the kernel's event ring buffer in KiB: a power of two.
     pub ring_kib: u32,
+    /// Size of the ring buffer for the statements of observed servers in KiB: a power of two.
+    pub statement_ring_kib: u32,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { ebpf: true, required: false, ring_kib: 4096, kernel_log: false }
+        Self { ebpf: true, required: false, ring_kib: 4096, statement_ring_kib: 8192, kernel_log: false }
     }
 }
 
@@ -222,9 +224,17 @@ pub struct ServerConfig {
     /// What happens to statements that come while nobody can decide on them: `run` or `cancel`.
     #[serde(default = "HoldChoice::run")]
     pub hold_unattended: HoldChoice,
+    /// See the statements that it runs by probes in the server itself: those that go round the proxy, and those inside of
+    /// functions. `false`: the proxy's word alone.
+    #[serde(default = "observed")]
+    pub observe: bool,
     /// What differs for databases of this server, by their names.
     #[serde(default)]
     pub databases: BTreeMap<String, DatabaseConfig>,
+}
+
+fn observed() -> bool {
+    true
 }
 
 /// One database of a server.

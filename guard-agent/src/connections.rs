@@ -4,6 +4,7 @@
 //! non-proxied access, which is decided on and recorded. Nothing is dropped silently: what cannot be joined is
 //! recorded as non-proxied, what cannot be followed as a gap.
 
+mod joined;
 mod proxied;
 mod records;
 mod table;
@@ -16,10 +17,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use guard_common::audit::v1::{ConnectionOpened, Decision, Gap, connection_opened::Access, record::Body};
+use guard_common::{
+    audit::v1::{ConnectionOpened, Decision, Gap, connection_opened::Access, record::Body},
+    kernel::EventKind,
+};
 use tokio::sync::mpsc;
 
 pub use guard_common::audit::v1::connection_opened::Transport;
+pub use joined::Joined;
 pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
 
 use crate::{
@@ -29,7 +34,8 @@ use crate::{
     sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, SocketId},
     servers::Server,
 };
-use table::{Arrival, NonProxied, Table};
+use joined::Joins;
+use table::{Arrival, NonProxied, Table, upstream_of};
 
 /// How often accepts that wait for their session are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -82,6 +88,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     table: Table,
+    joins: Joins,
     servers: Vec<Arc<Server>>,
     counts: HashMap<String, Counts>,
     /// Connections whose end will not be recorded, since the last gap record.
@@ -115,12 +122,21 @@ impl Connections {
             counts.proxied_total += 1;
         }
         self.shared.audit.record(Body::ConnectionOpened(records::opened_proxied(&id, &opening)));
-        ProxiedConnection::new(self.clone(), id, opening.server)
+        let joined = Joined {
+            id,
+            workload: opening.workload,
+            server: opening.server,
+            transport: if opening.transport == Transport::Unix { "unix" } else { "tcp" },
+            proxied: true,
+        };
+        ProxiedConnection::new(self.clone(), joined)
     }
 
-    /// The name in records of the connection round the proxy that ends in this socket of a server.
-    pub fn id_of(&self, socket: SocketId) -> Option<ConnectionId> {
-        self.state().table.id_of(socket)
+    /// The connection that ends in a server's socket with this cookie (0: none) and inode number.
+    pub fn joined(&self, cookie: u64, inode: u64) -> Option<Arc<Joined>> {
+        let state = self.state();
+        let by_cookie = (cookie != 0).then(|| state.joins.find(SocketId::Cookie(cookie))).flatten();
+        by_cookie.or_else(|| state.joins.find(SocketId::Inode(inode)))
     }
 
     /// Joins what the sensor tells until it ends.
@@ -152,6 +168,9 @@ impl Connections {
     fn accepted(&self, accepted: Accepted) {
         let mut state = self.state();
         let Some(server) = server_of(&state.servers, &accepted.endpoint) else { return };
+        if accepted.workload.pid == std::process::id() {
+            state.joins.accepted(accepted.socket, upstream_of(&accepted.endpoint));
+        }
         let arrival = state.table.accepted(accepted, server, Instant::now());
         drop(state);
         if let Arrival::NonProxied(access) = arrival {
@@ -161,6 +180,7 @@ impl Connections {
 
     fn closed(&self, closed: &Closed) {
         let mut state = self.state();
+        state.joins.closed(closed.socket);
         let Some(ended) = state.table.closed(closed) else { return };
         let counts = state.counts.entry(ended.server.name.clone()).or_default();
         counts.non_proxied_open = counts.non_proxied_open.saturating_sub(1);
@@ -188,6 +208,9 @@ impl Connections {
         let followed = {
             let mut state = self.state();
             let followed = state.table.follow(&id, &accepted, &server);
+            let workload = Arc::clone(&accepted.workload);
+            let joined = Joined { id, workload, server: Arc::clone(&server), transport, proxied: false };
+            state.joins.opened(accepted.socket, joined);
             if !followed {
                 state.unfollowed += 1;
                 state.unfollowed_since.get_or_insert_with(SystemTime::now);
@@ -230,12 +253,15 @@ impl Connections {
 }
 
 fn kernel_gap(lost: &Lost) -> Gap {
+    let statements = [EventKind::Statement, EventKind::StatementText, EventKind::Backend];
+    let of_statements = statements.iter().any(|kind| kind.name() == lost.kind);
+    let key = if of_statements { "statement_ring_kib" } else { "ring_kib" };
     Gap {
         source: "kernel-ring".to_owned(),
         lost: lost.lost,
         since: Some(guard_common::audit::timestamp(lost.since)),
         until: Some(guard_common::audit::timestamp(lost.until)),
-        detail: format!("{} events; a larger `sensor.ring_kib` holds more", lost.kind),
+        detail: format!("{} events; a larger `sensor.{key}` holds more", lost.kind),
     }
 }
 

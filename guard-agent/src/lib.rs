@@ -15,6 +15,7 @@ pub mod hold;
 pub mod identity;
 pub mod listen;
 pub mod mask;
+pub mod observe;
 pub mod probes;
 pub mod sensor;
 pub mod servers;

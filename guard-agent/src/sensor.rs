@@ -13,14 +13,16 @@ mod host;
 mod kernel;
 mod load;
 mod poller;
+mod probe;
 mod sockets;
+mod statements;
 mod unix_table;
 mod worker;
 
 use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -38,7 +40,9 @@ pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, 
 pub use host::cgroup_root;
 pub(crate) use host::{lift_memory_limit, monotonic};
 pub use load::{Capabilities, probe};
+pub use probe::ObservedServer;
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
+pub use statements::{BackendSeen, Cut, Level, Seen, StatementReader, StatementSeen};
 use worker::{Command, Worker};
 
 /// Events that may wait for the connection table.
@@ -62,6 +66,9 @@ pub enum SensorError {
     /// `sensor.ring_kib` is not one that the kernel takes.
     #[error("`sensor.ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
     RingSize(u32),
+    /// `sensor.statement_ring_kib` is not one that the kernel takes.
+    #[error("`sensor.statement_ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
+    StatementRingSize(u32),
     /// The thread could not be started.
     #[error("the sensor's thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -73,6 +80,7 @@ pub struct SensorHandle {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
     state: Arc<SensorState>,
+    statements: Arc<Mutex<Option<StatementReader>>>,
 }
 
 impl SensorHandle {
@@ -114,6 +122,22 @@ impl SensorHandle {
         }
     }
 
+    /// Observes the statements of exactly these servers from now on; tells for each why not.
+    pub async fn observe(&self, servers: Vec<ObservedServer>) -> Vec<Result<(), String>> {
+        let (reply, answer) = oneshot::channel();
+        let count = servers.len();
+        self.ask(Command::Observe { servers, reply });
+        match tokio::time::timeout(WATCHED_WITHIN, answer).await {
+            Ok(Ok(results)) => results,
+            Ok(Err(_)) | Err(_) => vec![Err("the sensor is busy: it comes later".to_owned()); count],
+        }
+    }
+
+    /// Where statements arrive: for the one who asks first, where this kernel lets them be seen.
+    pub fn take_statements(&self) -> Option<StatementReader> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
         self.state.as_ref().clone()
@@ -135,7 +159,11 @@ pub fn start(
     if !config.ring_kib.is_power_of_two() || !(64..=1_048_576).contains(&config.ring_kib) {
         return Err(SensorError::RingSize(config.ring_kib));
     }
-    let loaded = load::load(config);
+    if !config.statement_ring_kib.is_power_of_two() || !(64..=1_048_576).contains(&config.statement_ring_kib)
+    {
+        return Err(SensorError::StatementRingSize(config.statement_ring_kib));
+    }
+    let mut loaded = load::load(config);
     if config.required
         && let Some(reason) = loaded.essential_failure()
     {
@@ -145,7 +173,8 @@ pub fn start(
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(host::event_fd()?);
     let state = Arc::new(loaded.state.clone());
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state };
+    let statements = Arc::new(Mutex::new(loaded.statements.take()));
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state, statements };
     let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))

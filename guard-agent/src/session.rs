@@ -52,7 +52,7 @@ pub use self::{
     masking::{KeyError, Masks},
     stream::Stream,
     way::Ways,
-    worker::{Worker, caps},
+    worker::{Worker, caps, function_call, replication_statement},
 };
 use self::{
     pipe::Pipe,

@@ -10,6 +10,7 @@ pub mod layout;
 mod pod;
 pub mod process;
 pub mod socket;
+pub mod statement;
 pub mod unix;
 
 /// Longest path of a unix socket that the kernel takes (`sun_path`), in bytes.
@@ -33,12 +34,28 @@ pub enum EventKind {
     Closed = 5,
     /// [`unix::UnixAcceptedEvent`].
     UnixAccepted = 6,
+    /// [`statement::StatementEvent`].
+    Statement = 7,
+    /// [`statement::TextEvent`].
+    StatementText = 8,
+    /// [`statement::BackendEvent`].
+    Backend = 9,
 }
 
 impl EventKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 7] =
-        [Self::Exec, Self::Fork, Self::Exit, Self::Cgroup, Self::Accepted, Self::Closed, Self::UnixAccepted];
+    pub const ALL: [Self; 10] = [
+        Self::Exec,
+        Self::Fork,
+        Self::Exit,
+        Self::Cgroup,
+        Self::Accepted,
+        Self::Closed,
+        Self::UnixAccepted,
+        Self::Statement,
+        Self::StatementText,
+        Self::Backend,
+    ];
 
     /// The kind with that number.
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -55,6 +72,9 @@ impl EventKind {
             Self::Accepted => "accepted",
             Self::Closed => "closed",
             Self::UnixAccepted => "unix-accepted",
+            Self::Statement => "statement",
+            Self::StatementText => "statement-text",
+            Self::Backend => "backend",
         }
     }
 }
@@ -85,4 +105,12 @@ pub mod maps {
     pub const CONNECTING: &str = "CONNECTING";
     /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.
     pub const CLIENTS: &str = "CLIENTS";
+    /// The ring buffer of statements: of its own, so that they cannot crowd out connections.
+    pub const STATEMENTS: &str = "STATEMENTS";
+    /// Process id of an observed server's first process to its [`super::statement::Target`].
+    pub const OBSERVED: &str = "OBSERVED";
+    /// Process id of a backend to its [`super::statement::Backend`].
+    pub const BACKENDS: &str = "BACKENDS";
+    /// 1 at index 0 while the agent looks for statements again and again by itself.
+    pub const AWAKE: &str = "AWAKE";
 }

@@ -32,12 +32,18 @@ pub fn reserve<T: 'static>(kind: EventKind) -> Option<RingBufEntry<T>> {
     match EVENTS.reserve::<T>(0) {
         Some(entry) => Some(entry),
         None => {
-            if let Some(count) = DROPS.get_ptr_mut(kind as u32) {
-                // SAFETY: the slot belongs to this CPU and programs are not preempted by themselves.
-                unsafe { *count += 1 };
-            }
+            lost(kind);
             None
         }
+    }
+}
+
+/// Counts an event that found no room.
+#[inline(always)]
+pub fn lost(kind: EventKind) {
+    if let Some(count) = DROPS.get_ptr_mut(kind as u32) {
+        // SAFETY: the slot belongs to this CPU and programs are not preempted by themselves.
+        unsafe { *count += 1 };
     }
 }
 

@@ -10,6 +10,7 @@ mod events;
 mod process;
 mod read;
 mod socket;
+mod statement;
 mod unix;
 
 #[cfg(not(test))]

@@ -135,6 +135,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     if pid != member_or(task, offset!(task_tgid), 0) {
         return 0; // A thread; the leader ends the process.
     }
+    crate::statement::ended(pid);
     let Some(mut entry) = reserve::<ExitEvent>(EventKind::Exit) else { return 0 };
     let start_ns = member_or(task, offset!(task_start_boottime), 0);
     entry.write(ExitEvent { header: header(EventKind::Exit), start_ns, pid, reserved: 0 });

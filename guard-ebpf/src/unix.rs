@@ -70,7 +70,7 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
 
 /// The open file of the current process with that descriptor.
 #[inline(always)]
-fn file_of(descriptor: u64) -> Option<u64> {
+pub fn file_of(descriptor: u64) -> Option<u64> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
     let files: u64 = member(task, offset!(task_files))?;

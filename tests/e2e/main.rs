@@ -15,6 +15,7 @@ mod least_privilege;
 mod masking;
 mod monitor_mode;
 mod non_proxied;
+mod observed;
 mod ordinary_work;
 mod policy_modes;
 mod policy_rates;

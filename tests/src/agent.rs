@@ -35,6 +35,8 @@ pub struct AgentConfig {
     pub upstream: Option<SocketAddr>,
     /// Name the server's unix socket, so that the agent reaches it by that alone.
     pub unix_socket: bool,
+    /// Size of the ring buffer for statements in KiB, where it is not the default.
+    pub statement_ring_kib: Option<u32>,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
@@ -54,6 +56,7 @@ impl Default for AgentConfig {
             listen: None,
             upstream: None,
             unix_socket: true,
+            statement_ring_kib: None,
             extra: String::new(),
             program: None,
             capabilities: None,
@@ -71,6 +74,9 @@ impl AgentConfig {
             let _ = writeln!(toml, "policies = {}", toml_string(policies));
         }
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
+        if let Some(kib) = self.statement_ring_kib {
+            let _ = writeln!(toml, "statement_ring_kib = {kib}");
+        }
         // Several tests run at once on one host: none of them may take another's PostgreSQL for its own.
         let _ = writeln!(toml, "\n[discovery]\nenabled = false");
         if let Some(endpoint) = &self.control {

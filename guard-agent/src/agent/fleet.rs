@@ -136,6 +136,7 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let sensor = agent.sensor.clone();
     let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
     agent.hold.servers(servers).await;
+    agent.observer.refresh(&agent.config, &servers).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }

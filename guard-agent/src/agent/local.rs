@@ -148,6 +148,7 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
     let server = member.slot.get();
     let counts = agent.connections.counts(&server.name);
     let statements = member.counters.counts();
+    let observed = agent.observer.of(&server.name);
     ServerStatus {
         server: Some(DatabaseServer {
             name: server.name.clone(),
@@ -164,6 +165,11 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         statements: statements.statements,
         refused: statements.refused,
         since: Some(timestamp(member.since)),
+        observed_by: observed.by,
+        observe_error: observed.error,
+        observed: observed.statements,
+        observed_refused: observed.refused,
+        observed_lost: observed.lost,
     }
 }
 

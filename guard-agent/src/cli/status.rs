@@ -90,24 +90,38 @@ fn describe(status: &StatusResponse) -> String {
         "round it",
         "statements",
         "refused",
+        "seen in the server",
         "since",
     ]);
     status.servers.iter().for_each(|server| {
         table.add_row(row(server));
     });
     let _ = writeln!(text, "\n{table}");
+    for server in status.servers.iter().filter(|server| !server.observe_error.is_empty()) {
+        let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+        let _ = writeln!(text, "statements of {name} round the proxy are not seen: {}", server.observe_error);
+    }
     for error in status.servers.iter().map(|server| &server.proxy_error).filter(|error| !error.is_empty()) {
         let _ = writeln!(text, "{error}");
     }
     text
 }
 
-fn row(server: &ServerStatus) -> [String; 8] {
+fn row(server: &ServerStatus) -> [String; 9] {
     let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
     let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
         ("", "") => "none",
         ("", _) => "NONE, see below",
         (proxy, _) => proxy,
+    };
+    let seen = match (server.observed_by.is_empty(), server.observe_error.is_empty()) {
+        (true, true) => "not wanted".to_owned(),
+        (true, false) => "NOT, see below".to_owned(),
+        (false, _) if server.observed_lost > 0 => format!(
+            "{}, {} would be refused, {} LOST",
+            server.observed, server.observed_refused, server.observed_lost
+        ),
+        (false, _) => format!("{}, {} would be refused", server.observed, server.observed_refused),
     };
     let since = server.since.as_ref().and_then(|since| jiff::Timestamp::from_second(since.seconds).ok());
     [
@@ -118,6 +132,7 @@ fn row(server: &ServerStatus) -> [String; 8] {
         format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total),
         server.statements.to_string(),
         server.refused.to_string(),
+        seen,
         since.map(|since| since.to_string()).unwrap_or_default(),
     ]
 }

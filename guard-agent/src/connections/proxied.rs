@@ -10,8 +10,7 @@ use std::{
 use guard_common::audit::v1::{ConnectionClosed, record::Body};
 use uuid::Uuid;
 
-use super::Connections;
-use crate::servers::Server;
+use super::{Connections, Joined};
 
 /// Names one connection: a UUID version 7.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,28 +67,32 @@ pub struct Ending {
 #[derive(Debug)]
 pub struct ProxiedConnection {
     connections: Connections,
-    id: ConnectionId,
-    server: Arc<Server>,
+    joined: Arc<Joined>,
     opened: Instant,
     upstream: Mutex<Vec<UpstreamSocket>>,
     ended: bool,
 }
 
 impl ProxiedConnection {
-    pub(super) fn new(connections: Connections, id: ConnectionId, server: Arc<Server>) -> Self {
-        Self { connections, id, server, opened: Instant::now(), upstream: Mutex::default(), ended: false }
+    pub(super) fn new(connections: Connections, joined: Joined) -> Self {
+        let joined = Arc::new(joined);
+        Self { connections, joined, opened: Instant::now(), upstream: Mutex::default(), ended: false }
     }
 
     /// Its name in records.
     pub fn id(&self) -> ConnectionId {
-        self.id.clone()
+        self.joined.id.clone()
     }
 
     /// `socket` is the proxy's and belongs to this connection: what the server accepts from it is not an access
     /// round the proxy. To be called as soon as it is connected.
     pub fn upstream(&self, socket: UpstreamSocket) {
         let socket = socket.canonical();
-        self.connections.state().table.registered(socket);
+        {
+            let mut state = self.connections.state();
+            state.table.registered(socket);
+            state.joins.session(socket, Arc::clone(&self.joined));
+        }
         self.sockets().push(socket);
     }
 
@@ -109,13 +112,14 @@ impl ProxiedConnection {
             let mut state = self.connections.state();
             for socket in sockets {
                 state.table.released(socket, Instant::now());
+                state.joins.session_ended(&socket);
             }
-            let counts = state.counts.entry(self.server.name.clone()).or_default();
+            let counts = state.counts.entry(self.joined.server.name.clone()).or_default();
             counts.proxied_open = counts.proxied_open.saturating_sub(1);
         }
         let duration = self.opened.elapsed().as_micros();
         self.connections.shared.audit.record(Body::ConnectionClosed(ConnectionClosed {
-            connection_id: self.id.to_string(),
+            connection_id: self.joined.id.to_string(),
             bytes_from_client: ending.bytes_from_client,
             bytes_to_client: ending.bytes_to_client,
             bytes_source: bytes_source.to_owned(),

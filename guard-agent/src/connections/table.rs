@@ -128,11 +128,6 @@ impl Table {
         true
     }
 
-    /// The name of an access that is open.
-    pub fn id_of(&self, socket: SocketId) -> Option<ConnectionId> {
-        self.followed.get(&socket).map(|followed| followed.id.clone())
-    }
-
     /// Accepts that have waited long enough for a session.
     pub fn overdue(&mut self, now: Instant) -> Vec<NonProxied> {
         while let Some((at, socket)) = self.released.front().copied() {
@@ -157,7 +152,7 @@ impl Table {
 }
 
 /// The client's end of a connection, in the form in which the proxy names its own sockets.
-fn upstream_of(endpoint: &Endpoint) -> UpstreamSocket {
+pub fn upstream_of(endpoint: &Endpoint) -> UpstreamSocket {
     match endpoint {
         Endpoint::Tcp { client, server } => UpstreamSocket::Tcp { local: *client, peer: *server },
         Endpoint::Unix { peer_inode, .. } => UpstreamSocket::Unix { inode: *peer_inode },

@@ -17,6 +17,8 @@ pub enum ModeFrom {
     Database,
     /// Nothing here can stop a connection round the proxy.
     NonProxied,
+    /// It was seen when nothing could stop it any more.
+    Probe,
     /// Every policy that refused is in `@mode("monitor")`.
     Policy,
 }
@@ -29,6 +31,7 @@ impl ModeFrom {
             Self::Server => "server",
             Self::Database => "database",
             Self::NonProxied => "non-proxied",
+            Self::Probe => "probe",
             Self::Policy => "policy",
         }
     }
@@ -46,6 +49,9 @@ pub struct AppliedMode {
 impl AppliedMode {
     /// What would happen in enforce mode: for questions from the command line.
     pub const ENFORCED: Self = Self { mode: Mode::Enforce, from: ModeFrom::Agent };
+
+    /// Of what probes see.
+    pub const PROBED: Self = Self { mode: Mode::Monitor, from: ModeFrom::Probe };
 
     /// Of connections round the proxy.
     pub const NON_PROXIED: Self = Self { mode: Mode::Monitor, from: ModeFrom::NonProxied };

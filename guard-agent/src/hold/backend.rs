@@ -18,8 +18,8 @@ use super::{
     target::Target,
 };
 use crate::{
-    connections::Connections,
-    sensor::{SensorHandle, SocketId},
+    connections::{Connections, Joined},
+    sensor::SensorHandle,
 };
 
 /// Longest names and settings that are read.
@@ -82,28 +82,52 @@ impl Client {
         let port = memory.word(target.held.port)?;
         let number = i32::from_ne_bytes(memory.bytes(port)?);
         let socket = process.descriptor(number).ok()?;
-        let (workload, transport, id) = peer(&socket, &registry.sensor).await?;
+        let joined = joined(&registry.connections, &socket).await;
+        let (workload, transport) = match &joined {
+            // As it was when it connected: it may have ended since.
+            Some(joined) => (Arc::clone(&joined.workload), joined.transport),
+            None => peer(&socket, &registry.sensor).await?,
+        };
+        let proxied = joined.as_ref().is_some_and(|joined| joined.proxied);
         let own = workload.pid == std::process::id();
-        let connection_id = if own { String::new() } else { connection(&registry.connections, id).await };
         let (database, user) = names(process.pid(), memory, port).unwrap_or_default();
-        Some(Self { workload, transport, connection_id, proxied: own, database, user })
+        Some(Self {
+            workload,
+            transport,
+            connection_id: joined.map(|joined| joined.id.to_string()).unwrap_or_default(),
+            proxied: proxied || own,
+            database,
+            user,
+        })
     }
 }
 
-/// Who is at the other end of a server's socket, by what way, and which socket it is.
-async fn peer(socket: &OwnedFd, sensor: &SensorHandle) -> Option<(Arc<Workload>, &'static str, SocketId)> {
+/// The connection that ends in a server's socket. It may have come this very moment.
+async fn joined(connections: &Connections, socket: &OwnedFd) -> Option<Arc<Joined>> {
+    let inode = nix::sys::stat::fstat(socket.as_fd()).ok()?.st_ino;
+    let cookie = cookie(socket);
+    for _ in 0..ASKED {
+        if let Some(joined) = connections.joined(cookie, inode) {
+            return Some(joined);
+        }
+        tokio::time::sleep(ASKED_EVERY).await;
+    }
+    None
+}
+
+/// Who is at the other end of a server's socket, and by what way, where the connection table does not know it.
+async fn peer(socket: &OwnedFd, sensor: &SensorHandle) -> Option<(Arc<Workload>, &'static str)> {
     let fd = socket.as_raw_fd();
     let address: SockaddrStorage = getsockname(fd).ok()?;
     if address.family() == Some(nix::sys::socket::AddressFamily::Unix) {
         let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
         let pid = u32::try_from(peer.pid()).unwrap_or(0);
         let workload = sensor.attest_unix(pid, peer.uid(), peer.gid()).await;
-        let inode = nix::sys::stat::fstat(socket.as_fd()).ok()?.st_ino;
-        return Some((workload, "unix", SocketId::Inode(inode)));
+        return Some((workload, "unix"));
     }
     let (client, server) = (inet(&getpeername(fd).ok()?)?, inet(&address)?);
     let workload = sensor.attest_tcp(client, server).await;
-    Some((workload, "tcp", SocketId::Cookie(cookie(socket))))
+    Some((workload, "tcp"))
 }
 
 fn inet(address: &SockaddrStorage) -> Option<SocketAddr> {
@@ -126,16 +150,6 @@ fn cookie(socket: &OwnedFd) -> u64 {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, value, &raw mut length)
     };
     if result == 0 { cookie } else { 0 }
-}
-
-async fn connection(connections: &Connections, socket: SocketId) -> String {
-    for _ in 0..ASKED {
-        if let Some(id) = connections.id_of(socket) {
-            return id.to_string();
-        }
-        tokio::time::sleep(ASKED_EVERY).await;
-    }
-    String::new()
 }
 
 /// Database and user of a backend. Where they are in `Port` differs from version to version; the process's title says

@@ -87,6 +87,8 @@ pub struct Binary {
     pub file: FileId,
     /// The GNU build id in hexadecimal digits; empty where the linker left none.
     pub build_id: String,
+    /// Address of its first instruction before relocation.
+    pub entry: u64,
     symbols: HashMap<String, Place>,
     version: Option<String>,
 }
@@ -153,7 +155,7 @@ fn parse<'a, R: ReadRef<'a>>(
         symbols.insert(name.to_owned(), Place { address, offset: file_offset(&elf, address) });
     }
     let version = version_after(&elf, version_prefix.as_bytes());
-    Ok(Binary { file, build_id, symbols, version })
+    Ok(Binary { file, build_id, entry: elf.entry(), symbols, version })
 }
 
 fn file_offset<'a, R: ReadRef<'a>>(elf: &ElfFile64<'a, object::Endianness, R>, address: u64) -> Option<u64> {

@@ -6,6 +6,7 @@ use guard_common::kernel::{
     cgroup::CgroupEvent,
     process::{ExecEvent, ExitEvent, ForkEvent},
     socket::{AcceptedEvent, ClosedEvent},
+    statement::{BackendEvent, StatementEvent, TextEvent},
     unix::UnixAcceptedEvent,
 };
 
@@ -26,6 +27,17 @@ pub enum KernelEvent {
     Closed(ClosedEvent),
     /// A connection on a unix socket.
     UnixAccepted(UnixAcceptedEvent),
+}
+
+/// An event of the ring buffer of statements, as the kernel side wrote it.
+#[derive(Debug)]
+pub enum StatementPiece {
+    /// Who a backend works for.
+    Backend(Box<BackendEvent>),
+    /// A statement, or its beginning.
+    Statement(Box<StatementEvent>),
+    /// More of one.
+    Text(Box<TextEvent>),
 }
 
 /// Structures of integers and arrays of them alone.
@@ -49,6 +61,12 @@ unsafe impl Plain for AcceptedEvent {}
 unsafe impl Plain for ClosedEvent {}
 // SAFETY: as above.
 unsafe impl Plain for UnixAcceptedEvent {}
+// SAFETY: as above.
+unsafe impl Plain for BackendEvent {}
+// SAFETY: as above.
+unsafe impl Plain for StatementEvent {}
+// SAFETY: as above.
+unsafe impl Plain for TextEvent {}
 
 /// The event in `bytes`; nothing for what is too short or of an unknown kind.
 pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
@@ -61,6 +79,19 @@ pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         EventKind::Accepted => KernelEvent::Accepted(read(bytes)?),
         EventKind::Closed => KernelEvent::Closed(read(bytes)?),
         EventKind::UnixAccepted => KernelEvent::UnixAccepted(read(bytes)?),
+        // They have a ring buffer of their own.
+        EventKind::Statement | EventKind::StatementText | EventKind::Backend => return None,
+    })
+}
+
+/// The same for the ring buffer of statements.
+pub fn decode_statement(bytes: &[u8]) -> Option<StatementPiece> {
+    let header: EventHeader = read(bytes)?;
+    Some(match EventKind::from_u32(header.kind)? {
+        EventKind::Backend => StatementPiece::Backend(Box::new(read(bytes)?)),
+        EventKind::Statement => StatementPiece::Statement(Box::new(read(bytes)?)),
+        EventKind::StatementText => StatementPiece::Text(Box::new(read(bytes)?)),
+        _ => return None,
     })
 }
 

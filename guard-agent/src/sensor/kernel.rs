@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
@@ -21,7 +21,11 @@ use guard_common::kernel::{
     unix::UnixPath,
 };
 
-use super::event::Watch;
+use super::{
+    event::Watch,
+    probe::{ObservedServer, Probes},
+    statements::StatementReader,
+};
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
@@ -30,9 +34,10 @@ pub struct Kernel {
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
+    probes: Probes,
     flush_log: Option<Box<dyn FnMut() + Send>>,
     counted: [u64; EventKind::ALL.len()],
-    _links: Ebpf,
+    links: Ebpf,
 }
 
 impl Kernel {
@@ -47,9 +52,10 @@ impl Kernel {
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
+            probes: Probes::new(HashMap::try_from(take(maps::OBSERVED)?)?),
             flush_log,
             counted: [0; EventKind::ALL.len()],
-            _links: ebpf,
+            links: ebpf,
         })
     }
 
@@ -79,6 +85,22 @@ impl Kernel {
     /// The local process at the client's end of a connection.
     pub fn client(&self, flow: &FlowKey) -> Option<TaskInfo> {
         self.clients.get(flow, 0).ok()
+    }
+
+    /// What reads the statements; once.
+    pub fn statements(ebpf: &mut Ebpf) -> Result<StatementReader, MapError> {
+        let mut take =
+            |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
+        Ok(StatementReader::new(
+            RingBuf::try_from(take(maps::STATEMENTS)?)?,
+            HashMap::try_from(take(maps::BACKENDS)?)?,
+            Array::try_from(take(maps::AWAKE)?)?,
+        ))
+    }
+
+    /// Observes exactly these servers from now on; tells for each why not.
+    pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
+        self.probes.observe(&mut self.links, servers)
     }
 
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.

@@ -6,14 +6,16 @@ use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSockAddr, Program, ProgramError, RawTracePoint, SockOps, TracePoint},
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, RawTracePoint, SockOps, TracePoint, UProbe,
+    },
 };
 use guard_common::{
     audit::v1::{SensorState, sensor_state},
     kernel::{layout::Layout, maps},
 };
 
-use super::{aligned, btf, host, kernel::Kernel};
+use super::{aligned, btf, host, kernel::Kernel, statements::StatementReader};
 use crate::config::SensorConfig;
 
 /// What a program hangs on.
@@ -23,6 +25,8 @@ enum Hook {
     CgroupSockets,
     Raw(&'static str),
     Syscall(&'static str),
+    /// Attached later, to the programs of servers.
+    Function,
 }
 
 /// Which part of the sensor needs a program.
@@ -31,9 +35,10 @@ enum Part {
     Connections,
     Processes,
     Unix,
+    Statements,
 }
 
-const PROGRAMS: [(&str, Hook, Part); 9] = [
+const PROGRAMS: [(&str, Hook, Part); 13] = [
     ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
     ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
     ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
@@ -43,6 +48,10 @@ const PROGRAMS: [(&str, Hook, Part); 9] = [
     ("socket_ops", Hook::CgroupSockets, Part::Connections),
     ("accept", Hook::Syscall("sys_exit_accept"), Part::Unix),
     ("accept4", Hook::Syscall("sys_exit_accept4"), Part::Unix),
+    ("statement_executor", Hook::Function, Part::Statements),
+    ("statement_utility", Hook::Function, Part::Statements),
+    ("statement_function", Hook::Function, Part::Statements),
+    ("statement_replication", Hook::Function, Part::Statements),
 ];
 
 /// What came of loading.
@@ -52,6 +61,8 @@ pub struct Loaded {
     pub kernel: Option<Kernel>,
     /// What works, for records and people.
     pub state: SensorState,
+    /// Where statements arrive, where they can be seen.
+    pub statements: Option<StatementReader>,
 }
 
 impl Loaded {
@@ -99,7 +110,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
     let mut state = SensorState { rung: "procfs".to_owned(), ..SensorState::default() };
     if !config.ebpf {
         state.missing.push("eBPF is switched off (`sensor.ebpf = false`): ".to_owned() + WITHOUT_KERNEL);
-        return Loaded { kernel: None, state };
+        return Loaded { kernel: None, state, statements: None };
     }
     let layout = btf::kernel_layout().unwrap_or_else(|error| {
         state.missing.push(format!(
@@ -114,12 +125,13 @@ pub fn load(config: &SensorConfig) -> Loaded {
         .override_global("LAYOUT", &layout, true)
         .override_global("LOGGING", &u32::from(config.kernel_log), true)
         .map_max_entries(maps::EVENTS, ring)
+        .map_max_entries(maps::STATEMENTS, config.statement_ring_kib.saturating_mul(1024))
         .load(aligned::object())
     {
         Ok(ebpf) => ebpf,
         Err(error) => {
             state.missing.push(format!("the eBPF maps cannot be made ({}): {WITHOUT_KERNEL}", chain(&error)));
-            return Loaded { kernel: None, state };
+            return Loaded { kernel: None, state, statements: None };
         }
     };
     let cgroup = host::cgroup_root().and_then(|root| File::open(root).ok());
@@ -138,16 +150,23 @@ pub fn load(config: &SensorConfig) -> Loaded {
         })
         .collect();
     explain(&mut state);
+    let statements = works(&state, Part::Statements)
+        .then(|| Kernel::statements(&mut ebpf))
+        .transpose()
+        .unwrap_or_else(|error| {
+            state.missing.push(format!("statements cannot be read from the kernel: {error}"));
+            None
+        });
     let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();
-            Loaded { kernel: Some(kernel), state }
+            Loaded { kernel: Some(kernel), state, statements }
         }
-        Ok(None) => Loaded { kernel: None, state },
+        Ok(None) => Loaded { kernel: None, state, statements: None },
         Err(error) => {
             state.missing.push(format!("the eBPF maps cannot be used ({error}): {WITHOUT_KERNEL}"));
-            Loaded { kernel: None, state }
+            Loaded { kernel: None, state, statements: None }
         }
     }
 }
@@ -160,6 +179,7 @@ fn supported(part: Part, layout: &Layout) -> Result<(), String> {
         Part::Connections => true,
         Part::Processes => layout.has_tasks(),
         Part::Unix => layout.has_unix(),
+        Part::Statements => layout.has_sockets(),
     };
     if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
 }
@@ -172,6 +192,7 @@ fn attach(ebpf: &mut Ebpf, name: &str, hook: Hook, cgroup: Option<&File>) -> Res
         Hook::CgroupSockets => attach_sockets(program, root()?),
         Hook::Raw(tracepoint) => attach_raw(program, tracepoint),
         Hook::Syscall(tracepoint) => attach_syscall(program, tracepoint),
+        Hook::Function => load_probe(program),
     };
     result.map_err(|error| {
         tracing::debug!(program = name, %error, "not attached");
@@ -204,6 +225,11 @@ fn attach_syscall(program: &mut Program, tracepoint: &str) -> Result<(), Program
     program.attach("syscalls", tracepoint).map(|_| ())
 }
 
+fn load_probe(program: &mut Program) -> Result<(), ProgramError> {
+    let program: &mut UProbe = program.try_into()?;
+    program.load()
+}
+
 fn works(state: &SensorState, part: Part) -> bool {
     PROGRAMS
         .iter()
@@ -226,6 +252,12 @@ fn explain(state: &mut SensorState) {
              bring them"
                 .to_owned(),
         ),
+        (
+            Part::Statements,
+            "statements round the proxy, and those inside of functions, are not seen; uprobes (CONFIG_UPROBE_EVENTS) \
+             and BTF bring them"
+                .to_owned(),
+        ),
     ];
     for (part, cost) in costs {
         if !works(state, part) {
@@ -243,7 +275,7 @@ fn explain(state: &mut SensorState) {
 }
 
 /// An error with its causes in one line; of the verifier's log, which can fill pages, the line with the reason.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

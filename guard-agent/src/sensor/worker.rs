@@ -34,6 +34,7 @@ use super::{
     kernel::Kernel,
     load::Loaded,
     poller::Poller,
+    probe::ObservedServer,
     sockets::{self, Connection},
     unix_table::UnixTable,
 };
@@ -72,6 +73,13 @@ pub enum Command {
         gid: u32,
         /// Takes the answer.
         reply: oneshot::Sender<Arc<Workload>>,
+    },
+    /// Observe the statements of exactly these servers.
+    Observe {
+        /// Which.
+        servers: Vec<ObservedServer>,
+        /// Takes why not, for each.
+        reply: oneshot::Sender<Vec<Result<(), String>>>,
     },
     /// Watch exactly this.
     Watch {
@@ -272,6 +280,13 @@ impl Worker {
                     let _ = reply.send(self.identifier.by_pid(pid, Some((uid, gid)), evidence));
                 }
                 Ok(Command::Watch { watch, done }) => self.rewatch(watch, &done),
+                Ok(Command::Observe { servers, reply }) => {
+                    let results = match &mut self.kernel {
+                        Some(kernel) => kernel.observe(&servers),
+                        None => vec![Err("the eBPF programs are not loaded".to_owned()); servers.len()],
+                    };
+                    let _ = reply.send(results);
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }

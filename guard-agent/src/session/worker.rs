@@ -68,11 +68,7 @@ impl Worker {
                 Object::any(ObjectKind::Unknown),
                 "unknown prepared statement",
             )),
-            replication: Arc::new(stand_in(
-                Action::Replicate,
-                Object::any(ObjectKind::Server),
-                "replication command",
-            )),
+            replication: Arc::new(replication_statement()),
             oversized: Arc::new(stand_in(
                 Action::Unreadable,
                 Object::any(ObjectKind::Unknown),
@@ -106,7 +102,7 @@ impl Worker {
     }
 
     /// Reads a call of the function with this object id.
-    pub(crate) fn classify_function(&self, oid: u32, modes: Modes) -> Arc<Statement> {
+    pub(super) fn classify_function(&self, oid: u32, modes: Modes) -> Arc<Statement> {
         self.classify(function_call(oid).as_bytes(), modes)
     }
 
@@ -150,6 +146,11 @@ pub fn function_call(oid: u32) -> String {
         Some((_, name)) => format!("SELECT pg_catalog.{name}()"),
         None => format!("SELECT \"function {oid}\"()"),
     }
+}
+
+/// The statement that stands for any command of the replication protocol.
+pub fn replication_statement() -> Statement {
+    stand_in(Action::Replicate, Object::any(ObjectKind::Server), "replication command")
 }
 
 /// Caps on the reading of statements, as configured.

@@ -98,6 +98,7 @@ layout! {
     socket_alloc_socket = ["socket_alloc"."socket"],
     socket_alloc_inode = ["socket_alloc"."vfs_inode"],
     sock_family = ["sock_common"."skc_family"],
+    sock_cookie = ["sock_common"."skc_cookie"],
     sock_socket = ["sock"."sk_socket"],
     sock_peer_pid = ["sock"."sk_peer_pid"],
     sock_peer_cred = ["sock"."sk_peer_cred"],
@@ -124,6 +125,19 @@ impl Layout {
             && self.file_path != ABSENT
             && self.dentry_parent != ABSENT
             && self.mount_parent != ABSENT
+    }
+
+    /// Everything that the statement programs need is there.
+    pub const fn has_sockets(&self) -> bool {
+        self.has_tasks()
+            && self.task_files != ABSENT
+            && self.files_fdt != ABSENT
+            && self.fdtable_fd != ABSENT
+            && self.file_private_data != ABSENT
+            && self.file_inode != ABSENT
+            && self.inode_number != ABSENT
+            && self.socket_sk != ABSENT
+            && self.sock_cookie != ABSENT
     }
 
     /// Everything that the unix socket programs need is there.

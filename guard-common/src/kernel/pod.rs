@@ -5,6 +5,7 @@ use super::{
     layout::Layout,
     process::TaskInfo,
     socket::FlowKey,
+    statement::{Backend, Target},
     unix::UnixPath,
 };
 
@@ -26,10 +27,16 @@ unsafe impl aya::Pod for Known {}
 unsafe impl aya::Pod for StopKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Stop {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Target {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Backend {}
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, HeldBackend, HeldServer, Known, Layout, Stop, StopKey, TaskInfo, UnixPath};
+    use super::{
+        Backend, FlowKey, HeldBackend, HeldServer, Known, Layout, Stop, StopKey, Target, TaskInfo, UnixPath,
+    };
 
     #[test]
     fn there_is_no_padding() {
@@ -42,5 +49,7 @@ mod tests {
         assert_eq!(size_of::<Known>(), 3 * 8 + 2 * 4);
         assert_eq!(size_of::<StopKey>(), 8 + 2 * 4);
         assert_eq!(size_of::<Stop>(), 5 * 8 + 2 * 4);
+        assert_eq!(size_of::<Target>(), 6 * 8 + 8 * 4);
+        assert_eq!(size_of::<Backend>(), 2 * 8 + 4 * 4);
     }
 }

@@ -1,0 +1,384 @@
+//! Statements as PostgreSQL runs them: probes on the functions through which all of them pass.
+//!
+//! The executor sees plans, also of dynamic SQL in functions and of prepared statements that run again; the utility
+//! level sees everything else. The program file is shared by all servers that run it: what belongs to a server that is
+//! not observed leaves at once. The texts are those of the server's own memory, read before the statement runs.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_user,
+        generated::{bpf_get_current_task, bpf_probe_read_user_str},
+    },
+    macros::{map, uprobe},
+    maps::{Array, HashMap, LruHashMap, RingBuf, ring_buf::RingBufEntry},
+    programs::ProbeContext,
+};
+use guard_common::kernel::{
+    EventKind,
+    statement::{
+        BACKENDS as BACKENDS_LIMIT, Backend, BackendEvent, CHUNK_LEN, CHUNKS, NAME_LEN, SERVERS, SETTING_LEN,
+        StatementEvent, TEXT_LEN, Target, TextEvent, flag, level, mode,
+    },
+};
+
+use crate::{
+    events::{header, lost},
+    read::{member, member_or, offset},
+    unix::file_of,
+};
+
+/// `PROCESS_UTILITY_SUBCOMMAND`: a part of a statement that was seen as a whole.
+const SUBCOMMAND: u32 = 3;
+/// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`.
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+/// `BPF_RB_AVAIL_DATA` and `BPF_RB_RING_SIZE`.
+const AVAILABLE: u64 = 0;
+const SIZE: u64 = 1;
+
+/// Statements and their backends. The agent sets its size before loading.
+#[map]
+static STATEMENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// Observed servers by their first process.
+#[map]
+static OBSERVED: HashMap<u32, Target> = HashMap::with_max_entries(SERVERS, 0);
+
+/// Backends by process.
+#[map]
+static BACKENDS: LruHashMap<u32, Backend> = LruHashMap::with_max_entries(BACKENDS_LIMIT, 0);
+
+/// 1 while the agent looks by itself: then nobody has to be woken.
+#[map]
+static AWAKE: Array<u32> = Array::with_max_entries(1, 0);
+
+/// `standard_ExecutorRun(QueryDesc *queryDesc, ..)`.
+#[uprobe]
+pub fn statement_executor(ctx: ProbeContext) -> u32 {
+    let query: u64 = ctx.arg(0).unwrap_or(0);
+    executor(query);
+    0
+}
+
+#[inline(always)]
+fn executor(query: u64) -> Option<()> {
+    let (backend, target) = observed()?;
+    // A cursor's second fetch, or the next rows of a portal.
+    let executed: u8 = user(query, target.query_executed)?;
+    if executed != 0 {
+        return None;
+    }
+    let text: u64 = user(query, target.query_text)?;
+    let plan: u64 = user(query, target.query_plan)?;
+    let place: [i32; 2] = user(plan, target.plan_location).unwrap_or([-1, 0]);
+    let seen = Seen { text, place, level: level::EXECUTOR, function: 0 };
+    report(backend, target, &seen)
+}
+
+/// `standard_ProcessUtility(PlannedStmt *pstmt, const char *queryString, [bool readOnlyTree,] ProcessUtilityContext, ..)`.
+#[uprobe]
+pub fn statement_utility(ctx: ProbeContext) -> u32 {
+    let plan: u64 = ctx.arg(0).unwrap_or(0);
+    let text: u64 = ctx.arg(1).unwrap_or(0);
+    let third: u64 = ctx.arg(2).unwrap_or(0);
+    let fourth: u64 = ctx.arg(3).unwrap_or(0);
+    utility(plan, text, third as u32, fourth as u32);
+    0
+}
+
+#[inline(always)]
+fn utility(plan: u64, text: u64, third: u32, fourth: u32) -> Option<()> {
+    let (backend, target) = observed()?;
+    let context = if target.utility_fourth == 1 { fourth } else { third };
+    if context == SUBCOMMAND {
+        return None;
+    }
+    let place: [i32; 2] = user(plan, target.plan_location).unwrap_or([-1, 0]);
+    report(backend, target, &Seen { text, place, level: level::UTILITY, function: 0 })
+}
+
+/// `HandleFunctionRequest(StringInfo msgBuf)`: the message begins with the function's number in network order.
+#[uprobe]
+pub fn statement_function(ctx: ProbeContext) -> u32 {
+    let message: u64 = ctx.arg(0).unwrap_or(0);
+    function(message);
+    0
+}
+
+#[inline(always)]
+fn function(message: u64) -> Option<()> {
+    let (backend, target) = observed()?;
+    let data: u64 = user(message, 0)?;
+    let number: u32 = user(data, 0)?;
+    let seen = Seen { text: 0, place: [-1, 0], level: level::FUNCTION, function: u32::from_be(number) };
+    report(backend, target, &seen)
+}
+
+/// `exec_replication_command(const char *cmd_string)`: walsenders take SQL this way, too.
+#[uprobe]
+pub fn statement_replication(ctx: ProbeContext) -> u32 {
+    let text: u64 = ctx.arg(0).unwrap_or(0);
+    replication(text);
+    0
+}
+
+#[inline(always)]
+fn replication(text: u64) -> Option<()> {
+    let (backend, target) = observed()?;
+    report(backend, target, &Seen { text, place: [-1, 0], level: level::REPLICATION, function: 0 })
+}
+
+/// A process has ended: another may get its number.
+#[inline(always)]
+pub fn ended(pid: u32) {
+    let _ = BACKENDS.remove(&pid);
+}
+
+/// A statement that is about to run.
+struct Seen {
+    text: u64,
+    place: [i32; 2],
+    level: u32,
+    function: u32,
+}
+
+/// The backend that runs right now and its server, where that is observed.
+#[inline(always)]
+fn observed() -> Option<(*mut Backend, &'static Target)> {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let backend = match BACKENDS.get_ptr_mut(&pid) {
+        Some(backend) => backend,
+        None => {
+            admit(pid);
+            BACKENDS.get_ptr_mut(&pid)?
+        }
+    };
+    // SAFETY: a value of the map; the backend is one process with one thread.
+    let (mode, server_pid) = unsafe { ((*backend).mode, (*backend).server_pid) };
+    if mode == mode::NOTHING {
+        return None;
+    }
+    // SAFETY: read only; the agent replaces entries as a whole.
+    let target = unsafe { OBSERVED.get(&server_pid) }?;
+    Some((backend, target))
+}
+
+/// Decides once for each process whether it is looked at. Without a client it works for another backend, or for the
+/// server itself.
+#[inline(never)]
+fn admit(pid: u32) {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let leader: u64 = member_or(task, offset!(task_group_leader), 0);
+    let parent: u64 = member_or(leader, offset!(task_real_parent), 0);
+    let server_pid: u32 = member_or(parent, offset!(task_tgid), 0);
+    let start_ns: u64 = member_or(leader, offset!(task_start_boottime), 0);
+    // SAFETY: read only.
+    let target = unsafe { OBSERVED.get(&server_pid) };
+    let client = target.and_then(|target| user::<u64>(target.port, 0)).unwrap_or(0);
+    let mode = if client == 0 { mode::NOTHING } else { mode::ALL };
+    let backend = Backend { start_ns, server_pid, mode, ..Backend::default() };
+    let _ = BACKENDS.insert(&pid, &backend, 0);
+}
+
+#[inline(always)]
+fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
+    let sent: u64 = user(target.client_text, 0).unwrap_or(0);
+    let nested = seen.text != 0 && seen.text != sent;
+    // SAFETY: a value of the map, of a process with one thread.
+    let mode = unsafe { (*backend).mode };
+    if mode == mode::NESTED && !nested {
+        return None;
+    }
+    let settings = settings(target);
+    // SAFETY: as above.
+    let known = unsafe { (*backend).settings };
+    if known != settings {
+        introduce(backend, target, settings);
+    }
+    // SAFETY: as above.
+    let (sequence, start_ns) = unsafe {
+        (*backend).sequence = (*backend).sequence.wrapping_add(1);
+        ((*backend).sequence, (*backend).start_ns)
+    };
+    let standard: u8 = user(target.standard_strings, 0).unwrap_or(1);
+    let Some(mut entry) = reserve::<StatementEvent>(EventKind::Statement) else { return None };
+    let event = entry.as_mut_ptr();
+    let mut flags = if nested { flag::NESTED } else { 0 };
+    if standard != 0 {
+        flags |= flag::STANDARD_STRINGS;
+    }
+    let (kept, more) = copy_first(&mut entry, seen.text);
+    if more {
+        flags |= flag::MORE;
+    }
+    if seen.text != 0 && kept < 0 {
+        flags |= flag::UNREADABLE;
+    }
+    // SAFETY: fields of the reserved entry.
+    unsafe {
+        (&raw mut (*event).header).write(header(EventKind::Statement));
+        (&raw mut (*event).start_ns).write(start_ns);
+        (&raw mut (*event).address).write(seen.text);
+        (&raw mut (*event).pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
+        (&raw mut (*event).sequence).write(sequence);
+        (&raw mut (*event).level).write(seen.level);
+        (&raw mut (*event).flags).write(flags);
+        (&raw mut (*event).location).write(seen.place[0]);
+        (&raw mut (*event).length).write(seen.place[1]);
+        (&raw mut (*event).function).write(seen.function);
+        (&raw mut (*event).text_kept).write(if kept > 0 { kept as u32 } else { 0 });
+    }
+    entry.submit(wake());
+    if more {
+        copy_rest(seen.text, sequence);
+    }
+    Some(())
+}
+
+/// The beginning of the text: its bytes without the zero, below zero where it cannot be read, and whether there is more.
+#[inline(always)]
+fn copy_first(entry: &mut RingBufEntry<StatementEvent>, text: u64) -> (i64, bool) {
+    if text == 0 {
+        return (0, false);
+    }
+    // SAFETY: bounded by the field's length; the helper checks the source.
+    let read = unsafe {
+        let to = &raw mut (*entry.as_mut_ptr()).text;
+        bpf_probe_read_user_str(to.cast(), TEXT_LEN as u32, text as *const _)
+    };
+    (read - 1, read == TEXT_LEN as i64)
+}
+
+/// The rest, up to what is kept of a text at most.
+#[inline(never)]
+fn copy_rest(text: u64, sequence: u32) {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let mut at = text + TEXT_LEN as u64 - 1;
+    let mut number = 0;
+    while number < CHUNKS {
+        number += 1;
+        let Some(mut entry) = reserve::<TextEvent>(EventKind::StatementText) else { return };
+        let event = entry.as_mut_ptr();
+        // SAFETY: fields of the reserved entry; the helper bounds the copy and checks the source.
+        let read = unsafe {
+            let to = &raw mut (*event).text;
+            bpf_probe_read_user_str(to.cast(), CHUNK_LEN as u32, at as *const _)
+        };
+        let more = read == CHUNK_LEN as i64;
+        let left = if number == CHUNKS { 2 } else { 1 };
+        // SAFETY: as above.
+        unsafe {
+            (&raw mut (*event).header).write(header(EventKind::StatementText));
+            (&raw mut (*event).pid).write(pid);
+            (&raw mut (*event).sequence).write(sequence);
+            (&raw mut (*event).text_kept).write(if read > 0 { read as u32 - 1 } else { 0 });
+            (&raw mut (*event).more).write(if more { left } else { 0 });
+        }
+        entry.submit(wake());
+        if !more {
+            return;
+        }
+        at += CHUNK_LEN as u64 - 1;
+    }
+}
+
+/// Stands for the settings as they are now: where they are kept, and how they begin. A setting that changes is kept
+/// elsewhere, since the new value is there before the old one goes.
+#[inline(always)]
+fn settings(target: &Target) -> u64 {
+    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    for place in [target.role, target.search_path, target.application_name] {
+        let text: u64 = user(place, 0).unwrap_or(0);
+        let start: u64 = user(text, 0).unwrap_or(0);
+        sum = (sum ^ text).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        sum = (sum ^ start).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    }
+    sum | 1
+}
+
+/// Tells who the backend works for, with its settings.
+#[inline(never)]
+fn introduce(backend: *mut Backend, target: &Target, settings: u64) -> u32 {
+    let Some(mut entry) = reserve::<BackendEvent>(EventKind::Backend) else { return 0 };
+    let event = entry.as_mut_ptr();
+    let port: u64 = user(target.port, 0).unwrap_or(0);
+    let (cookie, inode) = socket(user(port, target.port_socket).unwrap_or(-1)).unwrap_or((0, 0));
+    // SAFETY: a value of the map and fields of the reserved entry; the helpers bound the copies and check the sources.
+    unsafe {
+        (&raw mut (*event).header).write(header(EventKind::Backend));
+        (&raw mut (*event).start_ns).write((*backend).start_ns);
+        (&raw mut (*event).cookie).write(cookie);
+        (&raw mut (*event).inode).write(inode);
+        (&raw mut (*event).pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
+        (&raw mut (*event).server_pid).write((*backend).server_pid);
+        text::<NAME_LEN>(&raw mut (*event).user, user(port, target.port_user));
+        text::<NAME_LEN>(&raw mut (*event).database, user(port, target.port_database));
+        text::<NAME_LEN>(&raw mut (*event).role, user(target.role, 0));
+        text::<NAME_LEN>(&raw mut (*event).application_name, user(target.application_name, 0));
+        text::<SETTING_LEN>(&raw mut (*event).search_path, user(target.search_path, 0));
+        (*backend).settings = settings;
+    }
+    entry.submit(wake());
+    1
+}
+
+/// A text of the backend's memory; empty where it cannot be read.
+///
+/// # Safety
+/// `to` must be a field of a reserved entry.
+#[inline(always)]
+unsafe fn text<const LENGTH: usize>(to: *mut [u8; LENGTH], from: Option<u64>) {
+    // SAFETY: the caller's promise; the helper bounds the copy and checks the source.
+    unsafe {
+        let read = bpf_probe_read_user_str(to.cast(), LENGTH as u32, from.unwrap_or(0) as *const _);
+        if read <= 0 {
+            to.cast::<u8>().write(0);
+        }
+    }
+}
+
+/// Cookie and inode number of one of the current process's sockets.
+#[inline(always)]
+fn socket(descriptor: i32) -> Option<(u64, u64)> {
+    if descriptor < 0 {
+        return None;
+    }
+    let file = file_of(descriptor as u64)?;
+    let inode: u64 = member(file, offset!(file_inode))?;
+    let socket: u64 = member(file, offset!(file_private_data))?;
+    let sock: u64 = member(socket, offset!(socket_sk))?;
+    let cookie: u64 = member_or(sock, offset!(sock_cookie), 0);
+    Some((cookie, member_or(inode, offset!(inode_number), 0)))
+}
+
+/// A value of the backend's memory; nothing where either is missing.
+#[inline(always)]
+fn user<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 {
+        return None;
+    }
+    // SAFETY: the helper checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_user((base + u64::from(offset)) as *const T) }.ok()
+}
+
+#[inline(always)]
+fn reserve<T: 'static>(kind: EventKind) -> Option<RingBufEntry<T>> {
+    match STATEMENTS.reserve::<T>(0) {
+        Some(entry) => Some(entry),
+        None => {
+            lost(kind);
+            None
+        }
+    }
+}
+
+/// Whether the agent has to be woken: it takes many statements at once, unless it sleeps or the buffer fills.
+#[inline(always)]
+fn wake() -> u64 {
+    let awake = AWAKE.get(0).is_some_and(|awake| *awake == 1);
+    if !awake {
+        return 0;
+    }
+    if STATEMENTS.query(AVAILABLE) > STATEMENTS.query(SIZE) / 4 { FORCE_WAKEUP } else { NO_WAKEUP }
+}
