@@ -34,7 +34,7 @@ use crate::{
     config::Config,
     connections::Connections,
     decide::Decider,
-    hold::{self, Hold, HoldError},
+    hold::{self, HeldServers, Hold, HoldError},
     listen::{ListenError, SessionThreads},
     observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
@@ -141,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let held = HeldServers::default();
     let observer = Observer::start(
         &sensor,
         observe::Rooms {
@@ -148,6 +149,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             decider: Arc::clone(&decider),
             audit: audit.clone(),
             limits: config.proxy.clone(),
+            held: held.clone(),
         },
     )?;
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
@@ -156,6 +158,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit: audit.clone(),
         approvals: approvals.clone(),
         registry: hold::Registry { sensor: sensor.clone(), connections: connections.clone() },
+        held,
     };
     let hold = Hold::start(&config, lent)?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;

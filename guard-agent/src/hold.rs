@@ -17,11 +17,21 @@ mod waiting;
 pub mod watchdog;
 
 use std::{
-    cell::RefCell, collections::HashMap, io, os::unix::net::UnixStream, process::Child, rc::Rc, sync::Arc,
-    time::Duration,
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    io,
+    rc::Rc,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
 };
 
-use guard_common::kernel::hold::{HoldEvent, choice, count};
+use guard_common::{
+    audit::{
+        timestamp,
+        v1::{Gap, record::Body},
+    },
+    kernel::hold::{HoldEvent, choice, count},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::LocalSet,
@@ -146,16 +156,39 @@ impl Hold {
     }
 }
 
+/// The servers, by their postmasters, whose statements are held right now: whoever only sees what comes later leaves to the
+/// hold what it does not let run.
+#[derive(Clone, Debug, Default)]
+pub struct HeldServers(Arc<RwLock<HashSet<u32>>>);
+
+impl HeldServers {
+    /// Whether the statements of the server with this first process are held.
+    pub fn contains(&self, postmaster: u32) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&postmaster)
+    }
+
+    fn set(&self, postmasters: impl Iterator<Item = u32>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = postmasters.collect();
+    }
+}
+
 /// What is configured for a server.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     orphans: HoldChoice,
     unattended: HoldChoice,
+    /// Its statements are observed, and counted there.
+    observed: bool,
 }
 
 impl Wanted {
     fn of(server: &ServerConfig) -> (String, Self) {
-        (server.name.clone(), Self { orphans: server.hold_orphans, unattended: server.hold_unattended })
+        let wanted = Self {
+            orphans: server.hold_orphans,
+            unattended: server.hold_unattended,
+            observed: server.observe,
+        };
+        (server.name.clone(), wanted)
     }
 }
 
@@ -167,6 +200,8 @@ struct Warden {
     judge: Rc<Judge>,
     /// By postmaster.
     held: HashMap<u32, Rc<Target>>,
+    /// The same, for others.
+    shown: HeldServers,
     /// Why a server is not held, as it was told.
     told: HashMap<String, String>,
     watchdog: Watchdog,
@@ -180,16 +215,29 @@ impl Warden {
         wanted: HashMap<String, Wanted>,
         lent: Lent,
         worker: Worker,
-        limit: usize,
+        config: &Config,
     ) -> Result<Self, HoldError> {
+        let (run, limit) = (&config.paths.run, config.proxy.max_statement_bytes);
         let (kernel, maps) = HoldKernel::load()?;
         let watchdog = Watchdog::start(run, &kernel.for_watchdog).map_err(HoldError::Watchdog)?;
         release::can_divert(watchdog.pid()).map_err(HoldError::Watchdog)?;
         let maps = Rc::new(RefCell::new(maps));
-        let policies = lent.decider.epoch();
+        let (policies, shown) = (lent.decider.epoch(), lent.held.clone());
         let judge = Rc::new(Judge::new(lent, worker, limit, Rc::clone(&maps)));
         let (held, told) = (HashMap::new(), HashMap::new());
-        Ok(Self { wanted, kernel, maps, judge, held, told, watchdog, policies, beats: 0, undecided: 0 })
+        Ok(Self {
+            wanted,
+            kernel,
+            maps,
+            judge,
+            held,
+            shown,
+            told,
+            watchdog,
+            policies,
+            beats: 0,
+            undecided: 0,
+        })
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -261,6 +309,14 @@ impl Warden {
                 statements = undecided - self.undecided,
                 "nobody could decide on statements round the proxy: they went the way of `hold_unattended`"
             );
+            self.judge.audit.record(Body::Gap(Gap {
+                source: "hold".to_owned(),
+                lost: undecided - self.undecided,
+                until: Some(timestamp(SystemTime::now())),
+                detail: "statements that nobody could decide on: they went the way of `hold_unattended`"
+                    .to_owned(),
+                ..Gap::default()
+            }));
             self.undecided = undecided;
         }
     }
@@ -291,12 +347,14 @@ impl Warden {
                 self.hold(server, wanted);
             }
         }
+        self.shown.set(self.held.keys().copied());
     }
 
     fn hold(&mut self, server: &Arc<Server>, wanted: Wanted) {
         let result = Target::find(server, wanted.orphans, wanted.unattended)
             .map_err(|error| error.to_string())
-            .and_then(|target| {
+            .and_then(|found| {
+                let target = Target { counts: !wanted.observed, ..found };
                 sweep::release(&target);
                 let held = self.kernel.hold(&mut self.maps.borrow_mut(), &target);
                 held.map(|()| target).map_err(|error| error.to_string())
@@ -331,6 +389,7 @@ impl Warden {
 
     /// Lets everybody go.
     async fn end(&mut self) {
+        self.shown.set(std::iter::empty());
         let held: Vec<_> = self.held.drain().collect();
         for (_, target) in held {
             self.kernel.let_go(&mut self.maps.borrow_mut(), &target, &[]);

@@ -135,8 +135,8 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     agent.connections.set_servers(servers.clone());
     let sensor = agent.sensor.clone();
     let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
-    agent.hold.servers(servers).await;
     agent.observer.refresh(&agent.config, &servers).await;
+    agent.hold.servers(servers).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }

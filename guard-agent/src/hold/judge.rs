@@ -18,6 +18,7 @@ use guard_common::{
 use guard_policy::{Principal, Target as PolicyTarget, vocabulary::Parse};
 
 use super::{
+    HeldServers,
     backend::{Client, Registry, Settings},
     kernel::Maps,
     process::Process,
@@ -122,12 +123,14 @@ pub struct Lent {
     pub approvals: Approvals,
     /// Knows who connects.
     pub registry: Registry,
+    /// Told which servers are held.
+    pub held: HeldServers,
 }
 
 impl Judge {
     /// A judge that reads statements with `worker`, up to `limit` bytes.
     pub fn new(lent: Lent, worker: Worker, limit: usize, maps: Rc<RefCell<Maps>>) -> Self {
-        let Lent { decider, audit, approvals, registry } = lent;
+        let Lent { decider, audit, approvals, registry, held: _ } = lent;
         Self {
             decider,
             audit,
@@ -161,7 +164,9 @@ impl Judge {
         let now = self.now(&session, &settings, event);
         let (statement, modes) = held.statement(&self.worker, &settings, target).await;
         let reason = self.reason(held.text.as_deref(), &now);
-        now.meter.statement();
+        if target.counts {
+            now.meter.statement();
+        }
         let asked = Asked { session, now, statement, modes, text: held.text, reason, event: *event };
         Ok(match self.rule(&asked) {
             Ruling::Permitted(permit) => self.permitted(&asked, permit).await,

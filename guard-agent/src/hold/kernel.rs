@@ -86,7 +86,9 @@ impl HoldKernel {
         let for_watchdog = [shared(&ebpf, maps::STOPS)?, shared(&ebpf, maps::BEATS)?];
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
-        let events = AsyncFd::new(RingBuf::try_from(take(maps::EVENTS)?)?)?;
+        let ring = RingBuf::try_from(take(maps::EVENTS)?)?;
+        // SAFETY: the buffer's descriptor is the same, and open, as long as the buffer lives.
+        let events = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
         let maps = Maps {
             servers: HashMap::try_from(take(maps::SERVERS)?)?,
             backends: HashMap::try_from(take(maps::BACKENDS)?)?,

@@ -84,6 +84,8 @@ pub struct Target {
     pub entries: [u64; PROBES.len()],
     /// What the kernel side goes by.
     pub held: HeldServer,
+    /// Its statements are counted here, for policies that read rates.
+    pub counts: bool,
     /// The grammar at hand is at least as new as the server.
     pub grammar_known: bool,
 }
@@ -145,6 +147,7 @@ impl Target {
             offsets,
             entries,
             held,
+            counts: true,
             grammar_known: is_known_version(version),
         })
     }
