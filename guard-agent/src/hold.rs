@@ -11,6 +11,7 @@ mod probe;
 mod process;
 mod reading;
 mod release;
+mod shown;
 mod sweep;
 mod target;
 mod waiting;
@@ -18,10 +19,10 @@ pub mod watchdog;
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     rc::Rc,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -38,7 +39,7 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::{backend::Registry, judge::Lent, kernel::KernelError};
+pub use self::{backend::Registry, judge::Lent, kernel::KernelError, shown::HeldServers};
 use self::{
     judge::{Judge, Sentence},
     kernel::{HoldKernel, Maps, now_ns},
@@ -93,6 +94,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Hold {
     commands: Option<mpsc::Sender<Command>>,
+    shown: HeldServers,
 }
 
 impl Hold {
@@ -101,8 +103,9 @@ impl Hold {
         let wanted: HashMap<String, Wanted> =
             config.servers.iter().filter(|server| server.hold).map(Wanted::of).collect();
         if wanted.is_empty() {
-            return Ok(Self { commands: None });
+            return Ok(Self { commands: None, shown: lent.held });
         }
+        let shown = lent.held.clone();
         let (commands, queue) = mpsc::channel(COMMANDS);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let config = config.clone();
@@ -134,7 +137,12 @@ impl Hold {
         thread.spawn(run).map_err(HoldError::Thread)?;
         let ended = || HoldError::Thread(io::Error::other("it has ended"));
         started.recv().map_err(|_| ended())??;
-        Ok(Self { commands: Some(commands) })
+        Ok(Self { commands: Some(commands), shown })
+    }
+
+    /// Which servers are held.
+    pub fn shown(&self) -> &HeldServers {
+        &self.shown
     }
 
     /// Holds the statements of these servers from now on, as far as they are configured so.
@@ -153,22 +161,6 @@ impl Hold {
         if commands.send(command(done)).await.is_ok() {
             let _ = told.await;
         }
-    }
-}
-
-/// The servers, by their postmasters, whose statements are held right now: whoever only sees what comes later leaves to the
-/// hold what it does not let run.
-#[derive(Clone, Debug, Default)]
-pub struct HeldServers(Arc<RwLock<HashSet<u32>>>);
-
-impl HeldServers {
-    /// Whether the statements of the server with this first process are held.
-    pub fn contains(&self, postmaster: u32) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&postmaster)
-    }
-
-    fn set(&self, postmasters: impl Iterator<Item = u32>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = postmasters.collect();
     }
 }
 
@@ -347,7 +339,8 @@ impl Warden {
                 self.hold(server, wanted);
             }
         }
-        self.shown.set(self.held.keys().copied());
+        let held = self.held.iter().map(|(pid, target)| (*pid, target.server.name.clone()));
+        self.shown.set(held, &self.told);
     }
 
     fn hold(&mut self, server: &Arc<Server>, wanted: Wanted) {
@@ -389,7 +382,7 @@ impl Warden {
 
     /// Lets everybody go.
     async fn end(&mut self) {
-        self.shown.set(std::iter::empty());
+        self.shown.set(std::iter::empty(), &HashMap::new());
         let held: Vec<_> = self.held.drain().collect();
         for (_, target) in held {
             self.kernel.let_go(&mut self.maps.borrow_mut(), &target, &[]);

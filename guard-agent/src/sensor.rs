@@ -39,6 +39,7 @@ pub(crate) use btf::kernel_layout;
 pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
 pub use host::cgroup_root;
 pub(crate) use host::{lift_memory_limit, monotonic};
+pub(crate) use load::chain;
 pub use load::{Capabilities, probe};
 pub use probe::ObservedServer;
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};

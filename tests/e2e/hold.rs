@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::{
-    Agent, AgentConfig, Control, Folder, Postgres, Site, postgres,
+    Agent, AgentConfig, Control, Folder, Postgres, Site,
+    approvals::Desk,
+    postgres,
     records::{self, text, verdict},
     run, site,
     skip::{self, Need},
@@ -350,5 +352,83 @@ fn a_restart_in_the_middle_leaves_nobody_stopped() -> Result<()> {
         assert!(client.join().is_ok_and(|sent| sent > 0));
     }
     assert!(held.site.direct_unix().query("DELETE FROM orders")?.has_sqlstate("57014"));
+    Ok(())
+}
+
+/// A desk before a server whose statements are held, or nothing where the test has to be skipped.
+fn desk() -> Result<Option<Desk>> {
+    if skip::without(&[Need::Postgres, Need::Ebpf]) {
+        return Ok(None);
+    }
+    let desk = Desk::with(AgentConfig { extra: "hold = true\n".to_owned(), ..AgentConfig::default() })?;
+    if let Some(desk) = &desk {
+        run::eventually("statements being held", Duration::from_secs(20), || {
+            Ok(desk.site.agent.log().contains("are held until policy has decided"))
+        })?;
+    }
+    Ok(desk)
+}
+
+const WAITS: &str = "DELETE FROM orders WHERE id <= 3";
+
+#[test]
+fn a_statement_waits_in_the_server_and_runs_once_when_it_is_approved() -> Result<()> {
+    let Some(desk) = desk()? else { return Ok(()) };
+    let ask = |log| desk.site.direct().start_as(&desk.requester, WAITS, &desk.log(log));
+    let mut psql = ask("approved")?;
+    let id = desk.one_id()?;
+    assert_eq!(desk.rows("orders")?, 20);
+    assert!(psql.alive());
+    desk.decide("approve", &id)?;
+    let log = desk.ended(&mut psql)?;
+    assert!(!log.contains("ERROR"), "{log}");
+    assert_eq!(desk.rows("orders")?, 17);
+    assert_eq!(desk.events(&id)?, ["REQUESTED", "APPROVED", "RAN"]);
+    let mut psql = ask("denied")?;
+    let id = desk.one_id()?;
+    desk.decide("deny", &id)?;
+    let log = desk.ended(&mut psql)?;
+    assert!(log.contains("canceling statement"), "{log}");
+    // Who gives up is not waited for.
+    let mut psql = ask("given up")?;
+    let id = desk.one_id()?;
+    psql.signal(Signal::SIGINT)?;
+    let log = desk.ended(&mut psql)?;
+    assert!(log.to_lowercase().contains("cancel"), "{log}");
+    run::eventually("the request being over", Duration::from_secs(5), || {
+        Ok(desk.events(&id)?.last().is_some_and(|event| event == "WITHDRAWN"))
+    })?;
+    assert_eq!(desk.rows("orders")?, 17);
+    Ok(())
+}
+
+#[test]
+fn what_waits_when_the_agent_is_killed_never_runs() -> Result<()> {
+    let Some(mut desk) = desk()? else { return Ok(()) };
+    let mut psql = desk.site.direct().start_as(&desk.requester, WAITS, &desk.log("orphan"))?;
+    desk.one_id()?;
+    desk.site.agent.kill()?;
+    let log = desk.ended(&mut psql)?;
+    assert!(log.contains("canceling statement"), "{log}");
+    assert_eq!(desk.rows("orders")?, 20);
+    Ok(())
+}
+
+#[test]
+fn while_no_agent_runs_statements_are_cancelled_where_that_is_wanted() -> Result<()> {
+    let Some(mut held) = held("hold_unattended = \"cancel\"\n")? else { return Ok(()) };
+    let known = "SELECT 'known to be allowed'";
+    let mut client = held.client()?;
+    Held::ask(&mut client, known)?;
+    held.site.agent.kill()?;
+    run::eventually("nobody deciding", Duration::from_secs(5), || {
+        let answers = client.query("SELECT 'never seen before', clock_timestamp()")?;
+        Ok(wire::first_error(&answers).as_deref() == Some("57014"))
+    })?;
+    Held::ask(&mut client, known)?;
+    held.site.agent.restart()?;
+    run::eventually("decisions again", Duration::from_secs(10), || {
+        Ok(wire::first_error(&client.query("SELECT 'seen again', clock_timestamp()")?).is_none())
+    })?;
     Ok(())
 }

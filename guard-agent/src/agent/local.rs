@@ -170,6 +170,7 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         observed: observed.statements,
         observed_refused: observed.refused,
         observed_lost: observed.lost,
+        hold: agent.hold.shown().of(&server.name),
     }
 }
 

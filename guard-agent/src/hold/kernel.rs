@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     probes::FileId,
-    sensor::{hold_object, kernel_layout, lift_memory_limit, monotonic},
+    sensor::{chain, hold_object, kernel_layout, lift_memory_limit, monotonic},
 };
 
 /// Why the kernel side cannot work here.
@@ -235,15 +235,4 @@ fn random() -> io::Result<[u64; 2]> {
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let (low, high) = (u128::from_ne_bytes(bytes) as u64, (u128::from_ne_bytes(bytes) >> 64) as u64);
     Ok([low, high])
-}
-
-/// An error with its causes, the start of it: a verifier's log can fill pages.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.chars().take(400).collect()
 }

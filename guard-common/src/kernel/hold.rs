@@ -52,7 +52,7 @@ pub const STALE_NS: u64 = 1_000_000_000;
 pub const TICK_NS: u64 = 10_000_000;
 
 /// Most bytes of a text that the kernel knows again; longer ones are always read by the agent.
-pub const MAX_KNOWN: usize = 8 * 1024;
+pub const MAX_KNOWN: usize = 4 * 1024;
 
 /// A server whose statements are held, by the pid of its postmaster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

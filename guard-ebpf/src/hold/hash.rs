@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
 
 /// Bytes that are read at once.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 /// Words of a chunk, and one for the zero byte behind it.
 const WORDS: usize = CHUNK / 8;
 
@@ -64,6 +64,7 @@ impl Hash {
     #[inline(always)]
     pub fn text<const CHUNKS: usize>(&mut self, address: u64) -> Option<u64> {
         let mut length = 0_u64;
+        let mut ended = false;
         for _ in 0..CHUNKS {
             // What is behind the end stays zero: the same text gives the same words.
             let mut words = [0_u64; WORDS + 1];
@@ -73,23 +74,21 @@ impl Hash {
                 bpf_probe_read_user_str(words.as_mut_ptr().cast(), CHUNK as u32 + 1, from)
             };
             if read <= 0 {
-                return None;
+                break;
             }
-            // With the zero byte, which the helper puts behind what it cuts off as well.
-            let kept = read as u64 - 1;
-            for (number, word) in words.iter().take(WORDS).enumerate() {
-                if number as u64 * 8 >= kept {
-                    break;
-                }
+            // All of them, whatever the length: with a branch for each the verifier finds no end.
+            for word in words.iter().take(WORDS) {
                 self.word(*word);
             }
-            length += kept;
-            if kept < CHUNK as u64 {
-                self.word(length);
-                return Some(length);
+            // With the zero byte, which the helper puts behind what it cuts off as well.
+            length += read as u64 - 1;
+            if read <= CHUNK as i64 {
+                ended = true;
+                break;
             }
         }
-        None
+        self.word(length);
+        ended.then_some(length)
     }
 
     /// The hash.

@@ -19,9 +19,9 @@ use crate::{
 const SIGINT: u32 = 2;
 const SIGSTOP: u32 = 19;
 /// Chunks of a setting, such as the search path.
-const SETTING: usize = 2;
+const SETTING: usize = 4;
 /// Chunks of a statement.
-const STATEMENT: usize = MAX_KNOWN / 128;
+const STATEMENT: usize = MAX_KNOWN / 64;
 
 /// Who was stopped.
 #[map]
