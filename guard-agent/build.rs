@@ -29,6 +29,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     let object = build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))?;
     fs::copy(object.with_file_name(HOLD_OBJECT), out.join("guard-hold.o"))?;
+    // Beside it: the program that steers connections.
+    fs::copy(object.with_file_name("guard-steer"), out.join("guard-steer.o"))?;
     fs::copy(object, out.join("guard-ebpf.o"))?;
     Ok(())
 }

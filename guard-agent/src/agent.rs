@@ -7,6 +7,8 @@ mod approvals;
 mod fleet;
 mod local;
 mod policies;
+mod protection;
+mod steering;
 
 use std::{
     fs, io,
@@ -34,11 +36,16 @@ use crate::{
     config::Config,
     connections::Connections,
     decide::Decider,
+    enforce::{
+        Enforcer,
+        folders::{FolderError, Folders},
+    },
     hold::{self, HeldServers, Hold, HoldError},
     listen::{ListenError, SessionThreads},
     observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
     session::{KeyError, Masks},
+    steering::Steering,
     tls::{ConnectorError, TlsError},
     uplink::{self, UplinkError, UplinkHandle},
 };
@@ -102,6 +109,9 @@ pub enum AgentError {
     /// Statements cannot be held, as they are configured to be.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// Folders that an agent before has closed cannot be given back.
+    #[error(transparent)]
+    Folders(#[from] FolderError),
     /// The operating system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -114,6 +124,8 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
+    pub(crate) enforcer: Arc<Enforcer>,
+    pub(crate) folders: Folders,
     pub(crate) masks: Arc<Masks>,
     pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
@@ -122,6 +134,8 @@ pub(crate) struct Agent {
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) started: SystemTime,
+    /// What leads connections to servers' own addresses to the proxy; taken when the agent stops.
+    pub(crate) steering: std::sync::Mutex<Option<Steering>>,
     /// Why the newest policy files are not in force.
     pub(crate) policy_error: std::sync::Mutex<String>,
     /// Held while policy files are read, so that what was read first does not come into force last.
@@ -140,6 +154,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
+    let folders = Folders::new(&config.paths.state)?;
+    let (enforcer, candidates) = Enforcer::new(Arc::clone(&decider), sensor.clone());
+    connections.act_by(Arc::clone(&enforcer));
     audit.record(Body::AgentStarted(started(&config, &decider)));
     let held = HeldServers::default();
     let observer = Observer::start(
@@ -165,6 +182,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
     let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
+    let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
         config,
@@ -172,12 +190,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
+        enforcer: Arc::clone(&enforcer),
+        folders,
         masks,
         observer,
         approvals: approvals.clone(),
         hold,
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
+        steering: std::sync::Mutex::new(Some(steering)),
         policy_error: std::sync::Mutex::default(),
         reloading: Mutex::default(),
     });
@@ -185,6 +206,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(connections.run(events));
+    tokio::spawn(enforcer.run(candidates));
     let keeping_time = tokio::spawn(approvals.keep_time());
     fleet::refresh(&agent).await?;
     let local = local::serve(Arc::clone(&agent)).await?;
@@ -209,10 +231,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     rediscovery.abort();
     keeping_time.abort();
     watch.abort();
+    let steering = steering::stop(&agent).await;
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
     agent.hold.end().await;
+    steering::stopped(steering).await;
     agent.observer.stop().await;
+    if let Err(error) = agent.folders.open_all() {
+        tracing::error!("{error}; `guard-agent restore` tries again");
+    }
     agent.audit.record(Body::AgentStopped(AgentStopped { reason: reason.to_owned() }));
     drop((local, people));
     let closed = journal.close().await;

@@ -10,6 +10,7 @@ mod reader;
 mod recovery;
 mod segment;
 mod shared;
+mod signing;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use self::{
     journal::JournalOpenError,
     reader::{ReadError, Reader},
     segment::{HeaderError, MAX_FRAME},
+    signing::{ask_for_new_key, public_key},
     statement::{OutcomeBatch, OutcomeFields, SessionStamp, StatementEntry},
     verify::{Fault, Verified, Wrong, verify},
 };
@@ -43,6 +45,7 @@ use self::{
     queue::{Content, Queue},
     recovery::Recovered,
     shared::Shared,
+    signing::Signer,
     writer::Writer,
 };
 use crate::config::JournalConfig;
@@ -92,10 +95,11 @@ impl AuditLog {
         let (journal, recovered) = Journal::open(dir, limits(config))?;
         let agent_id = chain_owner(dir, &recovered, journal.head().sequence).map_err(at_dir)?;
         report(&recovered, dir);
+        let signer = Signer::open(config, dir, agent_id)?;
         let shared = Arc::new(Shared::new(dir, agent_id, &journal));
         let queue = Arc::new(Queue::new(config.queue));
         let gaps = damage_gap(&recovered).into_iter().collect();
-        let writer = Writer::new(queue.clone(), shared.clone(), journal, config.sync, gaps);
+        let writer = Writer::new(queue.clone(), shared.clone(), journal, config.sync, gaps).signing(signer);
         let run = move || {
             writer.run();
             drop(lock);
@@ -322,6 +326,7 @@ fn report(recovered: &Recovered, dir: &Path) {
 
 fn damage_gap(recovered: &Recovered) -> Option<Gap> {
     (recovered.damaged > 0).then(|| Gap {
+        losses: Vec::new(),
         source: "journal-disk".to_owned(),
         lost: recovered.damaged,
         since: None,

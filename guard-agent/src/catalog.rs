@@ -161,6 +161,8 @@ pub enum Evidence {
     Related,
     /// Its name says so.
     Name,
+    /// Many of its values, seen in results, agree.
+    Values,
 }
 
 impl Evidence {
@@ -174,6 +176,7 @@ impl Evidence {
             Self::Derived => "derived",
             Self::Related => "related",
             Self::Name => "column name",
+            Self::Values => "values",
         }
     }
 }

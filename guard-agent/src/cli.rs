@@ -5,8 +5,10 @@
 mod approvals;
 pub mod audit;
 mod config;
+mod detach;
 pub mod doctor;
 mod policy;
+mod restore;
 mod run;
 mod status;
 
@@ -55,6 +57,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Find out what this host's kernel can do for guard
     Doctor(doctor::DoctorArgs),
+    /// Take away what a stopped or killed agent has left in the kernel
+    Detach(detach::DetachArgs),
     /// List, show, approve and deny statements that wait
     Approvals(approvals::ApprovalsArgs),
     /// Read the audit journal of this host
@@ -63,6 +67,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Check or show the configuration
     Config(config::ConfigArgs),
+    /// Give socket folders that an agent has closed and left their permissions back
+    Restore,
     /// Print shell completions
     Completions {
         /// The shell
@@ -92,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => with_config(config, |loaded| doctor::run(&args, &loaded.config)),
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),
+        Command::Detach(args) => with_config(config, |loaded| detach::run(&args, &loaded.config)),
+        Command::Restore => with_config(config, |loaded| restore::run(&loaded.config)),
         Command::Status(args) => with_config(config, |loaded| status::run(&args, &loaded.config)),
         Command::Approvals(args) => with_config(config, |loaded| approvals::run(&args, &loaded.config)),
         Command::Audit(args) => with_config(config, |loaded| audit::run(&args, &loaded.config.paths.state)),

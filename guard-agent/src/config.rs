@@ -6,6 +6,7 @@ mod hold;
 mod load;
 mod masking;
 mod network;
+mod steering;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -17,6 +18,7 @@ pub use self::{
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
     masking::{MaskingConfig, TaggedColumn},
     network::Network,
+    steering::{OnStop, PinsConfig, Steer, SteeringConfig, SteeringMeans, WhenProxyGone},
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
 use crate::{approval::Groups, servers::Engine};
@@ -43,6 +45,10 @@ pub struct Config {
     pub servers: Vec<ServerConfig>,
     /// The proxy's limits.
     pub proxy: ProxyConfig,
+    /// What outlives the agent in the kernel.
+    pub pins: PinsConfig,
+    /// Leading connections to servers' own addresses to the proxy.
+    pub steering: SteeringConfig,
     /// Masking of sensitive data in results.
     pub masking: MaskingConfig,
     /// The audit journal on this host.
@@ -129,13 +135,23 @@ pub struct SensorConfig {
     pub ring_kib: u32,
     /// Size of the ring buffer for the statements of observed servers in KiB: a power of two.
     pub statement_ring_kib: u32,
+    /// Count the runs of each kernel program and their time: `guard-agent status` shows what each costs. It costs a little
+    /// itself, for all eBPF programs of the host.
+    pub measure_cost: bool,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { ebpf: true, required: false, ring_kib: 4096, statement_ring_kib: 8192, kernel_log: false }
+        Self {
+            ebpf: true,
+            required: false,
+            ring_kib: 4096,
+            statement_ring_kib: 8192,
+            measure_cost: false,
+            kernel_log: false,
+        }
     }
 }
 
@@ -143,15 +159,35 @@ impl Default for SensorConfig {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
-    /// Executable names of AI agents beside the built-in list: `name` or `name=executable`.
+    /// Executable names of AI agents beside the built-in list: `name` or `name=executable`; `-name` takes a built-in one
+    /// out, `-*` all of them.
     pub ai_agents: Vec<String>,
+    /// The same for CI runners.
+    pub ci_runners: Vec<String>,
     /// Processes that are remembered.
     pub max_processes: usize,
+    /// Largest program file of which the SHA-256 is recorded, in MiB; 0: of none.
+    pub hash_max_mib: u64,
+    /// Where kubelet listens, for labels, service accounts and owners of pods; asked only where there are pods. Empty: it
+    /// is never asked.
+    pub kubelet: String,
+    /// The file of the token for kubelet.
+    pub kubelet_token: PathBuf,
+    /// The certificate that kubelet presents, PEM; by default what it keeps under /var/lib/kubelet/pki.
+    pub kubelet_certificate: Option<PathBuf>,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
-        Self { ai_agents: Vec::new(), max_processes: 65_536 }
+        Self {
+            ai_agents: Vec::new(),
+            ci_runners: Vec::new(),
+            max_processes: 65_536,
+            hash_max_mib: 512,
+            kubelet: "https://127.0.0.1:10250".to_owned(),
+            kubelet_token: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
+            kubelet_certificate: None,
+        }
     }
 }
 
@@ -189,6 +225,10 @@ pub struct ServerConfig {
     /// alone, for clients from the network too, and the `local` lines of `pg_hba.conf` decide about them.
     #[serde(default)]
     pub unix_socket: Option<PathBuf>,
+    /// In enforce mode, take everybody's way to the folder of `unix_socket` but its owner's and root's: for kernels before
+    /// 6.7, which cannot refuse a connect there. The folder has to be the server's own; it is given back at the end.
+    #[serde(default)]
+    pub close_socket_folder: bool,
     /// Where the proxy for it listens; no proxy without it.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
@@ -211,6 +251,12 @@ pub struct ServerConfig {
     /// The name in the server's certificate, where it is not the address.
     #[serde(default)]
     pub upstream_name: Option<String>,
+    /// Lead connections to the server's own address to the proxy.
+    #[serde(default)]
+    pub steer: Steer,
+    /// What becomes of them when the proxy is gone: to be chosen where `steer` is on.
+    #[serde(default)]
+    pub when_proxy_gone: Option<WhenProxyGone>,
     /// Mode, where it is not the agent's own.
     #[serde(default)]
     pub mode: Option<Mode>,
@@ -312,6 +358,10 @@ pub struct JournalConfig {
     pub sync: Sync,
     /// Records that may wait for the journal.
     pub queue: usize,
+    /// How long a record may stand unsigned, in seconds; 0: nothing is signed.
+    pub sign_seconds: u64,
+    /// Days after which a new key signs; 0: only when asked.
+    pub key_days: u32,
 }
 
 /// When a record counts as committed.
@@ -327,7 +377,14 @@ pub enum Sync {
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { max_mib: 1024, segment_mib: 16, sync: Sync::Disk, queue: 65_536 }
+        Self {
+            max_mib: 1024,
+            segment_mib: 16,
+            sync: Sync::Disk,
+            queue: 65_536,
+            sign_seconds: 60,
+            key_days: 90,
+        }
     }
 }
 

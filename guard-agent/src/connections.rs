@@ -10,18 +10,21 @@ mod records;
 mod table;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use guard_common::{
-    audit::v1::{ConnectionOpened, Decision, Gap, connection_opened::Access, record::Body},
+    audit::v1::{
+        ConnectionOpened, Decision, Enforcement, Gap, Loss, connection_opened::Access, decision::Verdict,
+        enforcement::Action, record::Body, workload::Evidence,
+    },
     kernel::EventKind,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use guard_common::audit::v1::connection_opened::Transport;
 pub use joined::Joined;
@@ -30,8 +33,9 @@ pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
 use crate::{
     audit::AuditLog,
     decide::{ConnectRequest, Decider},
+    enforce::{self, Enforcer},
     identity::Workload,
-    sensor::{Accepted, Closed, Endpoint, Lost, SensorEvent, SocketId},
+    sensor::{Accepted, Closed, Endpoint, Lost, Refused, SensorEvent, SocketId, Way, namespace},
     servers::Server,
 };
 use joined::Joins;
@@ -39,6 +43,14 @@ use table::{Arrival, NonProxied, Table, upstream_of};
 
 /// How often accepts that wait for their session are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How long a connection whose client the kernel did not name waits for a session that has made it, before it is cut.
+const CLAIMED_WITHIN: Duration = Duration::from_millis(100);
+
+/// Accepts that wait until it is known which server they are for.
+const UNPLACED: usize = 4_096;
+
+/// The agent's own network namespace; it does not change while the agent runs.
+static OWN_NAMESPACE: LazyLock<Option<u64>> = LazyLock::new(namespace::own);
 
 /// A connection that the proxy has accepted and decided on.
 #[derive(Clone, Debug)]
@@ -70,6 +82,14 @@ pub struct Counts {
     pub non_proxied_open: u64,
     /// Round the proxy, since the agent started.
     pub non_proxied_total: u64,
+    /// When the newest of these began.
+    pub last_non_proxied: Option<SystemTime>,
+    /// Attempts to go round the proxy that the kernel has refused, since the agent started.
+    pub non_proxied_refused: u64,
+    /// Of those round the proxy: ended by guard.
+    pub non_proxied_cut: u64,
+    /// Of those round the proxy: refused by policy, and not stopped.
+    pub non_proxied_not_stopped: u64,
 }
 
 /// The connection table; cheap to clone.
@@ -82,7 +102,10 @@ pub struct Connections {
 struct Shared {
     audit: AuditLog,
     decider: Arc<Decider>,
+    /// What acts on refused connections; nothing where nothing can.
+    enforcer: OnceLock<Arc<Enforcer>>,
     state: Mutex<State>,
+    new_place: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +113,15 @@ struct State {
     table: Table,
     joins: Joins,
     servers: Vec<Arc<Server>>,
+    /// Names of servers whose connections are steered to the proxy.
+    steered: HashSet<String>,
     counts: HashMap<String, Counts>,
+    /// Accepts in a place where no server is known yet: it may be a new one.
+    unplaced: VecDeque<(Instant, Accepted, Option<Closed>)>,
+    /// Events that the kernel side lost, by program and CPU, since the agent started.
+    losses: BTreeMap<(&'static str, u32), u64>,
+    /// All that was lost since then.
+    lost: u64,
     /// Connections whose end will not be recorded, since the last gap record.
     unfollowed: u64,
     unfollowed_since: Option<SystemTime>,
@@ -99,12 +130,77 @@ struct State {
 impl Connections {
     /// An empty table.
     pub fn new(audit: AuditLog, decider: Arc<Decider>) -> Self {
-        Self { shared: Arc::new(Shared { audit, decider, state: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                audit,
+                decider,
+                enforcer: OnceLock::new(),
+                state: Mutex::default(),
+                new_place: Notify::new(),
+            }),
+        }
+    }
+
+    /// Connections round the proxy that are refused are acted on by `enforcer`. The first one stays.
+    pub fn act_by(&self, enforcer: Arc<Enforcer>) {
+        let _ = self.shared.enforcer.set(enforcer);
     }
 
     /// The servers whose connections are recorded from now on.
     pub fn set_servers(&self, servers: Vec<Arc<Server>>) {
-        self.state().servers = servers;
+        let waiting = {
+            let mut state = self.state();
+            state.servers = servers;
+            std::mem::take(&mut state.unplaced)
+        };
+        for (at, accepted, closed) in waiting {
+            self.place(at, accepted, closed);
+        }
+    }
+
+    /// The server of that name has gone for good.
+    pub fn forget(&self, server_name: &str) {
+        self.state().counts.remove(server_name);
+    }
+
+    /// Told when a connection was accepted where no server is known: somebody should look for new ones.
+    pub fn new_place(&self) -> &Notify {
+        &self.shared.new_place
+    }
+
+    /// Events that the kernel side lost since the agent started, and all that was lost, the agent's own part included.
+    pub fn losses(&self) -> (Vec<Loss>, u64) {
+        let state = self.state();
+        let losses = state.losses.iter().map(|((program, cpu), lost)| Loss {
+            program: (*program).to_owned(),
+            cpu: *cpu,
+            lost: *lost,
+        });
+        (losses.collect(), state.lost)
+    }
+
+    /// Whether connections to that server's own addresses are steered to the proxy from now on: what arrives there is the
+    /// proxy's then, or has slipped through.
+    pub fn set_steered(&self, server_name: &str, steered: bool) {
+        let mut state = self.state();
+        if steered {
+            state.steered.insert(server_name.to_owned());
+        } else {
+            state.steered.remove(server_name);
+        }
+    }
+
+    /// Whether connections to that server's own addresses reach the proxy.
+    pub fn is_steered(&self, server_name: &str) -> bool {
+        self.state().steered.contains(server_name)
+    }
+
+    /// The proxy has taken a connection from `client` to `server`, an address of a steered server. To be called as soon as
+    /// it is accepted.
+    pub fn taken(&self, client: SocketAddr, server: SocketAddr) {
+        self.state()
+            .table
+            .taken(UpstreamSocket::Tcp { local: client, peer: server }.canonical(), Instant::now());
     }
 
     /// Connections of the server of that name.
@@ -153,61 +249,160 @@ impl Connections {
             }
         }
         // What still waits for its session would be lost otherwise.
-        self.tick(Instant::now() + table::JOIN_WITHIN);
+        self.tick(Instant::now() + table::TAKEN_WITHIN);
     }
 
     fn handle(&self, event: SensorEvent) {
         match event {
-            SensorEvent::Accepted(accepted) => self.accepted(accepted),
+            SensorEvent::Accepted(accepted) => self.place(Instant::now(), accepted, None),
             SensorEvent::Closed(closed) => self.closed(&closed),
-            SensorEvent::Lost(lost) => self.shared.audit.record(Body::Gap(kernel_gap(&lost))),
+            SensorEvent::Refused(refused) => self.refused(&refused),
+            SensorEvent::Lost(lost) => self.lost(&lost),
             SensorEvent::State(state) => self.shared.audit.record(Body::SensorState(state)),
         }
     }
 
-    fn accepted(&self, accepted: Accepted) {
+    /// Finds the server that has accepted. Where none is known at that place, one may have started a moment ago.
+    fn place(&self, at: Instant, accepted: Accepted, closed: Option<Closed>) {
         let mut state = self.state();
-        let Some(server) = server_of(&state.servers, &accepted.endpoint) else { return };
-        if accepted.workload.pid == std::process::id() {
-            state.joins.accepted(accepted.socket, upstream_of(&accepted.endpoint));
+        match server_of(&state.servers, &accepted) {
+            Found::Server(server) => {
+                drop(state);
+                self.accepted(accepted, server, closed);
+            }
+            Found::Elsewhere(_) if state.unplaced.len() < UNPLACED => {
+                state.unplaced.push_back((at, accepted, closed));
+                drop(state);
+                self.shared.new_place.notify_one();
+            }
+            Found::Elsewhere(server) => {
+                drop(state);
+                self.misplaced(accepted, server, closed);
+            }
+            Found::Nothing => {}
         }
-        let arrival = state.table.accepted(accepted, server, Instant::now());
-        drop(state);
+    }
+
+    /// Nobody knows what listens there, but it listens on a database's port: better under another name than not at all.
+    fn misplaced(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
+        self.non_proxied(
+            NonProxied { accepted, server, closed },
+            Some("accepted in a place where no server is known"),
+        );
+    }
+
+    fn accepted(&self, accepted: Accepted, server: Arc<Server>, closed: Option<Closed>) {
+        let arrival = {
+            let mut state = self.state();
+            if accepted.workload.pid == std::process::id() {
+                state.joins.accepted(accepted.socket, upstream_of(&accepted.endpoint));
+            }
+            let steered = state.steered.contains(&server.name);
+            state.table.accepted(accepted, server, steered, Instant::now())
+        };
         if let Arrival::NonProxied(access) = arrival {
             self.non_proxied(access, None);
+        }
+        if let Some(closed) = closed {
+            self.closed(&closed);
         }
     }
 
     fn closed(&self, closed: &Closed) {
         let mut state = self.state();
         state.joins.closed(closed.socket);
+        if let Some((_, _, end)) =
+            state.unplaced.iter_mut().rev().find(|(_, accepted, _)| accepted.socket == closed.socket)
+        {
+            *end = Some(closed.clone());
+            return;
+        }
         let Some(ended) = state.table.closed(closed) else { return };
         let counts = state.counts.entry(ended.server.name.clone()).or_default();
         counts.non_proxied_open = counts.non_proxied_open.saturating_sub(1);
+        let lost = state.lost;
         drop(state);
-        self.shared.audit.record(Body::ConnectionClosed(records::closed_non_proxied(&ended, closed)));
+        self.shared.audit.record(Body::ConnectionClosed(records::closed_non_proxied(&ended, closed, lost)));
     }
 
-    /// Decides on and records an access round the proxy.
+    fn lost(&self, lost: &Lost) {
+        {
+            let mut state = self.state();
+            state.lost += lost.lost;
+            for (cpu, count) in &lost.by_cpu {
+                *state.losses.entry((lost.program(), *cpu)).or_default() += count;
+            }
+        }
+        self.shared.audit.record(Body::Gap(kernel_gap(lost)));
+    }
+
+    /// Decides on and records an access round the proxy; one that is refused is cut first.
     fn non_proxied(&self, access: NonProxied, reason: Option<&str>) {
-        let NonProxied { accepted, server, closed } = access;
-        let id = ConnectionId::new();
-        let transport = match accepted.endpoint {
+        let transport = match access.accepted.endpoint {
             Endpoint::Tcp { .. } => "tcp",
             Endpoint::Unix { .. } => "unix",
         };
-        let workload = accepted.workload.as_ref();
-        let request = ConnectRequest { workload, server: &server, proxied: false, transport };
-        let mut decision = Decision::clone(&self.shared.decider.connect(&request));
+        let mut decision = self.decide(&access.accepted.workload, &access.server, transport);
         if let Some(reason) = reason {
             let decided =
                 if decision.reason.is_empty() { String::new() } else { format!("; {}", decision.reason) };
             decision.reason = format!("{reason}{decided}");
         }
-        let opened: ConnectionOpened = records::opened(&id, Access::NonProxied, &accepted, &server, decision);
+        if decision.verdict() != Verdict::Refused {
+            return self.open(access, decision, None);
+        }
+        let enforcement = match (&access.closed, self.shared.enforcer.get()) {
+            (Some(_), _) => enforce::not_acted(&mut decision, "it had ended before it was decided on"),
+            (None, None) => enforce::not_acted(&mut decision, "nothing here can stop it"),
+            (None, Some(enforcer)) => {
+                self.state().table.begin_cut(access.accepted.socket);
+                tokio::spawn(self.clone().cut(Arc::clone(enforcer), access, decision));
+                return;
+            }
+        };
+        self.open(access, decision, Some(enforcement));
+    }
+
+    fn decide(&self, workload: &Workload, server: &Server, transport: &'static str) -> Decision {
+        let request = ConnectRequest { workload, server, proxied: false, transport };
+        Decision::clone(&self.shared.decider.connect(&request))
+    }
+
+    /// Cuts an access round the proxy and records what came of it.
+    async fn cut(self, enforcer: Arc<Enforcer>, mut access: NonProxied, mut decision: Decision) {
+        let socket = access.accepted.socket;
+        if access.accepted.workload.evidence() != Evidence::Attested {
+            // Whoever it is, a session may have made it: of guard's own connections none is cut.
+            tokio::time::sleep(CLAIMED_WITHIN).await;
+            let mut state = self.state();
+            if state.table.claimed(&access.accepted) {
+                let ended = state.table.end_cut(socket);
+                drop(state);
+                return ended.iter().for_each(|closed| self.closed(closed));
+            }
+        }
+        let enforcement = enforcer.cut(&access.accepted, &access.server, &mut decision).await;
+        access.closed = self.state().table.end_cut(socket);
+        self.open(access, decision, Some(enforcement));
+    }
+
+    /// Records an access round the proxy, and follows it to its end.
+    fn open(&self, access: NonProxied, decision: Decision, enforcement: Option<Enforcement>) {
+        let NonProxied { accepted, server, closed } = access;
+        let id = ConnectionId::new();
+        let action = enforcement.as_ref().map(Enforcement::action);
+        let transport = match accepted.endpoint {
+            Endpoint::Tcp { .. } => "tcp",
+            Endpoint::Unix { .. } => "unix",
+        };
+        let mut opened: ConnectionOpened =
+            records::opened(&id, Access::NonProxied, &accepted, &server, decision);
+        opened.enforcement = enforcement;
         let followed = {
             let mut state = self.state();
-            let followed = state.table.follow(&id, &accepted, &server);
+            let cut = action == Some(Action::Cut);
+            let lost = state.lost;
+            let followed = state.table.follow(&id, &accepted, &server, lost, cut);
             let workload = Arc::clone(&accepted.workload);
             let joined = Joined { id, workload, server: Arc::clone(&server), transport, proxied: false };
             state.joins.opened(accepted.socket, joined);
@@ -217,7 +412,10 @@ impl Connections {
             }
             let counts = state.counts.entry(server.name.clone()).or_default();
             counts.non_proxied_total += 1;
+            counts.last_non_proxied = Some(SystemTime::now());
             counts.non_proxied_open += u64::from(followed);
+            counts.non_proxied_cut += u64::from(cut);
+            counts.non_proxied_not_stopped += u64::from(action == Some(Action::Failed));
             followed
         };
         self.shared.audit.record(Body::ConnectionOpened(opened));
@@ -226,14 +424,46 @@ impl Connections {
         }
     }
 
+    /// Records an attempt that the kernel has refused.
+    fn refused(&self, refused: &Refused) {
+        let mut state = self.state();
+        let server = state.servers.iter().find(|server| server.name == refused.server).cloned();
+        let Some(server) = server else { return };
+        let counts = state.counts.entry(server.name.clone()).or_default();
+        counts.non_proxied_refused += u64::from(refused.attempts);
+        drop(state);
+        let transport = if matches!(refused.way, Way::ConnectUnix { .. }) { "unix" } else { "tcp" };
+        let mut decision = self.decide(&refused.workload, &server, transport);
+        // Policies may have changed since: what has happened is what counts.
+        decision.set_verdict(Verdict::Refused);
+        let mut enforcement = enforce::refused_in_kernel(matches!(refused.way, Way::Listener { .. }));
+        enforcement.attempts = if refused.attempts > 1 { refused.attempts } else { 0 };
+        let record = records::refused(&ConnectionId::new(), refused, &server, decision, enforcement);
+        self.shared.audit.record(Body::ConnectionOpened(record));
+    }
+
     fn tick(&self, now: Instant) {
         let (overdue, unfollowed, since) = {
             let mut state = self.state();
             let overdue = state.table.overdue(now);
             (overdue, std::mem::take(&mut state.unfollowed), state.unfollowed_since.take())
         };
-        for access in overdue {
-            self.non_proxied(access, Some("made by guard-agent itself, but not for any session"));
+        let misplaced: Vec<_> = {
+            let mut state = self.state();
+            let due = |at: &Instant| now.saturating_duration_since(*at) >= table::JOIN_WITHIN;
+            let count = state.unplaced.iter().take_while(|(at, _, _)| due(at)).count();
+            let due: Vec<_> = state.unplaced.drain(..count).collect();
+            let found = due.into_iter().filter_map(|(_, accepted, closed)| {
+                let server = server_of(&state.servers, &accepted).into_server()?;
+                Some((accepted, server, closed))
+            });
+            found.collect()
+        };
+        for (accepted, server, closed) in misplaced {
+            self.misplaced(accepted, server, closed);
+        }
+        for (access, reason) in overdue {
+            self.non_proxied(access, Some(reason));
         }
         if unfollowed > 0 {
             self.shared.audit.record(Body::Gap(Gap {
@@ -242,6 +472,7 @@ impl Connections {
                 since: since.map(guard_common::audit::timestamp),
                 until: Some(guard_common::audit::timestamp(SystemTime::now())),
                 detail: "the table is full: the end of these connections is not recorded".to_owned(),
+                losses: Vec::new(),
             }));
         }
     }
@@ -253,22 +484,71 @@ impl Connections {
 }
 
 fn kernel_gap(lost: &Lost) -> Gap {
+    let own = lost.by_cpu.is_empty();
+    let losses = lost.by_cpu.iter().map(|(cpu, count)| Loss {
+        program: lost.program().to_owned(),
+        cpu: *cpu,
+        lost: *count,
+    });
     let statements = [EventKind::Statement, EventKind::StatementText, EventKind::Backend];
     let of_statements = statements.iter().any(|kind| kind.name() == lost.kind);
     let key = if of_statements { "statement_ring_kib" } else { "ring_kib" };
     Gap {
-        source: "kernel-ring".to_owned(),
+        source: if own { "sensor-queue" } else { "kernel-ring" }.to_owned(),
         lost: lost.lost,
         since: Some(guard_common::audit::timestamp(lost.since)),
         until: Some(guard_common::audit::timestamp(lost.until)),
-        detail: format!("{} events; a larger `sensor.{key}` holds more", lost.kind),
+        detail: if own {
+            "events that guard-agent could not take in time: it has too little of the processor".to_owned()
+        } else {
+            format!("{} events; a larger `sensor.{key}` holds more", lost.kind)
+        },
+        losses: losses.collect(),
     }
 }
 
-/// The server at the end of a connection that was accepted on a watched port or path. Its own address first, then
-/// one that listens everywhere, and the port alone at last: a server that is configured by one address may listen
-/// on others, and that must be no way round.
-fn server_of(servers: &[Arc<Server>], endpoint: &Endpoint) -> Option<Arc<Server>> {
+/// Which server an accept belongs to.
+enum Found {
+    Server(Arc<Server>),
+    /// None that is known to be there; this one listens on the same port or path somewhere else.
+    Elsewhere(Arc<Server>),
+    Nothing,
+}
+
+impl Found {
+    fn into_server(self) -> Option<Arc<Server>> {
+        match self {
+            Self::Server(server) | Self::Elsewhere(server) => Some(server),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// The server at the end of a connection that was accepted on a watched port or path: the one in the same network
+/// namespace, and of several the one whose process has accepted.
+fn server_of(servers: &[Arc<Server>], accepted: &Accepted) -> Found {
+    let is_there = |server: &&Arc<Server>| {
+        let namespace = server.elsewhere.as_ref().and_then(|elsewhere| elsewhere.namespace);
+        match (namespace, accepted.namespace) {
+            // A kernel whose layout is not known tells none.
+            (_, 0) => true,
+            (Some(namespace), accepted) => namespace == accepted,
+            (None, accepted) => Some(accepted) == *OWN_NAMESPACE,
+        }
+    };
+    let there: Vec<&Arc<Server>> = servers.iter().filter(is_there).collect();
+    let by_process = accepted.server_pid != 0;
+    let own = there.iter().find(|server| by_process && server.pid == Some(accepted.server_pid));
+    if let Some(server) = own.copied().or_else(|| best(&there, &accepted.endpoint)) {
+        return Found::Server(Arc::clone(server));
+    }
+    let all: Vec<&Arc<Server>> = servers.iter().collect();
+    best(&all, &accepted.endpoint).map_or(Found::Nothing, |server| Found::Elsewhere(Arc::clone(server)))
+}
+
+/// Its own address first, then one that listens everywhere, and the port alone at last: a server that is configured by
+/// one address may listen on others, and that must be no way round.
+fn best<'a>(servers: &[&'a Arc<Server>], endpoint: &Endpoint) -> Option<&'a Arc<Server>> {
     let found = match endpoint {
         Endpoint::Unix { path, .. } => servers.iter().find(|server| server.unix_sockets.contains(path)),
         Endpoint::Tcp { server: address, .. } => {
@@ -282,7 +562,7 @@ fn server_of(servers: &[Arc<Server>], endpoint: &Endpoint) -> Option<Arc<Server>
                 .or_else(|| with(&|_| true))
         }
     };
-    found.cloned()
+    found.copied()
 }
 
 #[cfg(test)]

@@ -108,15 +108,14 @@ impl Decider {
         self.meters.of(principal, server)
     }
 
-    /// Decides on `connect`. Where guard can only watch (a connection round the proxy), a refusal comes back as
-    /// `WOULD_REFUSE`.
+    /// Decides on `connect`, through the proxy or round it.
     pub fn connect(&self, request: &ConnectRequest<'_>) -> Arc<Decision> {
         let policies = self.policies();
         let server = request.server;
         let target = Target::new(&server.environment, &server.name, server.engine.as_str(), "");
         let principal = Principal::new(request.workload);
         let outcome = policies.connect(&principal, &target, request.proxied, request.transport);
-        let mode = if request.proxied { self.mode(&server.name, "") } else { AppliedMode::NON_PROXIED };
+        let mode = self.mode(&server.name, "");
         let way = if request.proxied { "through the proxy" } else { "round the proxy" };
         Arc::new(decision(outcome, mode, policies.hash(), format!("connect to {} {way}", server.name)))
     }

@@ -1,6 +1,7 @@
 //! The host agent, in the order in which a statement travels through it.
 //!
-//! Kernel events become connections ([`sensor`], [`identity`], [`servers`], [`connections`]); the proxy reads
+//! Kernel events become connections ([`sensor`], [`identity`], [`servers`], [`connections`]), and those that policy
+//! refuses are acted on ([`enforce`]); the proxy reads
 //! statements ([`listen`], [`wire`], [`session`], [`sql`]), decides ([`decide`]) and records ([`audit`], [`uplink`]).
 
 pub mod agent;
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod decide;
+pub mod enforce;
 pub mod hold;
 pub mod identity;
 pub mod listen;
@@ -21,6 +23,7 @@ pub mod sensor;
 pub mod servers;
 pub mod session;
 pub mod sql;
+pub mod steering;
 pub mod tls;
 pub mod uplink;
 pub mod wire;

@@ -6,16 +6,25 @@
 
 mod aligned;
 mod btf;
+mod candidates;
+mod cutter;
 mod decode;
+mod destroy;
 mod event;
 mod flow;
 mod host;
 mod kernel;
 mod load;
+pub(crate) mod namespace;
+mod places;
 mod poller;
 mod probe;
+mod refusals;
+mod shutdown;
 mod sockets;
 mod statements;
+mod unix_diag;
+mod unix_hook;
 mod unix_table;
 mod worker;
 
@@ -36,9 +45,13 @@ use crate::{
 
 pub(crate) use aligned::hold_object;
 pub(crate) use btf::kernel_layout;
-pub use event::{Accepted, Bytes, Closed, Endpoint, Lost, SensorEvent, SocketId, Watch};
-pub use host::cgroup_root;
-pub(crate) use host::{lift_memory_limit, monotonic};
+pub use cutter::{Cut as Cutting, Target};
+pub use event::{
+    Accepted, Bytes, Candidate, Candidates, Client, Closed, Endpoint, Enforced, EnforcedServer, Lost,
+    Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
+};
+pub(crate) use host::monotonic;
+pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
 pub(crate) use load::chain;
 pub use load::{Capabilities, probe};
 pub use probe::ObservedServer;
@@ -54,6 +67,8 @@ const COMMAND_QUEUE: usize = 4_096;
 const WATCHED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a connection waits to learn who it is.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long cutting a connection may take.
+const CUT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why there is no sensor.
 #[derive(Debug, thiserror::Error)]
@@ -82,14 +97,25 @@ pub struct SensorHandle {
     wake: Arc<OwnedFd>,
     state: Arc<SensorState>,
     statements: Arc<Mutex<Option<StatementReader>>>,
+    cutter: SyncSender<cutter::Order>,
 }
 
 impl SensorHandle {
     /// Who is at the client's end of a TCP connection that the proxy accepted: `client` and `local` are the ends as
     /// the accepted socket tells them. Always answers, with the best evidence there is in time.
     pub async fn attest_tcp(&self, client: SocketAddr, local: SocketAddr) -> Arc<Workload> {
+        self.attest_tcp_in(None, client, local).await
+    }
+
+    /// The same in another network namespace, by its cookie: loopback addresses are not unique on a host.
+    pub async fn attest_tcp_in(
+        &self,
+        namespace: Option<u64>,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> Arc<Workload> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::AttestTcp { client, local, reply });
+        self.ask(Command::AttestTcp { namespace, client, local, reply });
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
             Ok(Ok(workload)) => workload,
             Ok(Err(_)) | Err(_) => Identifier::remote(client.ip()),
@@ -139,6 +165,48 @@ impl SensorHandle {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// What the sensor can see right now, with what each program has cost so far, where that is measured.
+    pub async fn measured_state(&self) -> SensorState {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Costs { reply });
+        let costs = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+        let mut state = self.state();
+        for (name, runs, time) in costs.ok().and_then(Result::ok).unwrap_or_default() {
+            if let Some(program) = state.programs.iter_mut().find(|program| program.name == name) {
+                program.runs = runs;
+                program.run_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            }
+        }
+        state
+    }
+
+    /// Takes other servers and policies for verdicts from now on. The verdicts of before count no more when this
+    /// returns, or a second later where the sensor is busy. Processes that may connect are told to `candidates`.
+    pub fn enforce(&self, enforced: Enforced, candidates: Candidates) {
+        let (done, applied) = std::sync::mpsc::sync_channel(1);
+        self.ask(Command::Enforce { enforced, candidates, done });
+        if applied.recv_timeout(WATCHED_WITHIN).is_err() {
+            tracing::warn!("the sensor is busy: what the kernel refuses changes later");
+        }
+    }
+
+    /// Lets the kernel go by `verdict`. Where it does not arrive, connections are decided on when they are accepted.
+    pub fn refuse(&self, verdict: Verdict) {
+        self.ask(Command::Verdict(verdict));
+    }
+
+    /// Ends a connection that a server has accepted.
+    pub async fn cut(&self, target: Target) -> Cutting {
+        let (reply, answer) = oneshot::channel();
+        if self.cutter.try_send(cutter::Order { target, reply }).is_err() {
+            return Cutting::Failed("too many connections wait to be cut".to_owned());
+        }
+        match tokio::time::timeout(CUT_WITHIN, answer).await {
+            Ok(Ok(cut)) => cut,
+            Ok(Err(_)) | Err(_) => Cutting::Failed("the kernel did not answer in time".to_owned()),
+        }
+    }
+
     /// What the sensor can see right now.
     pub fn state(&self) -> SensorState {
         self.state.as_ref().clone()
@@ -175,8 +243,10 @@ pub fn start(
     let wake = Arc::new(host::event_fd()?);
     let state = Arc::new(loaded.state.clone());
     let statements = Arc::new(Mutex::new(loaded.statements.take()));
-    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state, statements };
-    let worker = Worker::new(loaded, Identifier::new(identity), events, worker::Inbox { queue, wake });
+    let cutter = cutter::start()?;
+    let handle = SensorHandle { commands, wake: Arc::clone(&wake), state, statements, cutter };
+    let identifier = Identifier::new(identity, Arc::clone(&wake));
+    let worker = Worker::new(loaded, identifier, events, worker::Inbox { queue, wake });
     std::thread::Builder::new().name("guard-sensor".to_owned()).spawn(move || worker.run())?;
     Ok((handle, receiver))
 }

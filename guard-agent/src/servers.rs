@@ -3,6 +3,7 @@
 //! Enters: the configuration and /proc. Leaves: the servers of this host, each once. Nothing is asked of a server.
 
 mod discover;
+mod elsewhere;
 mod merge;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 pub use discover::discover;
+pub use elsewhere::Elsewhere;
 pub use merge::{configured, merge};
 
 use crate::config::Config;
@@ -30,7 +32,7 @@ pub fn find(config: &Config) -> Vec<Server> {
 }
 
 /// One database server on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
     /// Unique on this host: configured, or made of engine and port.
     pub name: String,
@@ -44,6 +46,8 @@ pub struct Server {
     pub unix_sockets: Vec<PathBuf>,
     /// Process id of the listening process, where known.
     pub pid: Option<u32>,
+    /// Where it runs, where that is not beside the agent.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 /// A database's wire protocol family.
@@ -65,13 +69,23 @@ impl Engine {
 }
 
 impl Server {
-    /// Where it is reached on TCP: on loopback where it listens on every address.
+    /// Where it is reached on TCP: on loopback where it listens on every address. In another network namespace, where this
+    /// host reaches it as its other clients do: its loopback is another one there, and it may trust whoever comes by it.
     pub fn reachable_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|address| match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-            _ => *address,
-        })
+        let elsewhere = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.namespace.is_some());
+        let beside =
+            self.addresses.iter().filter(move |_| elsewhere.is_none()).map(|address| match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+                _ => *address,
+            });
+        let apart = elsewhere.into_iter().flat_map(|elsewhere| elsewhere.reachable(&self.addresses));
+        beside.chain(apart)
+    }
+
+    /// Its unix sockets as far as the agent finds them under the same path.
+    pub fn reachable_sockets(&self) -> &[PathBuf] {
+        if self.elsewhere.is_some() { &[] } else { &self.unix_sockets }
     }
 
     /// Where it listens, as people write it.

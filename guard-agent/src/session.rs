@@ -72,6 +72,7 @@ use crate::{
     listen::{Counters, Login, Logins},
     sensor::SensorHandle,
     servers::Server,
+    steering::Origin,
     tls::ClientTls,
     wire::{
         postgres::{ErrorResponse, Severity, StartupPacket},
@@ -146,6 +147,8 @@ pub struct Client {
     pub peer: Peer,
     /// It came when there were already too many.
     pub surplus: bool,
+    /// It was going to the server's own address, and the server is to see its own.
+    pub steered: bool,
 }
 
 /// The other end of an accepted socket.
@@ -184,9 +187,9 @@ impl Peer {
 /// Serves one client to its end and records it.
 pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
     let deadline = Instant::now() + Duration::from_secs(proxy.limits.login_timeout_seconds.max(1));
-    let Client { mut stream, peer, surplus } = client;
+    let Client { mut stream, peer, surplus, steered } = client;
     // In boxes, here and below: what a phase needed is given back when it is over, and a session waits for most of its life.
-    let (arrival, arrived) = Box::pin(arrive(&proxy, &mut stream, peer, deadline)).await;
+    let (arrival, arrived) = Box::pin(arrive(&proxy, &mut stream, (peer, steered), deadline)).await;
     let Arrival { peer, workload, secured, login } = arrival;
     let server = proxy.server.get();
     let decision = proxy.decider.connect(&ConnectRequest {
@@ -199,7 +202,7 @@ pub async fn serve(proxy: Arc<Proxy>, worker: Rc<Worker>, client: Client) {
     let admission = admit(&decision);
     let mut ending =
         Ending { reason: String::new(), bytes_from_client: 0, bytes_to_client: 0, statements: 0 };
-    let attested = Attested { server: &server, peer, surplus, workload, connection: &connection };
+    let attested = Attested { server: &server, peer, surplus, steered, workload, connection: &connection };
     let outcome = async {
         let Some(opening) = arrived? else {
             return Ok(Served::without_session("closed without a startup packet"));
@@ -248,11 +251,20 @@ type Arrived = Result<Option<StartupOpening>, SessionError>;
 
 /// Finds out who has come: by the load balancer's word, by the kernel's, and by the certificate that it holds; and reads
 /// its startup packet.
-async fn arrive(proxy: &Proxy, stream: &mut Stream, peer: Peer, deadline: Instant) -> (Arrival, Arrived) {
-    let (peer, balancer, routed) = routed(proxy, stream, peer, deadline).await;
+async fn arrive(
+    proxy: &Proxy,
+    stream: &mut Stream,
+    (peer, steered): (Peer, bool),
+    deadline: Instant,
+) -> (Arrival, Arrived) {
+    let (peer, balancer, routed) = match steered {
+        // It talks to the server, as it always has: nobody has told it to send a header.
+        true => (peer, None, Ok(true)),
+        false => routed(proxy, stream, peer, deadline).await,
+    };
     let mut workload = match (&peer, balancer) {
         (Peer::Tcp { client, .. }, Some(balancer)) => Identifier::relayed(client.ip(), balancer.ip()),
-        _ => attest(proxy, &peer).await,
+        _ => attest(proxy, &peer, steered).await,
     };
     let (mut secured, mut login) = (None, None);
     let arrived = async {
@@ -314,8 +326,21 @@ struct Attested<'a> {
     server: &'a Server,
     peer: Peer,
     surplus: bool,
+    steered: bool,
     workload: Arc<Workload>,
     connection: &'a ProxiedConnection,
+}
+
+impl Attested<'_> {
+    /// Whose connection the server is to see; nobody's where the client knows that it talks to a proxy.
+    fn origin(&self) -> Option<Origin> {
+        match &self.peer {
+            Peer::Tcp { client, local } if self.steered => {
+                Some(Origin { client: *client, destination: *local })
+            }
+            Peer::Tcp { .. } | Peer::Unix { .. } => None,
+        }
+    }
 }
 
 /// How a session went that ended in good order.
@@ -333,9 +358,13 @@ impl Served {
     }
 }
 
-async fn attest(proxy: &Proxy, peer: &Peer) -> Arc<Workload> {
+async fn attest(proxy: &Proxy, peer: &Peer, steered: bool) -> Arc<Workload> {
     match (&proxy.sensor, peer) {
-        (Some(sensor), Peer::Tcp { client, local }) => sensor.attest_tcp(*client, *local).await,
+        (Some(sensor), Peer::Tcp { client, local }) => {
+            // A steered connection ends where its server is.
+            let gate = proxy.ways.gate().filter(|_| steered);
+            sensor.attest_tcp_in(gate.and_then(|gate| gate.namespace_cookie()), *client, *local).await
+        }
         (Some(sensor), Peer::Unix { pid, uid, gid, .. }) => sensor.attest_unix(*pid, *uid, *gid).await,
         (None, _) => Arc::default(),
     }
@@ -396,7 +425,9 @@ async fn enter_session<'a>(
         return Err(SessionError::TooMany(proxy.limits.max_connections));
     }
     let limit = Duration::from_secs(proxy.limits.connect_timeout_seconds.max(1));
-    let dial = Dial { server: attested.server, connection: attested.connection, limit };
+    let gate = proxy.ways.gate();
+    let (server, connection) = (attested.server, attested.connection);
+    let dial = Dial { server, connection, limit, gate: gate.as_deref(), origin: attested.origin() };
     let without = |reason| Ok(login::End::Over(Served::without_session(reason)));
     let startup = match opening.packet {
         StartupPacket::Start(startup) => startup,

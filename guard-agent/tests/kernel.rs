@@ -65,7 +65,7 @@ impl Sensor {
                 Ok(SensorEvent::Accepted(accepted)) => self.accepted.push(accepted),
                 Ok(SensorEvent::Closed(closed)) => self.closed.push(closed),
                 Ok(SensorEvent::Lost(lost)) => panic!("lost: {lost:?}"),
-                Ok(SensorEvent::State(_)) => {}
+                Ok(SensorEvent::State(_) | SensorEvent::Refused(_)) => {}
                 Err(_) => {
                     let (accepted, closed) = (self.accepted.len(), self.closed.len());
                     assert!(Instant::now() < deadline, "no {what}: {accepted} accepted, {closed} closed");

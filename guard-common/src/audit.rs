@@ -1,9 +1,13 @@
 //! The audit record: one typed message per thing that happened, and the hash chain over them.
 //!
-//! Enters: what happened, as [`v1`] messages. Leaves: sealed records, and the verdict on a chain. Does no I/O.
+//! Enters: what happened, as [`v1`] messages. Leaves: sealed records, signed checkpoints, and the verdict on a chain.
+//! Does no I/O.
 
 pub mod chain;
+pub mod checkpoint;
 pub mod display;
+pub mod export;
+pub mod verifier;
 mod workload;
 
 /// Records as messages, generated from `proto/guard/audit/v1/record.proto`.

@@ -9,8 +9,10 @@ pub mod layout;
 #[cfg(feature = "user")]
 mod pod;
 pub mod process;
+pub mod refusal;
 pub mod socket;
 pub mod statement;
+pub mod steer;
 pub mod unix;
 
 /// Longest path of a unix socket that the kernel takes (`sun_path`), in bytes.
@@ -40,11 +42,13 @@ pub enum EventKind {
     StatementText = 8,
     /// [`statement::BackendEvent`].
     Backend = 9,
+    /// [`refusal::RefusedEvent`].
+    Refused = 10,
 }
 
 impl EventKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -55,11 +59,26 @@ impl EventKind {
         Self::Statement,
         Self::StatementText,
         Self::Backend,
+        Self::Refused,
     ];
 
     /// The kind with that number.
     pub fn from_u32(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// The program that writes it.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Exec => "process_exec",
+            Self::Fork => "process_fork",
+            Self::Exit => "process_exit",
+            Self::Cgroup => "cgroup_mkdir",
+            Self::Accepted | Self::Closed => "socket_ops",
+            Self::UnixAccepted => "accept",
+            Self::Statement | Self::StatementText | Self::Backend => "statement_executor",
+            Self::Refused => "connect4",
+        }
     }
 
     /// Its name in messages and records.
@@ -75,6 +94,7 @@ impl EventKind {
             Self::Statement => "statement",
             Self::StatementText => "statement-text",
             Self::Backend => "backend",
+            Self::Refused => "refused",
         }
     }
 }
@@ -101,6 +121,8 @@ pub mod maps {
     pub const WATCHED_PORTS: &str = "WATCHED_PORTS";
     /// [`super::unix::UnixPath`] to 1.
     pub const WATCHED_PATHS: &str = "WATCHED_PATHS";
+    /// [`super::unix::UnixAcceptedEvent::key`] to [`super::unix::UnixBytes`].
+    pub const UNIX_BYTES: &str = "UNIX_BYTES";
     /// Socket cookie to [`super::process::TaskInfo`], between connect and the choice of the local port.
     pub const CONNECTING: &str = "CONNECTING";
     /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.
@@ -111,6 +133,18 @@ pub mod maps {
     pub const OBSERVED: &str = "OBSERVED";
     /// Process id of a backend to its [`super::statement::Backend`].
     pub const BACKENDS: &str = "BACKENDS";
+    /// Process id of a backend whose client the proxy sees to the time of its start.
+    pub const PROXIED: &str = "PROXIED";
     /// 1 at index 0 while the agent looks for statements again and again by itself.
     pub const AWAKE: &str = "AWAKE";
+    /// The epoch of verdicts that are in force; 0: none is.
+    pub const EPOCH: &str = "EPOCH";
+    /// [`super::process::TaskInfo::identity`] to [`super::refusal::Verdict`].
+    pub const VERDICTS: &str = "VERDICTS";
+    /// [`super::refusal::Place`] to the number of the server that listens there.
+    pub const PLACES: &str = "PLACES";
+    /// [`super::unix::UnixPath`] to [`super::refusal::UnixPlace`].
+    pub const UNIX_PLACES: &str = "UNIX_PLACES";
+    /// [`super::refusal::Peer`] to [`super::refusal::PeerVerdict`].
+    pub const PEERS: &str = "PEERS";
 }

@@ -1,6 +1,6 @@
 //! guard's eBPF programs. Kernel contexts enter, events and client identities leave.
 //!
-//! They observe and remember; nothing here parses what a peer wrote. One file per hook; the structures are in
+//! They observe and remember, and refuse what the agent has decided to refuse; nothing here parses what a peer wrote. One file per hook; the structures are in
 //! `guard_common::kernel`, in files of the same names. Whatever does not fit the ring buffer is counted.
 #![no_std]
 #![no_main]
@@ -9,6 +9,7 @@ mod cgroup;
 mod events;
 mod process;
 mod read;
+mod refusal;
 mod socket;
 mod statement;
 mod unix;

@@ -31,6 +31,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     unsafe {
         (&raw mut (*event).header).write(header(EventKind::Exec));
         (&raw mut (*event).task).write(task_info(task));
+        (&raw mut (*event).inode).write(inode_of(binprm));
     }
     read_path(&mut entry, binprm);
     read_argv(&mut entry, task);
@@ -39,6 +40,14 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         debug!(&ctx, "exec of pid {}", member_or::<u32>(task, offset!(task_tgid), 0));
     }
     0
+}
+
+/// The file that was opened, by its number: a path may lead elsewhere by the time it is looked at.
+#[inline(always)]
+fn inode_of(binprm: u64) -> u64 {
+    let file: u64 = member_or(binprm, offset!(binprm_file), 0);
+    let inode: u64 = member_or(file, offset!(file_inode), 0);
+    member_or(inode, offset!(inode_number), 0)
 }
 
 /// Walks from the program file up to the root of its mounts, as d_path does.

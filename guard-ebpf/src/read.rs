@@ -61,6 +61,7 @@ pub fn task_info(task: u64) -> TaskInfo {
         start_ns: member_or(leader, offset!(task_start_boottime), 0),
         parent_start_ns: member_or(parent_leader, offset!(task_start_boottime), 0),
         cgroup_id: cgroup_id(task),
+        exec_id: exec_id(leader),
         pid: member_or(task, offset!(task_tgid), 0),
         parent_pid: member_or(parent, offset!(task_tgid), 0),
         uid: member_or(cred, offset!(cred_uid), UNSET),
@@ -96,11 +97,43 @@ pub fn current_task_info() -> TaskInfo {
     }
 }
 
+/// It was 32 bits wide until Linux 5.7; the member after it makes no difference to an equality.
+#[inline(always)]
+fn exec_id(leader: u64) -> u64 {
+    member_or(leader, offset!(task_exec_id), 0)
+}
+
 #[inline(always)]
 fn cgroup_id(task: u64) -> u64 {
     let set: u64 = member_or(task, offset!(task_cgroups), 0);
     let cgroup: u64 = member_or(set, offset!(css_set_dfl_cgrp), 0);
     kernfs_id(cgroup)
+}
+
+/// Inode number of the network namespace of a `struct sock`.
+#[inline(always)]
+pub fn net_of_sock(sock: u64) -> u32 {
+    let net: u64 = member_or(sock, offset!(sock_net), 0);
+    if net == 0 || offset!(net_ns) == ABSENT {
+        return 0;
+    }
+    member_or(net + u64::from(offset!(net_ns)), offset!(ns_common_inum), 0)
+}
+
+/// The process that a `struct pid` names as thread group; nothing where it has ended.
+#[inline(always)]
+pub fn task_of_pid(pid: u64) -> Option<u64> {
+    /// `PIDTYPE_TGID` of the kernel's `enum pid_type`; lists are one pointer, links are two.
+    const THREAD_GROUP: u64 = 1;
+    let (tasks, links) = (offset!(pid_tasks), offset!(task_pid_links));
+    if tasks == ABSENT || links == ABSENT || pid == 0 {
+        return None;
+    }
+    let first: u64 = member(pid + u64::from(tasks) + THREAD_GROUP * 8, 0)?;
+    if first == 0 {
+        return None;
+    }
+    Some(first - u64::from(links) - THREAD_GROUP * 16)
 }
 
 /// The id of a `struct cgroup`.

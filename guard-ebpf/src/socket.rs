@@ -11,7 +11,10 @@ use aya_ebpf::{
         BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    },
     macros::{cgroup_sock_addr, map, sock_ops},
     maps::{HashMap, LruHashMap},
     programs::{SockAddrContext, SockOpsContext},
@@ -20,16 +23,17 @@ use aya_log_ebpf::debug;
 use guard_common::kernel::{
     EventKind,
     process::TaskInfo,
-    socket::{AcceptedEvent, ClosedEvent, FlowKey, watch},
+    socket::{AcceptedEvent, ClosedEvent, FlowKey, ended, watch},
 };
 
 use crate::{
     events::{header, logging, reserve},
-    read::current_task_info,
+    read::{current_task_info, member, net_of_sock, offset},
+    refusal::refuses_connect,
 };
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
+pub const AF_INET: u32 = 2;
+pub const AF_INET6: u32 = 10;
 
 /// Port in host order to [`watch`] bits.
 #[map]
@@ -50,26 +54,43 @@ static OPEN: HashMap<u64, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREA
 /// A local process connects over IPv4.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    remember(&ctx)
+    // SAFETY: a field of the program's own context.
+    let address = mapped(unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) });
+    on_asking(&ctx, address)
 }
 
 /// A local process connects over IPv6; libpq's `localhost` may be `::1`.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    remember(&ctx)
+    // SAFETY: a field of the program's own context.
+    let address = bytes(unsafe { words(&raw const (*ctx.sock_addr).user_ip6) });
+    on_asking(&ctx, address)
 }
 
-/// Always lets the connection through.
+/// Remembers who asks. 0, which lets connect fail with EPERM, for what a verdict refuses.
 #[inline(always)]
-fn remember(ctx: &SockAddrContext) -> i32 {
+fn on_asking(ctx: &SockAddrContext, address: [u8; 16]) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let port = u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16);
-    if watched(port) != 0 {
-        // SAFETY: the helper takes the program's own context.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        let _ = CONNECTING.insert(&cookie, &current_task_info(), 0);
+    let watched = watched(port);
+    if watched == 0 {
+        return 1;
     }
+    let task = current_task_info();
+    if watched & watch::DATABASE != 0 && refuses_connect(ctx, &task, address, port) {
+        return 0;
+    }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let _ = CONNECTING.insert(&cookie, &task, 0);
     1
+}
+
+/// The local process at the client's end.
+#[inline(always)]
+pub fn client_of(flow: &FlowKey) -> Option<TaskInfo> {
+    // SAFETY: the entry is copied at once.
+    unsafe { CLIENTS.get(flow) }.copied()
 }
 
 /// Called for every TCP socket of the host at a few points of its life.
@@ -128,6 +149,8 @@ fn on_accept(ctx: &SockOpsContext) {
         namespace: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         flow,
         client,
+        net_namespace: net_of_sock(sock_address(ctx)),
+        reserved: 0,
     });
     entry.submit(0);
 }
@@ -144,6 +167,7 @@ fn on_state(ctx: &SockOpsContext) {
     }
     // SAFETY: fields of the program's own context.
     let (received, acked) = unsafe { ((*ctx.ops).bytes_received, (*ctx.ops).bytes_acked) };
+    let flags = how_it_ended(ctx);
     let Some(mut entry) = reserve::<ClosedEvent>(EventKind::Closed) else { return };
     entry.write(ClosedEvent {
         header: header(EventKind::Closed),
@@ -151,9 +175,37 @@ fn on_state(ctx: &SockOpsContext) {
         received,
         acked,
         previous_state: ctx.arg(0),
-        reserved: 0,
+        flags,
     });
     entry.submit(0);
+}
+
+/// [`ended`] bits of a socket that is about to close.
+#[inline(always)]
+fn how_it_ended(ctx: &SockOpsContext) -> u32 {
+    /// `SOCK_DONE` of the kernel's `enum sock_flags`: set when the peer's FIN arrives, and by nothing else in TCP.
+    const DONE: u64 = 1 << 1;
+    let Some(socket_flags) = member::<u64>(sock_address(ctx), offset!(sock_flags)) else { return 0 };
+    // SAFETY: fields of the program's own context.
+    let (sent, unacked) = unsafe { ((*ctx.ops).snd_nxt, (*ctx.ops).snd_una) };
+    let mut flags = ended::KNOWN;
+    if socket_flags & DONE != 0 {
+        flags |= ended::BY_CLIENT;
+    }
+    if sent == unacked {
+        flags |= ended::ALL_ACKED;
+    }
+    flags
+}
+
+/// Where the kernel has this socket; 0 where there is none. The verifier knows it as a socket and lets nobody reckon
+/// with it: a copy through memory is a number.
+#[inline(always)]
+fn sock_address(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: a field of the program's own context.
+    let socket = unsafe { read_volatile(&raw const (*ctx.ops).__bindgen_anon_2.sk) };
+    // SAFETY: reads the program's own stack.
+    unsafe { bpf_probe_read_kernel((&raw const socket).cast::<u64>()) }.unwrap_or(0)
 }
 
 #[inline(always)]
@@ -197,7 +249,7 @@ fn addresses(ctx: &SockOpsContext) -> Option<([u8; 16], [u8; 16])> {
 /// # Safety
 /// `address` must be a field of the program's own context.
 #[inline(always)]
-unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
+pub unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
     let first: *const u32 = address.cast();
     // SAFETY: four words, by the field's type; one load each, since the context takes no wider ones.
     unsafe {
@@ -211,12 +263,12 @@ unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn mapped(ip: u32) -> [u8; 16] {
+pub fn mapped(ip: u32) -> [u8; 16] {
     bytes([0, 0, 0xffff_u32.to_be(), ip])
 }
 
 #[inline(always)]
-fn bytes(words: [u32; 4]) -> [u8; 16] {
+pub fn bytes(words: [u32; 4]) -> [u8; 16] {
     // SAFETY: the same size, and every bit pattern is valid.
     unsafe { core::mem::transmute(words) }
 }
@@ -240,7 +292,7 @@ fn flow(ctx: &SockOpsContext, client: ([u8; 16], u16), server: ([u8; 16], u16)) 
 }
 
 #[inline(always)]
-fn is_loopback(address: &[u8; 16]) -> bool {
+pub fn is_loopback(address: &[u8; 16]) -> bool {
     // SAFETY: the same size, and every bit pattern is valid.
     let words: [u32; 4] = unsafe { core::mem::transmute(*address) };
     if words[0] != 0 || words[1] != 0 {

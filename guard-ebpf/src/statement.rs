@@ -7,7 +7,9 @@
 use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_user,
-        generated::{bpf_get_current_task, bpf_probe_read_user_str},
+        generated::{
+            bpf_get_current_task, bpf_probe_read_user as bpf_probe_read_user_raw, bpf_probe_read_user_str,
+        },
     },
     macros::{map, uprobe},
     maps::{Array, HashMap, LruHashMap, RingBuf, ring_buf::RingBufEntry},
@@ -29,6 +31,9 @@ use crate::{
 
 /// `PROCESS_UTILITY_SUBCOMMAND`: a part of a statement that was seen as a whole.
 const SUBCOMMAND: u32 = 3;
+/// Words that are compared at once, and how often.
+const WORDS: usize = 8;
+const COMPARED: u32 = 768;
 /// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`.
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
@@ -47,6 +52,11 @@ static OBSERVED: HashMap<u32, Target> = HashMap::with_max_entries(SERVERS, 0);
 /// Backends by process.
 #[map]
 static BACKENDS: LruHashMap<u32, Backend> = LruHashMap::with_max_entries(BACKENDS_LIMIT, 0);
+
+/// Backends whose clients the proxy sees, by process, with the time of their start. The agent writes it: [`BACKENDS`] is
+/// the backends' own.
+#[map]
+static PROXIED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(BACKENDS_LIMIT, 0);
 
 /// 1 while the agent looks by itself: then nobody has to be woken.
 #[map]
@@ -132,6 +142,7 @@ fn replication(text: u64) -> Option<()> {
 #[inline(always)]
 pub fn ended(pid: u32) {
     let _ = BACKENDS.remove(&pid);
+    let _ = PROXIED.remove(&pid);
 }
 
 /// A statement that is about to run.
@@ -184,10 +195,8 @@ fn admit(pid: u32) {
 #[inline(always)]
 fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
     let sent: u64 = user(target.client_text, 0).unwrap_or(0);
-    let nested = seen.text != 0 && seen.text != sent;
-    // SAFETY: a value of the map, of a process with one thread.
-    let mode = unsafe { (*backend).mode };
-    if mode == mode::NESTED && !nested {
+    let nested = seen.text != 0 && seen.text != sent && !same_text(seen.text, sent);
+    if !nested && is_proxied(backend) {
         return None;
     }
     let settings = settings(target);
@@ -234,6 +243,67 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         copy_rest(seen.text, sequence);
     }
     Some(())
+}
+
+/// Whether both are the same text: on the extended protocol the server keeps two copies of it. What is too long to be
+/// compared counts as another.
+#[inline(never)]
+fn same_text(one: u64, other: u64) -> bool {
+    let (mut left, mut right) = ([0_u64; WORDS], [0_u64; WORDS]);
+    let mut at = 0;
+    let mut step = 0;
+    while step < COMPARED {
+        step += 1;
+        // SAFETY: both buffers have that many bytes; the helper checks the sources.
+        let failed = unsafe {
+            bpf_probe_read_user_raw((&raw mut left).cast(), (WORDS * 8) as u32, (one + at) as *const _)
+                | bpf_probe_read_user_raw(
+                    (&raw mut right).cast(),
+                    (WORDS * 8) as u32,
+                    (other + at) as *const _,
+                )
+        };
+        // Without branches or a loop: the verifier follows no path of more than 8192 of them.
+        let (mut differs, mut live) = (0_u64, u64::MAX);
+        macro_rules! compare {
+            ($($index:literal)*) => {$(
+                let (a, b) = (left[$index], right[$index]);
+                // The lowest bit that is set marks the first zero byte.
+                let end = a.wrapping_sub(0x0101_0101_0101_0101) & !a & 0x8080_8080_8080_8080;
+                // Bytes up to the text's end count, with the zero; all of them where it does not end here.
+                differs |= (a ^ b) & (end ^ end.wrapping_sub(1)) & live;
+                // Nothing behind the end counts.
+                live &= ((end | end.wrapping_neg()) >> 63).wrapping_sub(1);
+            )*};
+        }
+        compare!(0 1 2 3 4 5 6 7);
+        if failed != 0 || differs != 0 {
+            return false;
+        }
+        if live == 0 {
+            return true;
+        }
+        at += (WORDS * 8) as u64;
+    }
+    false
+}
+
+/// Whether the proxy sees what the client of this backend sends.
+#[inline(always)]
+fn is_proxied(backend: *mut Backend) -> bool {
+    // SAFETY: a value of the map, of a process with one thread.
+    let (mode, start_ns) = unsafe { ((*backend).mode, (*backend).start_ns) };
+    if mode == mode::NESTED {
+        return true;
+    }
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: read only.
+    let proxied = unsafe { PROXIED.get(&pid) }.is_some_and(|start| *start == start_ns);
+    if proxied {
+        // SAFETY: as above.
+        unsafe { (*backend).mode = mode::NESTED };
+    }
+    proxied
 }
 
 /// The beginning of the text: its bytes without the zero, below zero where it cannot be read, and whether there is more.

@@ -1,21 +1,25 @@
 //! What a database accepts on its unix sockets, seen in the server when accept returns.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
-    macros::{map, tracepoint},
-    maps::HashMap,
-    programs::TracePointContext,
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_task, bpf_probe_read_kernel},
+    },
+    macros::{map, raw_tracepoint, tracepoint},
+    maps::{HashMap, PerCpuArray},
+    programs::{RawTracePointContext, TracePointContext},
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN,
     layout::ABSENT,
-    process::UNSET,
-    unix::{UnixAcceptedEvent, UnixPath},
+    process::{TaskInfo, UNSET},
+    unix::{UnixAcceptedEvent, UnixBytes, UnixPath},
 };
 
 use crate::{
     events::{header, reserve},
-    read::{member, member_or, offset},
+    read::{member, member_or, net_of_sock, offset, task_info, task_of_pid},
 };
 
 const AF_UNIX: u16 = 1;
@@ -27,6 +31,14 @@ const RETURN_VALUE: usize = 16;
 /// Paths of database sockets.
 #[map]
 static WATCHED_PATHS: HashMap<UnixPath, u8> = HashMap::with_max_entries(256, 0);
+
+/// What was read from and written to the connections that were reported; the agent takes them out.
+#[map]
+static UNIX_BYTES: HashMap<u64, UnixBytes> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Where an address is read to.
+#[map]
+static BOUND: PerCpuArray<UnixPath> = PerCpuArray::with_max_entries(1, 0);
 
 /// accept has returned.
 #[tracepoint(category = "syscalls", name = "sys_exit_accept")]
@@ -63,7 +75,7 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
     }
     let path = bound_path(sock)?;
     // SAFETY: one byte, only its presence matters.
-    unsafe { WATCHED_PATHS.get(&path) }?;
+    unsafe { WATCHED_PATHS.get(path) }?;
     report(sock, member_or(inode, offset!(inode_number), 0), path);
     Some(())
 }
@@ -83,16 +95,25 @@ pub fn file_of(descriptor: u64) -> Option<u64> {
     member(slot, 0).filter(|file: &u64| *file != 0)
 }
 
-/// The address to which the listening socket was bound; an accepted socket shares it.
+/// The address to which the listening socket was bound; an accepted socket shares it. It is kept outside of the stack,
+/// which is too small for it and a process beside it.
 #[inline(always)]
-fn bound_path(sock: u64) -> Option<UnixPath> {
+fn bound_path(sock: u64) -> Option<&'static UnixPath> {
     let address: u64 = member(sock, offset!(unix_addr))?;
     let length: i32 = member(address, offset!(unix_address_len))?;
     // Family first, then the path; a path's final zero byte counts, an abstract name has none.
-    if length <= 2 || length > 2 + UNIX_PATH_LEN as i32 {
+    if length <= 2 || length > 2 + UNIX_PATH_LEN as i32 || offset!(unix_address_name) == ABSENT {
         return None;
     }
-    let mut path: UnixPath = member(address, offset!(unix_address_name) + 2)?;
+    let path = BOUND.get_ptr_mut(0)?;
+    let source = address + u64::from(offset!(unix_address_name)) + 2;
+    // SAFETY: as many bytes as the slot has; it belongs to this CPU, and programs are not preempted by themselves.
+    let read = unsafe { bpf_probe_read_kernel(path.cast(), UNIX_PATH_LEN as u32, source as *const _) };
+    if read != 0 {
+        return None;
+    }
+    // SAFETY: as above, and it was filled just now.
+    let path = unsafe { &mut *path };
     let length = length as usize - 2;
     // What follows the name in memory is not part of it.
     let mut index = 0;
@@ -106,20 +127,29 @@ fn bound_path(sock: u64) -> Option<UnixPath> {
 }
 
 #[inline(always)]
-fn report(sock: u64, inode: u64, path: UnixPath) {
+fn report(sock: u64, inode: u64, path: &UnixPath) {
     let Some(mut entry) = reserve::<UnixAcceptedEvent>(EventKind::UnixAccepted) else { return };
     let credentials: u64 = member_or(sock, offset!(sock_peer_cred), 0);
-    entry.write(UnixAcceptedEvent {
-        header: header(EventKind::UnixAccepted),
-        inode,
-        peer_inode: peer_inode(sock),
-        server_pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        client_pid: peer_pid(sock),
-        client_uid: member_or(credentials, offset!(cred_euid), UNSET),
-        client_gid: member_or(credentials, offset!(cred_egid), UNSET),
-        path,
-        reserved: 0,
-    });
+    let _ = UNIX_BYTES.insert(&sock, &UnixBytes { inode, received: 0, sent: 0 }, 0);
+    let event = entry.as_mut_ptr();
+    // Field by field: the whole of it does not fit the stack.
+    // SAFETY: the ring buffer's entry is as large as the event, and every field of it is written.
+    unsafe {
+        (&raw mut (*event).header).write(header(EventKind::UnixAccepted));
+        (&raw mut (*event).inode).write(inode);
+        (&raw mut (*event).peer_inode).write(peer_inode(sock));
+        (&raw mut (*event).key).write(sock);
+        (&raw mut (*event).server_pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
+        (&raw mut (*event).client_pid).write(peer_pid(sock));
+        (&raw mut (*event).client_uid).write(member_or(credentials, offset!(cred_euid), UNSET));
+        (&raw mut (*event).client_gid).write(member_or(credentials, offset!(cred_egid), UNSET));
+        (&raw mut (*event).path).write(*path);
+        (&raw mut (*event).net_namespace).write(net_of_sock(sock));
+        match task_of_pid(member_or(sock, offset!(sock_peer_pid), 0)) {
+            Some(task) => (&raw mut (*event).client).write(task_info(task)),
+            None => (&raw mut (*event).client).write(TaskInfo::default()),
+        }
+    }
     entry.submit(0);
 }
 
@@ -133,11 +163,53 @@ fn peer_pid(sock: u64) -> u32 {
     member_or(pid + u64::from(offset!(pid_numbers)), offset!(upid_nr), 0)
 }
 
+/// `sock_send_length(struct sock *sk, int ret, int flags)`: after every send of any socket.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn sock_sent(ctx: RawTracePointContext) -> i32 {
+    count(&ctx, |bytes| &raw mut bytes.sent);
+    0
+}
+
+/// `sock_recv_length`, likewise.
+#[raw_tracepoint(tracepoint = "sock_recv_length")]
+pub fn sock_received(ctx: RawTracePointContext) -> i32 {
+    /// A look at what stays to be read.
+    const MSG_PEEK: u64 = 2;
+    if ctx.arg::<u64>(2) & MSG_PEEK == 0 {
+        count(&ctx, |bytes| &raw mut bytes.received);
+    }
+    0
+}
+
+#[inline(always)]
+fn count(ctx: &RawTracePointContext, counter: impl FnOnce(&mut UnixBytes) -> *mut u64) {
+    let sock: u64 = ctx.arg(0);
+    let length: i32 = ctx.arg(1);
+    if length <= 0 {
+        return;
+    }
+    let Some(bytes) = UNIX_BYTES.get_ptr_mut(&sock) else { return };
+    // SAFETY: the entry lives for the program's run. This target has no atomic addition: a server's socket is one
+    // process's, which reads or writes on one CPU at a time.
+    unsafe {
+        // The memory of a closed socket is another one's soon.
+        if (*bytes).inode != own_inode(sock) {
+            return;
+        }
+        *counter(&mut *bytes) += length as u64;
+    }
+}
+
 /// Inode number of the client's socket; it is gone when the client has closed it already.
 #[inline(always)]
 fn peer_inode(sock: u64) -> u64 {
-    let peer: u64 = member_or(sock, offset!(unix_peer), 0);
-    let socket: u64 = member_or(peer, offset!(sock_socket), 0);
+    own_inode(member_or(sock, offset!(unix_peer), 0))
+}
+
+/// Inode number of a socket.
+#[inline(always)]
+fn own_inode(sock: u64) -> u64 {
+    let socket: u64 = member_or(sock, offset!(sock_socket), 0);
     let (inner, inode) = (offset!(socket_alloc_socket), offset!(socket_alloc_inode));
     if socket == 0 || inner == ABSENT || inode == ABSENT {
         return 0;

@@ -3,7 +3,7 @@
 //! The text of a case file enters, checked [`Case`]s leave. Running a case needs the reading of SQL: that is the
 //! agent's (`guard-agent policy test`).
 
-use guard_common::audit::v1::{Ancestor, Container, Pod, Workload, workload::Evidence};
+use guard_common::audit::v1::{Ancestor, Container, Label, Pod, ProgramFile, Workload, workload::Evidence};
 use serde::Deserialize;
 
 use crate::{
@@ -218,18 +218,47 @@ pub struct CaseWorkload {
     pub address: String,
     /// Executables of the parents.
     pub ancestry: Vec<String>,
+    /// Name of the CI runner it runs under.
+    pub ci_runner: String,
+    /// The container's name.
+    pub container_name: String,
+    /// The container's image.
+    pub image: String,
+    /// The pod's service account.
+    pub service_account: String,
+    /// What the pod belongs to, as `kind/name`.
+    pub pod_owner: String,
+    /// Labels of the pod, or of the container where there is no pod, as `name=value`.
+    pub labels: Vec<String>,
+    /// SHA-256 of the program file, hex.
+    pub sha256: String,
 }
 
 impl From<&CaseWorkload> for Workload {
     fn from(case: &CaseWorkload) -> Self {
         let evidence = if case.address.is_empty() { Evidence::Attested } else { Evidence::Address };
+        let labels: Vec<Label> = case.labels.iter().map(|label| label_of(label)).collect();
+        let (owner_kind, owner_name) = case.pod_owner.split_once('/').unwrap_or_default();
         let pod = case.pod.split_once('/').map(|(namespace, name)| Pod {
-            uid: String::new(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            labels: labels.clone(),
+            service_account: case.service_account.clone(),
+            owner_kind: owner_kind.to_owned(),
+            owner_name: owner_name.to_owned(),
+            ..Pod::default()
         });
-        let container = (!case.container.is_empty())
-            .then(|| Container { runtime: "docker".to_owned(), id: case.container.clone() });
+        let in_container = [&case.container, &case.container_name, &case.image];
+        let container = in_container.iter().any(|part| !part.is_empty()).then(|| Container {
+            runtime: "docker".to_owned(),
+            id: case.container.clone(),
+            name: case.container_name.clone(),
+            image: case.image.clone(),
+            labels,
+            ..Container::default()
+        });
+        let program_file = (!case.sha256.is_empty())
+            .then(|| ProgramFile { sha256: case.sha256.clone(), ..ProgramFile::default() });
         let ancestor =
             |executable: &String| Ancestor { executable: executable.clone(), ..Ancestor::default() };
         Self {
@@ -244,9 +273,16 @@ impl From<&CaseWorkload> for Workload {
             pod,
             remote_address: case.address.clone(),
             ancestry: case.ancestry.iter().map(ancestor).collect(),
+            ci_runner: case.ci_runner.clone(),
+            program_file,
             ..Self::default()
         }
     }
+}
+
+fn label_of(label: &str) -> Label {
+    let (name, value) = label.split_once('=').unwrap_or((label, ""));
+    Label { name: name.to_owned(), value: value.to_owned() }
 }
 
 /// The cases of one file; the error names line and key.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Value};
-use guard_common::audit::v1::{ClientCertificate, Workload, workload::Evidence};
+use guard_common::audit::v1::{ClientCertificate, Container, Pod, Workload, workload::Evidence};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -118,7 +118,11 @@ fn fingerprint(workload: &Workload) -> [u8; 16] {
         login_session: 0,
         ..workload.clone()
     };
-    shared.ancestry.iter_mut().for_each(|ancestor| ancestor.pid = 0);
+    shared.ancestry.iter_mut().for_each(|ancestor| (ancestor.pid, ancestor.started_ns) = (0, 0));
+    (shared.namespaces, shared.known_by) = (None, None);
+    if let Some(file) = &mut shared.program_file {
+        (file.inode, file.unhashed) = (0, String::new());
+    }
     let digest = Sha256::digest(shared.encode_to_vec());
     let mut fingerprint = [0; 16];
     fingerprint.copy_from_slice(&digest[..16]);
@@ -165,6 +169,7 @@ fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
         ("remote", Value::new_bool(!workload.remote_address.is_empty())),
         ("address", text(&workload.remote_address)),
         ("evidence", text(evidence)),
+        ("labels", Value::new_set(labels(workload))),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
@@ -172,13 +177,22 @@ fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
     let pod = workload.pod.as_ref().map(|pod| {
         if pod.name.is_empty() { pod.uid.clone() } else { format!("{}/{}", pod.namespace, pod.name) }
     });
-    let container = workload.container.as_ref().map(|container| container.id.clone());
+    let of_container = |part: fn(&Container) -> &String| workload.container.as_ref().map(part).cloned();
+    let of_pod = |part: fn(&Pod) -> &String| workload.pod.as_ref().map(part).cloned();
+    let owner = workload.pod.as_ref().filter(|pod| !pod.owner_kind.is_empty());
     let optional = [
         ("login_user", Some(workload.login_user.clone())),
         ("unit", Some(workload.unit.clone())),
-        ("container", container),
+        ("container", of_container(|container| &container.id)),
+        ("container_name", of_container(|container| &container.name)),
+        ("image", of_container(|container| &container.image)),
         ("pod", pod),
+        ("namespace", of_pod(|pod| &pod.namespace)),
+        ("service_account", of_pod(|pod| &pod.service_account)),
+        ("pod_owner", owner.map(|pod| format!("{}/{}", pod.owner_kind, pod.owner_name))),
         ("ai_agent", Some(workload.ai_agent.clone())),
+        ("ci_runner", Some(workload.ci_runner.clone())),
+        ("sha256", workload.program_file.as_ref().map(|file| file.sha256.clone())),
     ];
     all.extend(optional.into_iter().filter_map(|(key, value)| {
         let value = value.filter(|value| !value.is_empty())?;
@@ -188,6 +202,13 @@ fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {
         workload.certificate.as_ref().and_then(certificate).map(|value| ("certificate".to_owned(), value)),
     );
     all
+}
+
+/// Of the pod where there is one.
+fn labels(workload: &Workload) -> Vec<Value> {
+    let of_container = || workload.container.as_ref().map(|container| &container.labels);
+    let labels = workload.pod.as_ref().map(|pod| &pod.labels).or_else(of_container);
+    labels.into_iter().flatten().map(|label| text(&format!("{}={}", label.name, label.value))).collect()
 }
 
 /// `None` cannot happen: the names are literals, each once.

@@ -38,7 +38,7 @@ fn the_units_capabilities_are_enough() -> Result<()> {
 }
 
 /// As `setpriv` names them: `bpf`, `perfmon`, ..
-fn capabilities_of_the_unit() -> Result<Vec<String>> {
+pub fn capabilities_of_the_unit() -> Result<Vec<String>> {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy").join("systemd/guard-agent.service");
     let unit = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

@@ -1,6 +1,7 @@
 //! Sensitive data does not reach who may not see it, whatever is tried; who may sees it as it is.
 
 mod attempts;
+mod digits;
 mod modes;
 mod records;
 

@@ -47,6 +47,8 @@ fn runs(record: &Value) -> u64 {
 /// What was seen, once a statement with `last` in its text is among it.
 fn until(site: &Site, last: &str) -> Result<Vec<Value>> {
     site.wait_for("statement", last, |record| seen(record) && text(record, "text").contains(last))?;
+    // Repeats are counted for a second.
+    std::thread::sleep(Duration::from_millis(1_500));
     let records = site.agent.records()?;
     Ok(bodies(&records, "statement").into_iter().filter(|record| seen(record)).cloned().collect())
 }
@@ -238,7 +240,7 @@ fn the_proxys_statements_are_not_recorded_twice_but_what_they_hide_is() -> Resul
     let connection = site.wait_for("connection_opened", "the proxied client", from)?;
     site.direct().query("SELECT 'end' AS the_end")?.expect_ok("psql")?;
     let truncated = site.wait_for("statement", "what the function hides", |record| {
-        seen(record) && text(record, "text").contains("TRUNCATE orders")
+        seen(record) && text(record, "text").contains("truncate orders")
     })?;
     assert!(nested(&truncated));
     assert_eq!(verdict(&truncated), "WOULD_REFUSE");
@@ -257,7 +259,7 @@ fn long_texts_are_whole_and_longer_ones_have_length_and_hash() -> Result<()> {
     // What matters stands at the end, where a text that is cut would not show it.
     for (name, filler) in [("short", 300), ("chunks", 30_000), ("long", 700_000)] {
         let sql = format!(
-            "SELECT 1 AS begins_{name} /* {} */ ; DELETE FROM orders WHERE id < 0 AND 'ends_{name}' <> ''",
+            "SELECT 1 AS begins_{name} /* {} */ ; DELETE FROM orders AS ends_{name} WHERE ends_{name}.id < 0",
             "x".repeat(filler)
         );
         // As one message: psql would send a script's statements one by one.
@@ -266,7 +268,7 @@ fn long_texts_are_whole_and_longer_ones_have_length_and_hash() -> Result<()> {
         let include = format!("\\i {}\n", folder.join("long.sql").display());
         site.direct().script(&include)?.expect_ok("psql")?;
         let record = site.wait_for("statement", name, |record| {
-            seen(record) && text(record, "text").contains("DELETE FROM orders") && {
+            seen(record) && text(record, "text").contains(&format!("ends_{name}")) && {
                 number(record, "source_bytes") > filler as u64
             }
         })?;

@@ -48,6 +48,18 @@ impl Account {
         }
     }
 
+    /// The same command as this account, started by root, and ended with it.
+    pub fn confine(&self, command: &Command) -> Command {
+        let mut confined = Command::new("setpriv");
+        let (uid, gid) = (format!("--reuid={}", self.uid), format!("--regid={}", self.gid));
+        confined.args([&uid, &gid, "--clear-groups", "--pdeathsig=INT", "--"]);
+        confined.arg(command.get_program()).args(command.get_args());
+        if let Some(folder) = command.get_current_dir() {
+            confined.current_dir(folder);
+        }
+        confined
+    }
+
     /// The same command by whoever this account belongs to: under it, and logged in as it, as far as the kernel lets the
     /// caller say so.
     pub fn in_person(&self, command: &Command) -> Command {

@@ -35,12 +35,16 @@ pub struct AgentConfig {
     pub upstream: Option<SocketAddr>,
     /// Name the server's unix socket, so that the agent reaches it by that alone.
     pub unix_socket: bool,
+    /// Size of the kernel's event ring buffer, where it is not the usual one.
+    pub ring_kib: Option<u32>,
     /// Size of the ring buffer for statements in KiB, where it is not the default.
     pub statement_ring_kib: Option<u32>,
     /// Further TOML, after everything else: keys of the server, then further tables.
     pub extra: String,
     /// The agent's program, where it is not the one of this build.
     pub program: Option<PathBuf>,
+    /// The network namespace in which it runs, where that is not the caller's.
+    pub network: Option<PathBuf>,
     /// The only capabilities that it may have, without `CAP_`; all of the caller's where it is not said.
     pub capabilities: Option<Vec<String>>,
 }
@@ -56,9 +60,11 @@ impl Default for AgentConfig {
             listen: None,
             upstream: None,
             unix_socket: true,
+            ring_kib: None,
             statement_ring_kib: None,
             extra: String::new(),
             program: None,
+            network: None,
             capabilities: None,
         }
     }
@@ -74,6 +80,9 @@ impl AgentConfig {
             let _ = writeln!(toml, "policies = {}", toml_string(policies));
         }
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
+        if let Some(ring_kib) = self.ring_kib {
+            let _ = writeln!(toml, "ring_kib = {ring_kib}");
+        }
         if let Some(kib) = self.statement_ring_kib {
             let _ = writeln!(toml, "statement_ring_kib = {kib}");
         }
@@ -113,11 +122,20 @@ pub struct Agent {
 #[derive(Clone, Debug)]
 struct Program {
     path: PathBuf,
+    network: Option<PathBuf>,
     capabilities: Option<Vec<String>>,
 }
 
 impl Program {
     fn command(&self) -> Command {
+        let command = self.with_capabilities();
+        match &self.network {
+            Some(network) => crate::hosts::enter(network, &command),
+            None => command,
+        }
+    }
+
+    fn with_capabilities(&self) -> Command {
         let Some(capabilities) = &self.capabilities else { return Command::new(&self.path) };
         let mut set = "-all".to_owned();
         for capability in capabilities {
@@ -137,7 +155,8 @@ impl Agent {
         let listen = config.listen.map_or_else(ports::free, Ok)?;
         folder.write("guard.toml", &config.to_toml(&folder, postgres, listen))?;
         let path = config.program.clone().map_or_else(|| binaries::path("guard-agent"), Ok)?;
-        let program = Program { path, capabilities: config.capabilities.clone() };
+        let (network, capabilities) = (config.network.clone(), config.capabilities.clone());
+        let program = Program { path, network, capabilities };
         let server = launch(&program, &folder)?;
         Ok(Self { server, folder, listen, program })
     }

@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -15,7 +15,9 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::{
-    Account, Authority, Folder, Psql, Server, ports,
+    Account, Authority, Folder, Hosts, Psql, Server,
+    hosts::enter,
+    ports,
     run::{self, CLIENT_LIMIT},
 };
 
@@ -41,6 +43,8 @@ local all clerk scram-sha-256
 host all clerk 127.0.0.1/32 scram-sha-256
 local all all trust
 host all all 127.0.0.1/32 trust
+host all all samehost trust
+host all all samenet trust
 ";
 
 /// A running PostgreSQL. Dropping it ends the server and removes its folder.
@@ -49,38 +53,59 @@ pub struct Postgres {
     // INVARIANT: dropped in this order, the server before the folder under it.
     server: Server,
     address: SocketAddr,
+    also: Also,
     account: Account,
     folder: Folder,
+    network: Option<PathBuf>,
+}
+
+/// Where it listens beside 127.0.0.1 and its unix socket.
+#[derive(Clone, Debug, Default)]
+struct Also {
+    addresses: Vec<IpAddr>,
+    /// An abstract unix socket.
+    abstract_socket: bool,
 }
 
 impl Postgres {
     /// Starts one with the server programs that are installed.
     pub fn start() -> Result<Self> {
-        Self::begin(None)
+        Self::begin(None, None, HBA, Also::default())
     }
 
     /// Starts one that speaks TLS with a certificate of `authority` and takes clients' certificates of the same.
     pub fn with_tls(authority: &Authority) -> Result<Self> {
-        Self::begin(Some(authority))
+        Self::begin(Some(authority), None, HBA, Also::default())
     }
 
-    fn begin(authority: Option<&Authority>) -> Result<Self> {
+    /// Starts one on the server's host of `network`, on every address, with these rules of `pg_hba.conf`. It is reached by
+    /// its unix socket from everywhere on this machine.
+    pub fn in_network(network: &Hosts, authority: Option<&Authority>, hba: &str) -> Result<Self> {
+        Self::begin(authority, Some(network.server().path()), hba, Also::default())
+    }
+
+    /// Starts one that listens on these addresses too, and on an abstract unix socket.
+    pub fn everywhere(addresses: &[IpAddr]) -> Result<Self> {
+        Self::begin(None, None, HBA, Also { addresses: addresses.to_vec(), abstract_socket: true })
+    }
+
+    fn begin(authority: Option<&Authority>, network: Option<PathBuf>, hba: &str, also: Also) -> Result<Self> {
         let bin = programs()?;
         let account = Account::unprivileged()?;
         let folder = Folder::new("pg")?;
         // initdb makes `data` itself, in a folder that it may write to.
         let home = folder.subfolder("server", &account)?;
         initdb(&bin, &home, &account)?;
-        fs::write(home.join("data/pg_hba.conf"), HBA)?;
+        fs::write(home.join("data/pg_hba.conf"), hba)?;
         if let Some(authority) = authority {
             secure(&home.join("data"), authority, &account)?;
         }
         let address = ports::free()?;
-        let server = launch(&bin, &home, &account, address)?;
-        let mut postgres = Self { server, address, account, folder };
+        let server = launch(&bin, &home, &account, (address, &also), network.as_deref())?;
+        let mut postgres = Self { server, address, also, account, folder, network };
         postgres.wait()?;
         postgres
-            .psql(OWNER, "postgres")
+            .psql_unix(OWNER, "postgres")
             .query(&format!("CREATE ROLE {SCRAM_ROLE} LOGIN PASSWORD '{SCRAM_PASSWORD}'"))?
             .expect_ok("creating the SCRAM role")?;
         Ok(postgres)
@@ -90,11 +115,12 @@ impl Postgres {
         let ready = {
             let socket = self.socket();
             let address = self.address;
-            move || socket.exists() && ports::accepts(address)
+            let elsewhere = self.network.is_some();
+            move || socket.exists() && (elsewhere || ports::accepts(address))
         };
         self.server.wait_until(|_| ready())?;
         // It accepts connections before it answers them: "the database system is starting up".
-        let psql = self.psql(OWNER, "postgres");
+        let psql = self.psql_unix(OWNER, "postgres");
         run::eventually("PostgreSQL answering", Duration::from_secs(30), || Ok(psql.query("SELECT 1")?.ok()))
     }
 
@@ -106,7 +132,9 @@ impl Postgres {
     /// Starts it again where it was.
     pub fn restart(&mut self) -> Result<()> {
         self.server.stop()?;
-        self.server = launch(&programs()?, &self.folder.join("server"), &self.account, self.address)?;
+        let at = (self.address, &self.also);
+        let network = self.network.as_deref();
+        self.server = launch(&programs()?, &self.folder.join("server"), &self.account, at, network)?;
         self.wait()
     }
 
@@ -145,6 +173,11 @@ impl Postgres {
         &self.account
     }
 
+    /// What stands for the folder of its abstract unix socket, as `PGHOST` takes it.
+    pub fn abstract_folder(&self) -> String {
+        abstract_folder(self.address)
+    }
+
     /// psql straight to it over TCP.
     pub fn psql(&self, user: &str, database: &str) -> Psql {
         Psql::tcp(self.address, user, database)
@@ -154,6 +187,10 @@ impl Postgres {
     pub fn psql_unix(&self, user: &str, database: &str) -> Psql {
         Psql::unix(&self.socket_folder(), self.address.port(), user, database)
     }
+}
+
+fn abstract_folder(address: SocketAddr) -> String {
+    format!("@guard-test-{}", address.port())
 }
 
 /// Switches TLS on, by the settings file: that is where administrators do it.
@@ -187,18 +224,37 @@ fn initdb(bin: &Path, home: &Path, account: &Account) -> Result<()> {
     Ok(())
 }
 
-fn launch(bin: &Path, home: &Path, account: &Account, address: SocketAddr) -> Result<Server> {
+fn launch(
+    bin: &Path,
+    home: &Path,
+    account: &Account,
+    at: (SocketAddr, &Also),
+    network: Option<&Path>,
+) -> Result<Server> {
+    let (address, also) = at;
+    let listen = std::iter::once(address.ip()).chain(also.addresses.iter().copied());
+    let listen: Vec<String> = listen.map(|ip| ip.to_string()).collect();
+    let listen = network.map_or_else(|| listen.join(","), |_| "*".to_owned());
+    let mut sockets = home.as_os_str().to_owned();
+    if also.abstract_socket {
+        sockets.push(",");
+        sockets.push(abstract_folder(address));
+    }
     let mut command = Command::new(bin.join("postgres"));
     command
         .arg("-D")
         .arg(home.join("data"))
-        .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-k"])
-        .arg(home)
+        .args(["-h", &listen, "-p", &address.port().to_string(), "-k"])
+        .arg(sockets)
         .current_dir(home);
     for (key, value) in SETTINGS {
         command.arg("-c").arg(format!("{key}={value}"));
     }
-    account.apply(&mut command);
+    match network {
+        // Who enters it has to be root still.
+        Some(network) => command = enter(network, &account.confine(&command)),
+        None => account.apply(&mut command),
+    }
     let log = home.with_file_name("postgres.log");
     // SIGINT: sessions are ended and the server stops; SIGTERM would wait for its clients.
     Server::start("PostgreSQL", command, &log, Signal::SIGINT)

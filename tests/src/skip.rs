@@ -28,6 +28,14 @@ pub enum Need {
     Cgroups,
     /// The right to mount.
     Mounts,
+    /// Network namespaces, and the programs that make them.
+    Networks,
+    /// socat.
+    Socat,
+    /// runc.
+    Runc,
+    /// nft.
+    Nftables,
 }
 
 impl Need {
@@ -38,12 +46,16 @@ impl Need {
             Self::Ebpf => ebpf_possible(),
             Self::Cgroups => Uid::effective().is_root() && cgroup::root().is_ok(),
             Self::Mounts => Uid::effective().is_root(),
+            Self::Networks => Uid::effective().is_root() && succeeds("ip", "-V") && runs("nsenter"),
+            Self::Socat => succeeds("socat", "-V"),
+            Self::Runc => runs("runc"),
+            Self::Nftables => runs("nft"),
         }
     }
 
     /// Whether `cargo xtask setup` can mend it.
     fn can_be_installed(self) -> bool {
-        matches!(self, Self::Postgres | Self::PgBouncer)
+        matches!(self, Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc | Self::Nftables)
     }
 
     fn describe(self) -> &'static str {
@@ -51,7 +63,11 @@ impl Need {
             Self::Postgres => "PostgreSQL is not installed: `cargo xtask setup`",
             Self::PgBouncer => "PgBouncer is not installed: `cargo xtask setup`",
             Self::Ebpf => "eBPF programs cannot be loaded here (root, CAP_BPF and kernel BTF are needed)",
+            Self::Nftables => "nftables is not installed: `cargo xtask setup`",
+            Self::Networks => "network namespaces cannot be made (root, iproute2 and util-linux are needed)",
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
+            Self::Socat => "socat is not installed: `cargo xtask setup`",
+            Self::Runc => "runc is not installed: `cargo xtask setup`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }
@@ -88,8 +104,12 @@ pub fn ebpf_possible() -> bool {
 }
 
 fn runs(program: &str) -> bool {
+    succeeds(program, "--version")
+}
+
+fn succeeds(program: &str, argument: &str) -> bool {
     Command::new(program)
-        .arg("--version")
+        .arg(argument)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

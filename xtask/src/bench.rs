@@ -2,6 +2,7 @@
 
 mod decide;
 mod mask;
+mod observe;
 mod proxy;
 mod report;
 
@@ -17,6 +18,7 @@ pub enum Bench {
     Proxy(proxy::Arguments),
     Decide(decide::Arguments),
     Mask(mask::Arguments),
+    Observe(observe::Arguments),
 }
 
 /// Runs the task.
@@ -25,5 +27,6 @@ pub fn main(bench: &Bench) -> Result<ExitCode> {
         Bench::Proxy(arguments) => proxy::main(arguments),
         Bench::Decide(arguments) => decide::main(arguments),
         Bench::Mask(arguments) => mask::main(arguments),
+        Bench::Observe(arguments) => observe::main(arguments),
     }
 }

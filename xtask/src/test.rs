@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, deploy, demo; not unless named:
-    /// fuzz), or parts of test names
+    /// approvals, bypass, fuzz), or parts of test names
     filter: Vec<String>,
 }
 

@@ -188,7 +188,7 @@ fn message(choice: u8, body: &[u8]) {
         }
         Ok(Rewritten::Untouched) | Err(_) => assert!(out.is_empty()),
     }
-    let _ = scrubber.notification(body, &mut out);
+    let _ = scrubber.notification(body, body.len() % 2 == 0, &mut out);
 }
 
 /// Inputs to begin with.

@@ -4,10 +4,11 @@
 //! in. Each sees the requests that they have made or may decide on, and no others. Connections and questions are bounded.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -22,10 +23,7 @@ use guard_common::{
     audit::v1::Workload,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{UnixListener, UnixStream, unix::UCred},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{UnixListener, UnixStream, unix::UCred};
 use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
 use tonic::{
     Code, Request, Response, Status,
@@ -36,7 +34,13 @@ use super::{Agent, LocalError, local::Serving};
 use crate::approval::{Exact, VoteError, Voter, in_words};
 
 /// Connections at the same time.
-const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 64;
+
+/// Connections of one user at the same time.
+const PER_USER: usize = 8;
+
+/// How long a connection lives: what people ask takes seconds, what says nothing must not keep its place.
+const LIVES: Duration = Duration::from_secs(60);
 
 /// Questions of one user in a minute.
 const PER_MINUTE: u32 = 600;
@@ -77,16 +81,55 @@ pub(super) fn serve(agent: Arc<Agent>) -> Result<Serving, LocalError> {
 /// One connection, with its place among them.
 struct Peer {
     stream: UnixStream,
-    _place: OwnedSemaphorePermit,
+    /// When it ends, whatever it is at.
+    until: Pin<Box<tokio::time::Sleep>>,
+    _place: Place,
+}
+
+/// Connections by user.
+type Places = Arc<Mutex<HashMap<u32, usize>>>;
+
+/// The place of one connection.
+struct Place {
+    uid: u32,
+    places: Places,
+}
+
+impl Place {
+    /// A place for `uid`: nobody has more than a few, and others than root leave some of them all to root.
+    fn take(uid: u32, places: &Places) -> Option<Self> {
+        let mut taken = places.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let own = taken.get(&uid).copied().unwrap_or(0);
+        let limit = if uid == 0 { MAX_CONNECTIONS } else { MAX_CONNECTIONS - PER_USER };
+        if own >= PER_USER || all >= limit {
+            return None;
+        }
+        *taken.entry(uid).or_default() += 1;
+        Some(Self { uid, places: Arc::clone(places) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut own) = taken.entry(self.uid) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
 }
 
 /// Connections as there is room for them; who finds none is hung up on.
 fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<Peer>> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::default();
     UnixListenerStream::new(listener).filter_map(move |stream| match stream {
         Ok(stream) => {
-            let place = Arc::clone(&places).try_acquire_owned().ok()?;
-            Some(Ok(Peer { stream, _place: place }))
+            let uid = stream.peer_cred().ok()?.uid();
+            let place = Place::take(uid, &places)?;
+            Some(Ok(Peer { stream, until: Box::pin(tokio::time::sleep(LIVES)), _place: place }))
         }
         Err(error) => {
             // Such as too many open files: that passes.
@@ -121,6 +164,9 @@ mod io_of_peer {
             cx: &mut Context<'_>,
             buf: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
+            if self.until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
             Pin::new(&mut self.stream).poll_read(cx, buf)
         }
     }
@@ -317,4 +363,23 @@ pub async fn connect(run: &Path) -> Result<ApprovalsClient<Channel>, LocalError>
         .await
         .map_err(|error| LocalError::NoAnswer { path, reason: super::local::root_cause(&error) })?;
     Ok(ApprovalsClient::new(channel).max_decoding_message_size(64 * 1024 * 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_all_places() {
+        let places = Places::default();
+        let mine: Vec<_> = (0..PER_USER).map(|_| Place::take(7, &places).expect("room")).collect();
+        assert!(Place::take(7, &places).is_none());
+        let others: Vec<_> = (100..200).filter_map(|uid| Place::take(uid, &places)).collect();
+        assert_eq!(others.len(), MAX_CONNECTIONS - 2 * PER_USER);
+        let root: Vec<_> = (0..PER_USER + 1).filter_map(|_| Place::take(0, &places)).collect();
+        assert_eq!(root.len(), PER_USER);
+        drop(mine);
+        drop(root);
+        assert!(Place::take(7, &places).is_some());
+    }
 }

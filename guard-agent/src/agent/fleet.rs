@@ -6,14 +6,17 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{Semaphore, watch};
 
-use super::{Agent, AgentError};
+use super::{
+    Agent, AgentError,
+    steering::{self, Steered},
+};
 use crate::{
-    config::{Config, ServerConfig, UpstreamTlsMode},
+    config::{Config, Mode, ServerConfig, UpstreamTlsMode},
     listen::{Counters, ListenError, Listener, Logins, SessionThreads},
     sensor::Watch,
     servers::{self, Server},
@@ -23,6 +26,12 @@ use crate::{
 
 /// Discovered servers get a proxy this far above their own port.
 const PORT_OFFSET: u16 = 1_000;
+
+/// How long a server that has shown up gets before it is looked at.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long a discovered server is remembered after it has gone.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// One server and what stands before it.
 #[derive(Debug)]
@@ -38,15 +47,32 @@ pub(super) struct Member {
     pub(super) proxy_ports: BTreeSet<u16>,
     /// Why there is none.
     pub(super) proxy_error: String,
+    /// How connections to the server's own address are led to the proxy; empty where they are not.
+    pub(super) steering: String,
+    /// Why they are not, where they should be.
+    pub(super) steering_error: String,
+    pub(super) steered: Steered,
     pub(super) since: SystemTime,
+    /// It was there at the last look; nothing where nobody looks for it.
+    pub(super) running: Option<bool>,
+    /// When it was there last.
+    seen: Instant,
+}
+
+impl Member {
+    /// A discovered server that has gone for good, such as a container's, and whose proxy nobody can come to any more.
+    fn is_over(&self, config: &Config) -> bool {
+        let configured = config.servers.iter().any(|server| server.name == self.slot.get().name);
+        !configured && self.proxy.is_empty() && self.running == Some(false) && self.seen.elapsed() > FORGOTTEN
+    }
 }
 
 /// All servers of this host.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(super) members: BTreeMap<String, Member>,
-    threads: SessionThreads,
-    places: Arc<Semaphore>,
+    pub(super) threads: SessionThreads,
+    pub(super) places: Arc<Semaphore>,
     logins: Logins,
     max_connections: u32,
     stopping: watch::Receiver<bool>,
@@ -81,14 +107,20 @@ impl Fleet {
             let proxy = match (member.proxy.is_empty(), member.proxy_error.is_empty()) {
                 (false, _) => format!("proxy on {}", member.proxy.join(", ")),
                 (true, false) => format!("no proxy: {}", member.proxy_error),
-                (true, true) => "no proxy configured".to_owned(),
+                (true, true) if member.steering.is_empty() => "no proxy configured".to_owned(),
+                (true, true) => "no proxy of another address".to_owned(),
+            };
+            let steering = match (member.steering.is_empty(), member.steering_error.is_empty()) {
+                (false, _) => format!("; steered: {}", member.steering),
+                (true, false) => format!("; NOT STEERED: {}", member.steering_error),
+                (true, true) => String::new(),
             };
             let tls = match member.tls.offer() {
-                _ if member.proxy.is_empty() => String::new(),
+                _ if member.proxy.is_empty() && member.steering.is_empty() => String::new(),
                 Ok(offer) => format!("; TLS with `{}`", offer.file()),
                 Err(error) => format!("; no TLS: {error}"),
             };
-            format!("{name} ({}) at {}; {proxy}{tls}", server.environment, addresses.join(", "))
+            format!("{name} ({}) at {}; {proxy}{steering}{tls}", server.environment, addresses.join(", "))
         };
         self.members.iter().map(line).collect()
     }
@@ -108,7 +140,13 @@ pub(super) async fn keep_up(agent: Arc<Agent>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval.tick().await;
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = agent.connections.new_place().notified() => {
+                // A server that has just started opens its sockets one after the other.
+                tokio::time::sleep(SETTLE).await;
+            }
+        }
         if let Err(error) = refresh(&agent).await {
             tracing::warn!("{error}");
         }
@@ -123,24 +161,58 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let found = found.map_err(io::Error::other)?;
     let mut fleet = agent.fleet.lock().await;
     let before = fleet.members.len();
+    for member in fleet.members.values_mut().filter(|member| member.running.is_some()) {
+        member.running = Some(false);
+    }
     for server in found {
-        match fleet.members.get(&server.name) {
-            Some(member) => member.slot.set(server),
+        match fleet.members.get_mut(&server.name) {
+            Some(member) => {
+                // A configured server on another host never has a process here.
+                member.running = server.pid.map(|_| true).or(member.running);
+                member.seen = Instant::now();
+                member.slot.set(server);
+            }
             None => add(agent, &mut fleet, server).await?,
         }
+    }
+    let over = fleet.members.iter().filter(|(_, member)| member.is_over(&agent.config));
+    for name in over.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        fleet.members.remove(&name);
+        agent.connections.forget(&name);
     }
     refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
     let watch = watched(&fleet, &servers);
     agent.connections.set_servers(servers.clone());
-    let sensor = agent.sensor.clone();
-    let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
+    let (sensor, enforcer) = (agent.sensor.clone(), Arc::clone(&agent.enforcer));
+    let enforced = servers.clone();
+    let closing = Arc::clone(agent);
+    let telling = move || {
+        sensor.watch(watch);
+        enforcer.set_servers(enforced);
+        close_folders(&closing);
+    };
+    let _ = tokio::task::spawn_blocking(telling).await;
     agent.observer.refresh(&agent.config, &servers).await;
     agent.hold.servers(servers).await;
+    steering::refresh(agent, &mut fleet).await;
     if before > 0 && fleet.members.len() > before {
         fleet.describe().into_iter().for_each(|line| tracing::info!("{line}"));
     }
     Ok(())
+}
+
+/// Closes the folders that are to be closed: a server may have been started, and made its folder anew.
+fn close_folders(agent: &Agent) {
+    let wanted = agent.config.servers.iter().filter(|server| server.close_socket_folder);
+    for server in wanted.filter(|server| agent.decider.mode(&server.name, "").mode == Mode::Enforce) {
+        let Some(socket) = server.unix_socket.as_ref().filter(|socket| socket.exists()) else { continue };
+        match agent.folders.close(socket) {
+            Ok(true) => tracing::info!(server = %server.name, "the folder of its unix socket is closed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(server = %server.name, "{error}"),
+        }
+    }
 }
 
 /// Looks whether certificates have changed. Sessions go on with what they began with.
@@ -170,6 +242,11 @@ fn watched(fleet: &Fleet, servers: &[Arc<Server>]) -> Watch {
         database_ports: servers.iter().flat_map(|server| &server.addresses).map(SocketAddr::port).collect(),
         proxy_ports: fleet.members.values().flat_map(|member| member.proxy_ports.iter().copied()).collect(),
         unix_sockets: servers.iter().flat_map(|server| server.unix_sockets.iter().cloned()).collect(),
+        namespaces: servers
+            .iter()
+            .filter_map(|server| server.elsewhere.as_ref())
+            .filter_map(|elsewhere| Some((elsewhere.namespace?, elsewhere.pid)))
+            .collect(),
     }
 }
 
@@ -187,19 +264,9 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
     }
     let slot = ServerSlot::new(server);
     let name = slot.get().name.clone();
-    let mut member = Member {
-        slot: slot.clone(),
-        counters: Arc::clone(&counters),
-        tls: Arc::clone(&tls),
-        tls_error: String::new(),
-        proxy: Vec::new(),
-        proxy_ports: BTreeSet::new(),
-        proxy_error: String::new(),
-        since: SystemTime::now(),
-    };
     let proxy = Arc::new(Proxy {
-        server: slot,
-        tls,
+        server: slot.clone(),
+        tls: Arc::clone(&tls),
         ways: ways(&agent.config, configured)?,
         logins: fleet.logins.clone(),
         limits: agent.config.proxy.clone(),
@@ -209,9 +276,26 @@ async fn add(agent: &Arc<Agent>, fleet: &mut Fleet, server: Server) -> Result<()
         connections: agent.connections.clone(),
         sensor: Some(agent.sensor.clone()),
         masks: Arc::clone(&agent.masks),
-        counters,
+        counters: Arc::clone(&counters),
         stopping: fleet.stopping.clone(),
     });
+    let proxy_error = if no_way(&slot.get()) { NO_WAY.to_owned() } else { String::new() };
+    let running = slot.get().pid.map(|_| true);
+    let mut member = Member {
+        slot,
+        counters,
+        tls,
+        tls_error: String::new(),
+        proxy: Vec::new(),
+        proxy_ports: BTreeSet::new(),
+        proxy_error,
+        running,
+        seen: Instant::now(),
+        steering: String::new(),
+        steering_error: String::new(),
+        steered: Steered { proxy: Arc::clone(&proxy), accepting: Vec::new() },
+        since: SystemTime::now(),
+    };
     for wanted in wanted {
         match open(&name, &wanted).await {
             Ok((listener, address, port)) => {
@@ -247,6 +331,14 @@ fn ways(config: &Config, configured: Option<&ServerConfig>) -> Result<Ways, Conn
     Ok(Ways::new(prefer_unix, mode, connector))
 }
 
+const NO_WAY: &str = "it is in another network namespace, and no address in there belongs to a network of this host: \
+                      its connections are watched, but no proxy can reach it";
+
+/// A server in another network namespace that the agent cannot reach as its other clients do.
+fn no_way(server: &Server) -> bool {
+    server.elsewhere.is_some() && server.reachable_addresses().next().is_none()
+}
+
 #[derive(Debug)]
 enum Wanted {
     Tcp(SocketAddr),
@@ -258,6 +350,9 @@ fn wanted_listeners(config: &Config, configured: Option<&ServerConfig>, server: 
     if let Some(configured) = configured {
         let tcp = configured.listen.map(Wanted::Tcp);
         return tcp.into_iter().chain(configured.listen_unix.clone().map(Wanted::Unix)).collect();
+    }
+    if no_way(server) {
+        return Vec::new();
     }
     let ip: Option<IpAddr> = config.proxy.discovered_listen.parse().ok();
     let port = server.addresses.first().and_then(|address| address.port().checked_add(PORT_OFFSET));

@@ -29,7 +29,7 @@ use tonic::{
     transport::{Endpoint, Server},
 };
 
-use super::{Agent, fleet::Member};
+use super::{Agent, fleet::Member, protection};
 
 /// How long a running agent may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -121,8 +121,10 @@ impl Local for Service {
 
 async fn gather(agent: &Agent) -> StatusResponse {
     let policies = agent.decider.policies();
+    let sensor = agent.sensor.measured_state().await;
     let fleet = agent.fleet.lock().await;
     let journal = agent.audit.status();
+    let (losses, lost) = agent.connections.losses();
     StatusResponse {
         agent_id: agent.audit.agent_id().to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -131,7 +133,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
         policy_hash: policies.hash().to_owned(),
         policy_source: policies.origin().to_string(),
         policy_error: agent.policy_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        sensor: Some(agent.sensor.state()),
+        sensor: Some(sensor),
         servers: fleet.members.values().map(|member| server_status(agent, member)).collect(),
         journal: Some(JournalStatus { directory: agent.audit.dir().display().to_string(), ..journal }),
         uplink: agent
@@ -141,6 +143,8 @@ async fn gather(agent: &Agent) -> StatusResponse {
             .as_ref()
             .map(|uplink| uplink.status()),
         approvals: Some(agent.approvals.status()),
+        losses,
+        lost,
     }
 }
 
@@ -148,6 +152,9 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
     let server = member.slot.get();
     let counts = agent.connections.counts(&server.name);
     let statements = member.counters.counts();
+    let (protection, coverage) = protection::of(agent, member, &server);
+    let steering = agent.steering.lock().unwrap_or_else(PoisonError::into_inner);
+    let steered = steering.as_ref().and_then(|steering| steering.counts(&server.name)).unwrap_or_default();
     let observed = agent.observer.of(&server.name);
     ServerStatus {
         server: Some(DatabaseServer {
@@ -165,12 +172,23 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         statements: statements.statements,
         refused: statements.refused,
         since: Some(timestamp(member.since)),
+        protection: protection.to_owned(),
+        coverage,
+        last_non_proxied: counts.last_non_proxied.map(timestamp),
+        place: server.elsewhere.as_ref().map(|elsewhere| elsewhere.label.clone()).unwrap_or_default(),
+        steering: member.steering.clone(),
+        steering_error: member.steering_error.clone(),
+        steered_total: steered.steered,
+        without_proxy_total: steered.without_proxy,
         observed_by: observed.by,
         observe_error: observed.error,
         observed: observed.statements,
         observed_refused: observed.refused,
         observed_lost: observed.lost,
         hold: agent.hold.shown().of(&server.name),
+        non_proxied_refused: counts.non_proxied_refused,
+        non_proxied_cut: counts.non_proxied_cut,
+        non_proxied_not_stopped: counts.non_proxied_not_stopped,
     }
 }
 

@@ -109,7 +109,12 @@ async fn take(agent: &Arc<Agent>, occasion: Occasion) {
     // Reading and checking take a while: not on a thread that others wait for.
     let loaded = tokio::task::spawn_blocking(move || load(&loading.config)).await;
     match loaded {
-        Ok(loaded) => put_in_force(agent, loaded, occasion),
+        Ok(loaded) => {
+            put_in_force(agent, loaded, occasion);
+            let enforcer = Arc::clone(&agent.enforcer);
+            // What the kernel refuses by the policies of before ends now.
+            let _ = tokio::task::spawn_blocking(move || enforcer.follow()).await;
+        }
         Err(error) => tracing::error!("the policy folder could not be read: {error}"),
     }
 }

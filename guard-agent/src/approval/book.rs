@@ -306,8 +306,9 @@ impl Book {
     }
 
     pub(super) fn cancel(&mut self, key: &[u8; 32]) -> Option<ApprovalRequest> {
-        let found =
-            self.entries.values().find(|entry| entry.is_open() && entry.cancel.as_ref() == Some(key))?;
+        // A request to try again keeps nobody waiting: the key may be meant for what runs by now.
+        let waits = |entry: &&Entry| entry.is_open() && entry.is_hold();
+        let found = self.entries.values().filter(waits).find(|entry| entry.cancel.as_ref() == Some(key))?;
         let id = found.request.id.clone();
         self.end(&id, State::Withdrawn, "cancelled by its client", Word::Cancelled)
     }

@@ -108,7 +108,7 @@ pub fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn replace(dir: &Path, name: &str, text: &str, durable: bool) -> io::Result<()> {
+pub(super) fn replace(dir: &Path, name: &str, text: &str, durable: bool) -> io::Result<()> {
     let temporary: PathBuf = dir.join(format!("{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;

@@ -39,6 +39,9 @@ pub enum JournalOpenError {
         /// What its header says.
         reason: HeaderError,
     },
+    /// The chain cannot be signed.
+    #[error(transparent)]
+    Key(#[from] super::signing::KeyError),
     /// The operating system refused something.
     #[error("cannot use the journal file `{}`: {error}", path.display())]
     Io {

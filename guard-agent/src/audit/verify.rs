@@ -1,6 +1,6 @@
-//! Verifies a journal offline: every frame, every hash, every link, from the oldest record to the newest.
+//! Verifies a journal offline: every frame, every hash, every link, every signature, from the oldest record to the newest.
 //!
-//! Files enter; the length of the chain leaves, or the first record that is wrong. It changes nothing.
+//! Files enter; the length of the chain and how far it is signed leave, or the first record that is wrong. It changes nothing.
 
 use std::{
     fs::File,
@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use guard_common::audit::chain::{ChainError, GENESIS, Head};
+use guard_common::audit::{
+    chain::{GENESIS, Head},
+    checkpoint::PublicKey,
+    verifier::{self, Verdict, Verifier},
+};
 
 use super::{
     folder,
@@ -17,12 +21,12 @@ use super::{
 };
 
 /// A chain without a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The oldest record that is still there.
     pub first: u64,
-    /// The end of the chain.
-    pub head: Head,
+    /// The end of the chain, and how far it is signed.
+    pub verdict: Verdict,
     /// Segments that were read.
     pub segments: usize,
 }
@@ -61,24 +65,24 @@ pub enum Fault {
         "it is cut off: a write was interrupted (the agent mends that when it starts), or bytes were changed"
     )]
     CutOff,
-    /// The hash chain is broken.
+    /// The hash chain or a signature does not hold.
     #[error("{0}")]
-    Chain(#[from] ChainError),
+    Chain(#[from] verifier::Fault),
     /// The newest records are gone.
     #[error("it is missing, although the control plane has acknowledged records up to {0}")]
     Truncated(u64),
 }
 
-/// Verifies the journal of `dir`. While an agent appends to it, `patience` is how long to wait for the rest of a
+/// Verifies the journal of `dir` with the public keys `keys`; with none, by the chain's own word. While an agent appends to it, `patience` is how long to wait for the rest of a
 /// record at its end.
-pub fn verify(dir: &Path, patience: Duration) -> Result<Verified, Wrong> {
+pub fn verify(dir: &Path, keys: &[PublicKey], patience: Duration) -> Result<Verified, Wrong> {
     let at_start =
         |error: io::Error| Wrong { sequence: 1, path: dir.to_owned(), offset: 0, fault: error.into() };
     let mut attempts = 0;
     loop {
         let segments = Segment::list(dir).map_err(at_start)?;
         attempts += 1;
-        match walk(dir, &segments, patience) {
+        match walk(dir, &segments, keys, patience) {
             // The oldest segment was deleted, to stay within the limit, after it had been listed.
             Err(Wrong { fault: Fault::Io(error), path, .. })
                 if error.kind() == io::ErrorKind::NotFound
@@ -89,32 +93,39 @@ pub fn verify(dir: &Path, patience: Duration) -> Result<Verified, Wrong> {
     }
 }
 
-fn walk(dir: &Path, segments: &[Segment], patience: Duration) -> Result<Verified, Wrong> {
+fn walk(dir: &Path, segments: &[Segment], keys: &[PublicKey], patience: Duration) -> Result<Verified, Wrong> {
     // Before the segments: an agent that runs acknowledges more meanwhile.
     let acknowledged = folder::acknowledged(dir);
+    let mut verifier = Verifier::new(keys.to_vec());
     let mut head: Option<Head> = None;
     for (index, segment) in segments.iter().enumerate() {
         let last = index + 1 == segments.len();
         let patience = if last { patience } else { Duration::ZERO };
-        head = Some(walk_segment(segment, head, patience)?);
+        head = Some(walk_segment(segment, head, &mut verifier, patience)?);
     }
     let head = head.unwrap_or_default();
-    match acknowledged {
-        Some(acknowledged) if acknowledged > head.sequence => Err(Wrong {
-            sequence: head.sequence + 1,
-            path: segments.last().map_or(dir, |segment| &segment.path).to_owned(),
-            offset: 0,
-            fault: Fault::Truncated(acknowledged),
-        }),
-        _ => Ok(Verified {
-            first: segments.first().map_or(1, |segment| segment.first),
-            head,
-            segments: segments.len(),
-        }),
+    let at_end = |fault| Wrong {
+        sequence: head.sequence + 1,
+        path: segments.last().map_or(dir, |segment| &segment.path).to_owned(),
+        offset: 0,
+        fault,
+    };
+    if let Some(acknowledged) = acknowledged.filter(|acknowledged| *acknowledged > head.sequence) {
+        return Err(at_end(Fault::Truncated(acknowledged)));
     }
+    Ok(Verified {
+        first: segments.first().map_or(1, |segment| segment.first),
+        verdict: verifier.verdict().map_err(|fault| at_end(fault.into()))?,
+        segments: segments.len(),
+    })
 }
 
-fn walk_segment(segment: &Segment, before: Option<Head>, mut patience: Duration) -> Result<Head, Wrong> {
+fn walk_segment(
+    segment: &Segment,
+    before: Option<Head>,
+    verifier: &mut Verifier,
+    mut patience: Duration,
+) -> Result<Head, Wrong> {
     const STEP: Duration = Duration::from_millis(50);
     let wrong = |sequence, offset, fault| Wrong { sequence, path: segment.path.clone(), offset, fault };
     let at_start = |fault| wrong(segment.first, 0, fault);
@@ -128,12 +139,15 @@ fn walk_segment(segment: &Segment, before: Option<Head>, mut patience: Duration)
         let sequence = before.map_or(segment.first, |before| before.sequence + 1);
         return Err(wrong(sequence, 0, Fault::Segment));
     }
+    if before.is_none() {
+        verifier.begin_after(head);
+    }
     let mut frames = Frames::new(file, HEADER_LEN as u64);
     loop {
         let (sequence, offset) = (head.sequence + 1, frames.offset());
         match frames.next().map_err(|error| wrong(sequence, offset, error.into()))? {
             Frame::Whole(record) => {
-                head.accept(&record).map_err(|error| wrong(sequence, offset, error.into()))?;
+                head = verifier.accept(&record).map_err(|error| wrong(sequence, offset, error.into()))?;
             }
             Frame::End => return Ok(head),
             Frame::Unfinished | Frame::Damaged if !patience.is_zero() => {

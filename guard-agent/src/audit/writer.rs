@@ -22,6 +22,7 @@ use super::{
     queue::{Content, Item, Loss, Queue, Waiter},
     segment::{MAX_FRAME, write_frame},
     shared::Shared,
+    signing::Signer,
     statement::{self, Encoder},
 };
 use crate::config::Sync;
@@ -52,6 +53,8 @@ pub struct Writer {
     pending: Vec<Waiter>,
     dirty_since: Option<Instant>,
     gaps: Gaps,
+    /// `None`: nothing is signed.
+    signer: Option<Signer>,
 }
 
 /// What is missing and not yet in a gap record.
@@ -75,6 +78,7 @@ impl Gaps {
             since: Some(timestamp(loss.since)),
             until: Some(timestamp(loss.until)),
             detail: detail.to_owned(),
+            losses: Vec::new(),
         };
         let disk = self.disk.map(|loss| lost("journal-disk", &loss, "the journal could not be written"));
         let queue = self.queue.map(|loss| lost("audit-queue", &loss, "more records than the queue takes"));
@@ -113,7 +117,15 @@ impl Writer {
             pending: Vec::new(),
             dirty_since: None,
             gaps,
+            signer: None,
         }
+    }
+
+    /// Signs the chain with `signer`.
+    #[must_use]
+    pub fn signing(mut self, signer: Option<Signer>) -> Self {
+        self.signer = signer;
+        self
     }
 
     /// Writes until the queue is closed and empty.
@@ -126,6 +138,7 @@ impl Writer {
             self.shared.add_lost(taken.loss.map_or(0, |loss| loss.lost));
             Loss::merge(&mut self.gaps.queue, taken.loss);
             self.write(taken.items);
+            self.sign(taken.closed);
             self.settle(taken.closed);
             self.publish();
             if taken.closed {
@@ -137,7 +150,47 @@ impl Writer {
     fn deadline(&self) -> Option<Instant> {
         let sync = self.dirty_since.map(|since| since + self.sync_after());
         let retry = (!self.gaps.is_empty()).then(|| Instant::now() + RETRY_AFTER);
-        sync.into_iter().chain(retry).min()
+        let sign = self.signer.as_ref().and_then(Signer::deadline);
+        sync.into_iter().chain(retry).chain(sign).min()
+    }
+
+    /// Vouches for what was written, where that is due.
+    fn sign(&mut self, closing: bool) {
+        let head = self.journal.head();
+        let Some(mut signer) = self.signer.take() else { return };
+        if signer.due(&head, closing)
+            && let Err(error) = self.vouch(&mut signer)
+        {
+            signer.postpone();
+            self.report(&error);
+        }
+        self.signer = Some(signer);
+    }
+
+    fn vouch(&mut self, signer: &mut Signer) -> io::Result<()> {
+        if let Some(change) = signer.key_change() {
+            self.append(change)?;
+            // What is signed by a key that the chain does not know of, after a power cut, is worth nothing.
+            if let Err(failed) = self.journal.sync() {
+                self.taken_back(failed.lost, &failed.error);
+                return Err(failed.error);
+            }
+            signer.key_changed().map_err(io::Error::other)?;
+        }
+        let checkpoint = signer.checkpoint(&self.journal.head());
+        self.append(checkpoint)?;
+        signer.signed(self.journal.head().sequence);
+        Ok(())
+    }
+
+    /// Seals and writes one record of the journal's own.
+    fn append(&mut self, body: Body) -> io::Result<()> {
+        let mut head = self.journal.head();
+        self.buffer.clear();
+        write_frame(&Record::now(body).encode_to_vec(), &mut head, &mut self.buffer);
+        self.store(head)?;
+        self.dirty_since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 
     fn sync_after(&self) -> Duration {
@@ -323,6 +376,7 @@ fn answer(waiters: Vec<Waiter>, result: &Result<(), AuditError>) {
 fn unshipped(dropped: &Dropped, acknowledged: Option<u64>) -> Option<Gap> {
     let first = dropped.first.max(acknowledged?.saturating_add(1));
     (first <= dropped.last).then(|| Gap {
+        losses: Vec::new(),
         source: "uplink".to_owned(),
         lost: dropped.last - first + 1,
         since: dropped.since,

@@ -11,9 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guard_policy::vocabulary::DataKind;
+
 use super::build::{Facts, Known, Limits, build};
 use super::tags::Pattern;
-use super::{Catalog, Evidence, Learned, Mark, Names, Reader, Sensitive};
+use super::{Catalog, Evidence, Learned, Mark, Names, Oid, Reader, Sensitive};
 use crate::sql::lineage::{Column, Target};
 
 /// How catalogs are kept.
@@ -292,6 +294,23 @@ impl Database {
             state.catalog = Catalog { learned: Arc::new(learned), version, ..state.catalog.clone() };
             self.version.store(version, Ordering::Release);
         }
+    }
+
+    /// Remembers what many values of a column have shown. Views over it are known when the catalogue has been read again.
+    pub fn shown_by_values(&self, id: (Oid, i16), kind: DataKind) {
+        let mut state = self.lock();
+        let catalog = &state.catalog;
+        let free = catalog.column(id.0, id.1).is_some_and(|column| column.mark == Mark::None);
+        if !free || catalog.learned.by_id.contains_key(&id) || catalog.learned.by_id.len() >= MAX_LEARNED {
+            return;
+        }
+        let mut learned = Learned::clone(&catalog.learned);
+        learned.by_id.insert(id, Sensitive::new(kind, Evidence::Values));
+        let version = catalog.version + 1;
+        state.catalog = Catalog { learned: Arc::new(learned), version, ..state.catalog.clone() };
+        self.version.store(version, Ordering::Release);
+        drop(state);
+        self.changed();
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Text that clients chose is shown with its control characters escaped.
 
+mod export;
+mod key;
 mod line;
 mod output;
 mod search;
@@ -29,7 +31,8 @@ pub const JOURNAL: &str = "journal";
     guard-agent audit search --verdict refused --since 1h\n  \
     guard-agent audit search --non-proxied --json | jq -r .connection_opened.workload.executable\n  \
     guard-agent audit show 4711\n  \
-    guard-agent audit verify\n\n\
+    guard-agent audit verify --key kept.pub\n  \
+    guard-agent audit export --output records.jsonl\n\n\
     Exit codes: 0 done, 1 failed (`verify`: the journal is not as it was written; `show`: no such record), 2 wrong usage.")]
 pub struct AuditArgs {
     /// The agent's state folder, with the journal in it
@@ -47,8 +50,12 @@ enum Command {
     Search(search::SearchArgs),
     /// Show one record in full
     Show(show::ShowArgs),
-    /// Check every record of the journal against its hash chain
-    Verify,
+    /// Check every record of the journal against its hash chain and the signatures over it
+    Verify(verify::VerifyArgs),
+    /// Write records in a form that can be verified on another machine
+    Export(export::ExportArgs),
+    /// Show the public key that verifies this host's records, or ask for a new one
+    Key(key::KeyArgs),
 }
 
 /// What a command can come to, beside success.
@@ -66,6 +73,27 @@ enum CommandError {
     /// The journal is not as it was written.
     #[error("the journal is not as it was written. {0}")]
     Wrong(#[from] crate::audit::Wrong),
+    /// What was given is no public key.
+    #[error("`{key}` cannot be used as a public key: {reason}")]
+    Key {
+        /// As it was given.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing is signed.
+    #[error(
+        "there is no public key beside the journal ({0}): the agent makes one when it starts, unless `journal.sign_seconds` is 0"
+    )]
+    NoKey(io::Error),
+    /// The file can't be made.
+    #[error("cannot write `{}`: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// There is no such record.
     #[error("record {0} is not in the journal; it holds {1} to {2}")]
     NoRecord(u64, u64, u64),
@@ -81,7 +109,9 @@ pub fn run(args: &AuditArgs, state: &Path) -> ExitCode {
         Command::Tail(tail) => tail::run(tail, &journal),
         Command::Search(search) => search::run(search, &journal),
         Command::Show(show) => show::run(show, &journal),
-        Command::Verify => verify::run(&journal),
+        Command::Verify(verify) => verify::run(verify, &journal),
+        Command::Export(export) => export::run(export, &journal),
+        Command::Key(key) => key::run(key, &journal),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -134,7 +164,7 @@ mod tests {
             super::run(&cli.audit, state.path())
         };
         assert_eq!(run(&["verify"]), ExitCode::FAILURE);
-        let config = JournalConfig { sync: Sync::Os, ..JournalConfig::default() };
+        let config = JournalConfig { sync: Sync::Os, sign_seconds: 0, ..JournalConfig::default() };
         let (log, handle) = AuditLog::open(&config, &state.path().join(JOURNAL)).unwrap();
         for n in 0..5 {
             log.record(Body::AgentStopped(AgentStopped { reason: format!("reason {n}\x1b[2J") }));

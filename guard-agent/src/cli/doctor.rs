@@ -3,6 +3,7 @@
 //! It does what the agent does at its start: mounts tracefs where that is missing, loads and attaches every
 //! program. The programs go again when it ends. The servers of this host are asked for their certificates.
 
+mod steering;
 mod tls;
 
 use std::{io::Write, process::ExitCode};
@@ -26,6 +27,7 @@ pub struct DoctorArgs {
 pub fn run(args: &DoctorArgs, config: &Config) -> ExitCode {
     let mut report = Report::of(&sensor::probe(&SensorConfig { ring_kib: 64, ..SensorConfig::default() }));
     report.tls = tls::checks(config);
+    report.steering = steering::checks();
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
@@ -51,6 +53,8 @@ struct Report {
     missing: Vec<String>,
     /// What TLS the proxies offer; ok where channel binding holds. The host is complete without it.
     tls: Vec<Check>,
+    /// What steering takes. The host is complete without it.
+    steering: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -89,6 +93,7 @@ impl Report {
             programs,
             missing,
             tls: Vec::new(),
+            steering: Vec::new(),
         }
     }
 
@@ -108,6 +113,10 @@ impl Report {
         if !self.tls.is_empty() {
             text.push_str("\nTLS towards clients\n");
             self.tls.iter().for_each(|check| line(&mut text, check));
+        }
+        if !self.steering.is_empty() {
+            text.push_str("\nsteering (`steer = \"on\"`): sk_lookup or nftables, and the rest\n");
+            self.steering.iter().for_each(|check| line(&mut text, check));
         }
         text.push_str(&format!("\nevidence comes from: {}\n", self.rung));
         text
@@ -177,7 +186,12 @@ mod tests {
         Capabilities {
             state: SensorState {
                 rung: "kernel".to_owned(),
-                programs: vec![Program { name: "connect4".to_owned(), attached, error }],
+                programs: vec![Program {
+                    name: "connect4".to_owned(),
+                    attached,
+                    error,
+                    ..Program::default()
+                }],
                 missing: if attached { Vec::new() } else { vec!["connect4: it costs".to_owned()] },
             },
             cgroup_root: Some("/sys/fs/cgroup".into()),

@@ -45,6 +45,16 @@ fn describe(status: &StatusResponse) -> String {
     if let Some(sensor) = &status.sensor {
         line("evidence", sensor.rung.clone());
         sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
+        if status.lost > 0 {
+            line("", format!("{} EVENTS LOST: see the gap records", status.lost));
+            let mut by_program = std::collections::BTreeMap::<&str, u64>::new();
+            status.losses.iter().for_each(|loss| *by_program.entry(&loss.program).or_default() += loss.lost);
+            by_program.iter().for_each(|(program, lost)| line("", format!("{program}: {lost}")));
+        }
+        for program in sensor.programs.iter().filter(|program| program.runs > 0) {
+            let each = program.run_ns / program.runs;
+            line("", format!("{} ran {} times, {each} ns each", program.name, program.runs));
+        }
     }
     if let Some(journal) = &status.journal {
         let size = journal.bytes / 1024;
@@ -84,6 +94,7 @@ fn describe(status: &StatusResponse) -> String {
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header([
         "server",
+        "protection",
         "at",
         "proxy",
         "through the proxy",
@@ -111,19 +122,43 @@ fn describe(status: &StatusResponse) -> String {
             error => writeln!(text, "statements of {name} round the proxy are NOT held: {error}"),
         };
     }
-    for error in status.servers.iter().map(|server| &server.proxy_error).filter(|error| !error.is_empty()) {
-        let _ = writeln!(text, "{error}");
+    for server in &status.servers {
+        let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+        let error = Some(&server.proxy_error).filter(|error| !error.is_empty());
+        for says in server.coverage.iter().chain(error) {
+            let _ = writeln!(text, "{name}: {says}");
+        }
     }
+    status.servers.iter().for_each(|server| steering(&mut text, server));
     text
 }
 
-fn row(server: &ServerStatus) -> [String; 9] {
+/// What becomes of connections to the server's own address, where that is configured.
+fn steering(text: &mut String, server: &ServerStatus) {
+    let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+    // Writing to a string does not fail.
+    if !server.steering.is_empty() {
+        let count = server.steered_total;
+        let _ = writeln!(text, "{name}: steered to the proxy by {}; {count} so far", server.steering);
+    }
+    if !server.steering_error.is_empty() {
+        let _ = writeln!(text, "{name}: NOT STEERED: {}", server.steering_error);
+    }
+}
+
+fn row(server: &ServerStatus) -> [String; 10] {
     let name = server.server.as_ref().map(|server| format!("{}\n{}", server.name, server.environment));
     let proxy = match (server.proxy.as_str(), server.proxy_error.as_str()) {
+        ("", "") if !server.steering.is_empty() => "at its own address",
         ("", "") => "none",
         ("", _) => "NONE, see below",
         (proxy, _) => proxy,
     };
+    let time = |at: &pbjson_types::Timestamp| {
+        jiff::Timestamp::from_second(at.seconds).map(|at| at.to_string()).unwrap_or_default()
+    };
+    let last = server.last_non_proxied.as_ref().map(|at| format!("\nlast {}", time(at))).unwrap_or_default();
+    let place = if server.place.is_empty() { String::new() } else { format!("\nin {}", server.place) };
     let seen = match (server.observed_by.is_empty(), server.observe_error.is_empty()) {
         (true, true) => "not wanted".to_owned(),
         (true, false) => "NOT, see below".to_owned(),
@@ -133,16 +168,29 @@ fn row(server: &ServerStatus) -> [String; 9] {
         ),
         (false, _) => format!("{}, {} would be refused", server.observed, server.observed_refused),
     };
-    let since = server.since.as_ref().and_then(|since| jiff::Timestamp::from_second(since.seconds).ok());
     [
         name.unwrap_or_default(),
-        server.addresses.join("\n"),
+        server.protection.clone(),
+        server.addresses.join("\n") + &place,
         proxy.to_owned(),
         format!("{} open, {} in all", server.proxied_open, server.proxied_total),
-        format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total),
+        round_it(server) + &last,
         server.statements.to_string(),
         server.refused.to_string(),
         seen,
-        since.map(|since| since.to_string()).unwrap_or_default(),
+        server.since.as_ref().map(time).unwrap_or_default(),
     ]
+}
+
+fn round_it(server: &ServerStatus) -> String {
+    let mut text = format!("{} open, {} in all", server.non_proxied_open, server.non_proxied_total);
+    let acted = [
+        (server.non_proxied_refused, "refused in the kernel"),
+        (server.non_proxied_cut, "cut"),
+        (server.non_proxied_not_stopped, "NOT STOPPED"),
+    ];
+    for (count, what) in acted.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, "\n{count} {what}");
+    }
+    text
 }

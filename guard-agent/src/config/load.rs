@@ -8,7 +8,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use super::{Config, TlsMode, masking, tls};
+use super::{Config, TlsMode, masking, steering, tls};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
@@ -187,6 +187,24 @@ fn check(config: &Config) -> Result<(), Problem> {
                 return wrong(key("listen"), "another server's proxy listens there already");
             }
         }
+        let is_path = |path: &PathBuf| path.is_absolute();
+        if server.close_socket_folder && !server.unix_socket.as_ref().is_some_and(is_path) {
+            return wrong(
+                key("close_socket_folder"),
+                "there is no folder to close: name the server's socket by its path in `unix_socket`",
+            );
+        }
+        let folder =
+            |path: &Option<PathBuf>| path.as_ref().and_then(|path| path.parent().map(Path::to_owned));
+        if server.close_socket_folder
+            && server.listen_unix.is_some()
+            && folder(&server.listen_unix) == folder(&server.unix_socket)
+        {
+            return wrong(
+                key("listen_unix"),
+                "nobody would reach it in the folder that `close_socket_folder` closes: choose another folder",
+            );
+        }
         if server.listen_unix.is_some() && server.listen_unix == server.unix_socket {
             return wrong(
                 key("listen_unix"),
@@ -194,6 +212,7 @@ fn check(config: &Config) -> Result<(), Problem> {
             );
         }
     }
+    steering::check(config)?;
     check_tls(config)?;
     masking::check(&config.masking).map_err(|(field, text)| (format!("masking.{field}"), text))?;
     if config.journal.segment_mib == 0 || config.journal.max_mib < config.journal.segment_mib * 2 {
@@ -337,6 +356,21 @@ mod tests {
         assert!(column("[\"none\", \"vip\"]").unwrap_err().contains("alone"));
         assert!(load("[masking]\ndefault = \"stars\"").unwrap_err().contains("fixed:TEXT"));
         assert!(load("[masking]\nmax_row_mib = 0").unwrap_err().contains("1024"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_closed_is_told() {
+        let server = |extra: &str| {
+            load(&format!(
+                "[[servers]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nclose_socket_folder = true\n{extra}"
+            ))
+        };
+        assert!(server("unix_socket = \"/run/postgresql/.s.PGSQL.1\"").is_ok());
+        assert!(server("").unwrap_err().contains("no folder to close"));
+        assert!(server("unix_socket = \"@name\"").unwrap_err().contains("no folder to close"));
+        let both =
+            "unix_socket = \"/run/postgresql/.s.PGSQL.1\"\nlisten_unix = \"/run/postgresql/.s.PGSQL.2\"";
+        assert!(server(both).unwrap_err().contains("another folder"));
     }
 
     #[test]

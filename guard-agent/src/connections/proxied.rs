@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use guard_common::audit::v1::{ConnectionClosed, record::Body};
+use guard_common::audit::v1::{Completeness, ConnectionClosed, record::Body};
 use uuid::Uuid;
 
 use super::{Connections, Joined};
@@ -118,6 +118,9 @@ impl ProxiedConnection {
             counts.proxied_open = counts.proxied_open.saturating_sub(1);
         }
         let duration = self.opened.elapsed().as_micros();
+        let whole = bytes_source == "proxy";
+        let missing = (!whole).then(|| "the session ended without its last figures".to_owned());
+        let completeness = Completeness { whole, missing: missing.into_iter().collect(), lost_meanwhile: 0 };
         self.connections.shared.audit.record(Body::ConnectionClosed(ConnectionClosed {
             connection_id: self.joined.id.to_string(),
             bytes_from_client: ending.bytes_from_client,
@@ -126,6 +129,7 @@ impl ProxiedConnection {
             duration_us: u64::try_from(duration).unwrap_or(u64::MAX),
             reason: ending.reason,
             statements: ending.statements,
+            completeness: Some(completeness),
         }));
     }
 }
@@ -141,7 +145,7 @@ impl Drop for ProxiedConnection {
 
 impl UpstreamSocket {
     /// IPv4 addresses in their own form, as the sensor tells them.
-    fn canonical(self) -> Self {
+    pub(super) fn canonical(self) -> Self {
         let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         match self {
             Self::Tcp { local, peer } => Self::Tcp { local: plain(local), peer: plain(peer) },

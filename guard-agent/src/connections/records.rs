@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use guard_common::audit::v1::{
-    ConnectionClosed, ConnectionOpened, DatabaseServer, Decision, connection_opened::Access,
+    Completeness, ConnectionClosed, ConnectionOpened, DatabaseServer, Decision, Enforcement,
+    connection_opened::Access,
 };
 
 use super::{ConnectionId, Opening, Transport, table::Followed};
 use crate::{
-    sensor::{Accepted, Closed, Endpoint, SocketId},
+    sensor::{Accepted, Closed, Endpoint, Refused, SocketId, Way},
     servers::Server,
 };
 
@@ -47,6 +48,41 @@ pub fn opened(
     record
 }
 
+/// A connection that the kernel has refused: it never existed.
+pub fn refused(
+    id: &ConnectionId,
+    refused: &Refused,
+    server: &Server,
+    decision: Decision,
+    enforcement: Enforcement,
+) -> ConnectionOpened {
+    let mut record = ConnectionOpened {
+        connection_id: id.to_string(),
+        access: Access::NonProxied.into(),
+        server: Some(database_server(server)),
+        workload: Some(refused.workload.as_ref().clone()),
+        decision: Some(decision),
+        enforcement: Some(enforcement),
+        ..ConnectionOpened::default()
+    };
+    match &refused.way {
+        Way::Connect { server } => {
+            record.set_transport(Transport::Tcp);
+            record.server_address = server.to_string();
+        }
+        Way::Listener { client, server } => {
+            record.set_transport(Transport::Tcp);
+            record.client_address = client.to_string();
+            record.server_address = server.to_string();
+        }
+        Way::ConnectUnix { path } => {
+            record.set_transport(Transport::Unix);
+            record.unix_path = path.to_string_lossy().into_owned();
+        }
+    }
+    record
+}
+
 /// A connection through the proxy.
 pub fn opened_proxied(id: &ConnectionId, opening: &Opening) -> ConnectionOpened {
     let text = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
@@ -59,15 +95,15 @@ pub fn opened_proxied(id: &ConnectionId, opening: &Opening) -> ConnectionOpened 
         client_address: text(opening.client_address),
         server_address: text(opening.server_address),
         unix_path: path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
-        socket_cookie: 0,
         workload: Some(opening.workload.as_ref().clone()),
         decision: Some(opening.decision.as_ref().clone()),
-        preexisting: false,
+        ..ConnectionOpened::default()
     }
 }
 
 /// The end of an access that the kernel told of.
-pub fn closed_non_proxied(followed: &Followed, closed: &Closed) -> ConnectionClosed {
+/// `lost`: events lost up to now.
+pub fn closed_non_proxied(followed: &Followed, closed: &Closed, lost: u64) -> ConnectionClosed {
     let bytes = closed.bytes.unwrap_or_default();
     let duration = closed.at.saturating_sub(followed.at).as_micros();
     ConnectionClosed {
@@ -76,9 +112,26 @@ pub fn closed_non_proxied(followed: &Followed, closed: &Closed) -> ConnectionClo
         bytes_to_client: bytes.to_client,
         bytes_source: if closed.bytes.is_some() { "kernel" } else { "none" }.to_owned(),
         duration_us: u64::try_from(duration).unwrap_or(u64::MAX),
-        reason: "closed".to_owned(),
+        reason: if followed.cut { "cut: refused by policy" } else { "closed" }.to_owned(),
         statements: 0,
+        completeness: Some(completeness(followed, closed, lost)),
     }
+}
+
+fn completeness(followed: &Followed, closed: &Closed, lost: u64) -> Completeness {
+    let lost_meanwhile = lost.saturating_sub(followed.lost_before);
+    let reasons = [
+        (followed.preexisting, "it was open before guard-agent watched"),
+        (
+            !followed.by_kernel && !followed.preexisting,
+            "its beginning was seen in /proc, not told by the kernel",
+        ),
+        (closed.bytes.is_none(), "the kernel did not count its bytes"),
+        (lost_meanwhile > 0, "events were lost on this host while it was open"),
+    ];
+    let missing: Vec<String> =
+        reasons.into_iter().filter(|(applies, _)| *applies).map(|(_, reason)| reason.to_owned()).collect();
+    Completeness { whole: missing.is_empty(), missing, lost_meanwhile }
 }
 
 fn database_server(server: &Server) -> DatabaseServer {

@@ -15,7 +15,7 @@ pub enum ModeFrom {
     Server,
     /// That of the database.
     Database,
-    /// Nothing here can stop a connection round the proxy.
+    /// A connection round the proxy could not be stopped.
     NonProxied,
     /// It was seen when nothing could stop it any more.
     Probe,
@@ -53,7 +53,7 @@ impl AppliedMode {
     /// Of what probes see.
     pub const PROBED: Self = Self { mode: Mode::Monitor, from: ModeFrom::Probe };
 
-    /// Of connections round the proxy.
+    /// Of a connection round the proxy that could not be stopped.
     pub const NON_PROXIED: Self = Self { mode: Mode::Monitor, from: ModeFrom::NonProxied };
 }
 

@@ -1,6 +1,6 @@
 //! Decisions on statements: all effects must be allowed, the first that is not names the refusal.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use guard_common::audit::v1::{Decision, decision::Verdict};
 use guard_policy::{
@@ -48,6 +48,15 @@ pub struct Session {
 pub struct Scope([u8; 16]);
 
 impl Session {
+    /// The path that names of `statement` may be looked for on. What the server puts for the user's own schema is not
+    /// known where a role may have taken the place of who logged in.
+    pub fn path_within(&self, statement: &Statement) -> Cow<'_, SearchPath> {
+        let path = self.search_path.within(statement);
+        let takes = |change: &Change| matches!(change, Change::Role { .. } | Change::Authorization { .. });
+        let other_role = self.roles != Roles::of(&self.db_user) || statement.changes.iter().any(takes);
+        if other_role && *path == SearchPath::Initial { Cow::Owned(SearchPath::Unknown) } else { path }
+    }
+
     /// The scope of this session as it stands now.
     pub fn scope(&self) -> Scope {
         // Every field by its name: one that is added later must find its place here.

@@ -112,6 +112,7 @@ fn round_the_proxy_a_refusal_can_only_be_recorded() {
         addresses: Vec::new(),
         unix_sockets: Vec::new(),
         pid: None,
+        elsewhere: None,
     };
     let connect = |proxied, unit: &str| {
         let workload = Workload { unit: unit.to_owned(), ..Workload::default() };

@@ -1,8 +1,9 @@
-//! Recognises AI agents by what a process and its ancestors run. Pure: reads nothing.
+//! Recognises AI agents and CI runners by what a process and its ancestors run. Pure: reads nothing.
 //!
 //! Names that are also ordinary words count only where the path or the package says that an agent is meant.
 
 use super::image::Image;
+use crate::config::IdentityConfig;
 
 /// Programs by the name of their file: agent, file name.
 const EXECUTABLES: [(&str, &str); 30] = [
@@ -71,32 +72,103 @@ const PATHS: [(&str, &str); 26] = [
 /// Modules that Python starts with `-m`: agent, module.
 const MODULES: [(&str, &str); 3] = [("aider", "aider"), ("openhands", "openhands"), ("goose", "goose_ai")];
 
-/// The agents that are recognised: those built in and those configured.
-#[derive(Clone, Debug)]
-pub struct Agents {
-    configured: Vec<(String, String)>,
+/// CI runners by the name of their file: runner, file name.
+const CI_EXECUTABLES: [(&str, &str); 23] = [
+    ("github-actions", "Runner.Worker"),
+    ("github-actions", "Runner.Listener"),
+    ("gitlab", "gitlab-runner"),
+    ("gitlab", "gitlab-runner-helper"),
+    ("azure-pipelines", "Agent.Worker"),
+    ("azure-pipelines", "Agent.Listener"),
+    ("buildkite", "buildkite-agent"),
+    ("circleci", "circleci-agent"),
+    ("circleci", "circleci-runner"),
+    ("circleci", "circleci-launch-agent"),
+    ("drone", "drone-runner-docker"),
+    ("drone", "drone-runner-exec"),
+    ("woodpecker", "woodpecker-agent"),
+    ("gitea", "act_runner"),
+    ("forgejo", "forgejo-runner"),
+    ("bitbucket", "atlassian-bitbucket-pipelines-runner"),
+    ("travis", "travis-worker"),
+    ("semaphore", "semaphore-agent"),
+    ("cirrus", "cirrus-ci-agent"),
+    ("teamcity", "teamcity-agent"),
+    ("gocd", "go-agent"),
+    ("jenkins", "jenkins-agent"),
+    ("concourse", "gdn-init"),
+];
+
+/// Parts of a program's or script's path that only a CI runner has: runner, text.
+const CI_PATHS: [(&str, &str); 9] = [
+    ("github-actions", "/actions-runner/"),
+    ("jenkins", "/jenkins/agent.jar"),
+    ("jenkins", "/jenkins/remoting.jar"),
+    ("jenkins", "/jenkins/slave.jar"),
+    ("jenkins", "/jenkins.war"),
+    ("teamcity", "/buildAgent/lib/"),
+    ("tekton", "/tekton/bin/entrypoint"),
+    ("argo", "/var/run/argo/argoexec"),
+    ("bamboo", "/atlassian-bamboo-agent"),
+];
+
+/// What is recognised in a process and those above it.
+#[derive(Debug)]
+pub struct Recognised {
+    /// AI agents.
+    pub ai_agents: List,
+    /// CI runners.
+    pub ci_runners: List,
 }
 
-impl Agents {
-    /// Adds `name` or `name=executable` to the built-in list. An executable with a slash is a whole path.
-    pub fn new(configured: &[String]) -> Self {
+impl Recognised {
+    /// The built-in lists, as the configuration changes them.
+    pub fn new(config: &IdentityConfig) -> Self {
+        Self {
+            ai_agents: List::new(&EXECUTABLES, &PATHS, &MODULES, &config.ai_agents),
+            ci_runners: List::new(&CI_EXECUTABLES, &CI_PATHS, &[], &config.ci_runners),
+        }
+    }
+}
+
+/// Programs that are recognised: those built in and those configured.
+#[derive(Debug)]
+pub struct List {
+    executables: &'static [(&'static str, &'static str)],
+    paths: &'static [(&'static str, &'static str)],
+    modules: &'static [(&'static str, &'static str)],
+    configured: Vec<(String, String)>,
+    without: Vec<String>,
+}
+
+impl List {
+    /// Adds `name` or `name=executable` to what is built in, and takes out what `-name` says, all of it with `-*`. An
+    /// executable with a slash is a whole path.
+    fn new(
+        executables: &'static [(&'static str, &'static str)],
+        paths: &'static [(&'static str, &'static str)],
+        modules: &'static [(&'static str, &'static str)],
+        entries: &[String],
+    ) -> Self {
+        let (without, configured): (Vec<&String>, Vec<&String>) =
+            entries.iter().partition(|entry| entry.starts_with('-'));
         let configured = configured
-            .iter()
+            .into_iter()
             .map(|entry| entry.split_once('=').unwrap_or((entry.as_str(), entry.as_str())))
             .map(|(name, executable)| (name.trim().to_owned(), executable.trim().to_owned()))
             .filter(|(name, executable)| !name.is_empty() && !executable.is_empty())
             .collect();
-        Self { configured }
+        let without = without.into_iter().map(|entry| entry[1..].trim().to_owned()).collect();
+        Self { executables, paths, modules, configured, without }
     }
 
-    /// The agent that one of `images` is: the process itself first, then its ancestors.
+    /// The one that one of `images` is: the process itself first, then its ancestors.
     pub fn recognise<'a>(&self, images: impl Iterator<Item = &'a Image>) -> Option<&str> {
         images.into_iter().find_map(|image| self.recognise_one(image))
     }
 
     fn recognise_one(&self, image: &Image) -> Option<&str> {
-        let script = script(image);
-        let files = [Some(image.executable.as_str()), script].into_iter().flatten();
+        let files = [Some(image.executable.as_str()), script(image)].into_iter().flatten();
         for file in files {
             let name = stem(file);
             let configured = self.configured.iter().find(|(_, executable)| {
@@ -105,14 +177,22 @@ impl Agents {
             if let Some((agent, _)) = configured {
                 return Some(agent);
             }
-            let known = EXECUTABLES.into_iter().find(|(_, executable)| *executable == name);
-            let path = PATHS.into_iter().find(|(_, part)| file.contains(part));
+            let known = self.built_in(self.executables).find(|(_, executable)| *executable == name);
+            let path = self.built_in(self.paths).find(|(_, part)| file.contains(part));
             if let Some((agent, _)) = known.or(path) {
                 return Some(agent);
             }
         }
         let module = module(image)?;
-        MODULES.into_iter().find(|(_, name)| *name == module).map(|(agent, _)| agent)
+        self.built_in(self.modules).find(|(_, name)| *name == module).map(|(agent, _)| agent)
+    }
+
+    fn built_in(
+        &self,
+        list: &'static [(&'static str, &'static str)],
+    ) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let kept = |agent: &str| !self.without.iter().any(|name| name == "*" || name == agent);
+        list.iter().copied().filter(move |(agent, _)| kept(agent))
     }
 }
 
@@ -128,6 +208,9 @@ fn stem(path: &str) -> &str {
 /// The script that an interpreter runs: its first argument that is no option. An interpreter given code (`-c`,
 /// `-e`) runs no script.
 fn script(image: &Image) -> Option<&str> {
+    if stem(&image.executable) == "java" {
+        return image.argv.iter().skip_while(|argument| *argument != "-jar").nth(1).map(String::as_str);
+    }
     if !is_interpreter(stem(&image.executable)) {
         return None;
     }
@@ -178,7 +261,47 @@ fn is_interpreter(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Agents, Image};
+    use super::{Image, List, Recognised};
+    use crate::config::IdentityConfig;
+
+    fn agents(entries: &[&str]) -> List {
+        let ai_agents = entries.iter().map(|entry| (*entry).to_owned()).collect();
+        Recognised::new(&IdentityConfig { ai_agents, ..IdentityConfig::default() }).ai_agents
+    }
+
+    #[test]
+    fn ci_runners_are_recognised() {
+        let runners = Recognised::new(&IdentityConfig {
+            ci_runners: vec!["nightly=/opt/nightly/run".to_owned()],
+            ..IdentityConfig::default()
+        })
+        .ci_runners;
+        let recognised = |executable: &str, argv: &[&str]| {
+            runners
+                .recognise([image("/usr/bin/psql", &[]), image(executable, argv)].iter())
+                .map(str::to_owned)
+        };
+        for (executable, argv, runner) in [
+            ("/home/runner/bin/Runner.Worker", &["x"][..], "github-actions"),
+            ("/usr/bin/gitlab-runner", &["gitlab-runner", "run"], "gitlab"),
+            ("/usr/lib/jvm/17/bin/java", &["java", "-Xmx1g", "-jar", "/home/jenkins/agent.jar"], "jenkins"),
+            ("/tekton/bin/entrypoint", &["entrypoint"], "tekton"),
+            ("/opt/nightly/run", &[], "nightly"),
+        ] {
+            assert_eq!(recognised(executable, argv).as_deref(), Some(runner), "{executable}");
+        }
+        assert_eq!(recognised("/usr/bin/java", &["java", "-jar", "/opt/app/agent.jar"]), None);
+        assert_eq!(recognised("/usr/bin/entrypoint", &[]), None);
+    }
+
+    #[test]
+    fn built_in_ones_can_be_taken_out() {
+        let claude = [image("/usr/local/bin/claude", &[])];
+        assert_eq!(agents(&["-codex"]).recognise(claude.iter()), Some("claude"));
+        assert_eq!(agents(&["-claude"]).recognise(claude.iter()), None);
+        assert_eq!(agents(&["-*", "mine"]).recognise(claude.iter()), None);
+        assert_eq!(agents(&["-*", "mine"]).recognise([image("/bin/mine", &[])].iter()), Some("mine"));
+    }
 
     fn image(executable: &str, argv: &[&str]) -> Image {
         Image {
@@ -189,7 +312,7 @@ mod tests {
     }
 
     fn recognised(images: &[Image]) -> Option<String> {
-        Agents::new(&[]).recognise(images.iter()).map(str::to_owned)
+        agents(&[]).recognise(images.iter()).map(str::to_owned)
     }
 
     #[test]
@@ -255,7 +378,7 @@ mod tests {
 
     #[test]
     fn configured_agents_are_added() {
-        let agents = Agents::new(&["nightbot".into(), "house = /opt/house/run".into(), " = x".into()]);
+        let agents = agents(&["nightbot", "house = /opt/house/run", " = x"]);
         assert_eq!(agents.recognise([image("/usr/bin/nightbot", &[])].iter()), Some("nightbot"));
         assert_eq!(agents.recognise([image("/opt/house/run", &[])].iter()), Some("house"));
         assert_eq!(agents.recognise([image("/tmp/run", &[])].iter()), None);

@@ -14,8 +14,38 @@ pub struct Link {
     pub pid: u32,
     /// Its user when the list was made.
     pub uid: u32,
+    /// When it started.
+    pub start_ns: u64,
     /// What it ran.
     pub image: Arc<Image>,
+    /// How that is known.
+    pub source: Source,
+}
+
+/// How it is known what a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The kernel told of the program when it was started.
+    Exec,
+    /// It runs what its parent ran, which the kernel told.
+    Fork,
+    /// Read from /proc.
+    Procfs,
+    /// It is not known.
+    #[default]
+    Unknown,
+}
+
+impl Source {
+    /// Its word in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Fork => "fork",
+            Self::Procfs => "procfs",
+            Self::Unknown => "",
+        }
+    }
 }
 
 /// The nearest first.

@@ -17,11 +17,19 @@ impl Place {
     /// Reads a path such as `/system.slice/postgresql@15-main.service`.
     pub fn of(path: &str) -> Self {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let container = container(&segments);
+        let mut container = container(&segments);
+        if let Some(container) = &mut container {
+            container.claimed_by_uid = delegated_to(&segments);
+        }
         let pod =
             segments.iter().find_map(|segment| pod_uid(segment)).map(|uid| Pod { uid, ..Pod::default() });
         Self { unit: unit(&segments), container, pod }
     }
+}
+
+/// The user whose service manager makes the cgroups below its own: he may call them what he likes.
+fn delegated_to(segments: &[&str]) -> Option<u32> {
+    segments.iter().find_map(|segment| segment.strip_prefix("user@")?.strip_suffix(".service")?.parse().ok())
 }
 
 /// The innermost unit. A session's manager (`user@1000.service`) is only a wrapper where there is a unit in it,
@@ -81,7 +89,7 @@ fn container(segments: &[&str]) -> Option<Container> {
 }
 
 fn container_of(runtime: &str, id: &str) -> Container {
-    Container { runtime: runtime.to_owned(), id: id.to_owned() }
+    Container { runtime: runtime.to_owned(), id: id.to_owned(), ..Container::default() }
 }
 
 /// `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`, and the same without a
@@ -245,6 +253,14 @@ mod tests {
         assert_eq!(pod(&format!("/kubepods.slice/kubepods-pod{uid}.slice")).as_deref(), Some(UID));
         let hash = "0123456789abcdef0123456789abcdef";
         assert_eq!(pod(&format!("/kubepods/besteffort/pod{hash}/{ID}")).as_deref(), Some(hash));
+    }
+
+    #[test]
+    fn what_a_user_may_name_is_only_claimed() {
+        let claim = |path: &str| Place::of(path).container.and_then(|container| container.claimed_by_uid);
+        let rootless = format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope");
+        assert_eq!(claim(&rootless), Some(1000));
+        assert_eq!(claim(&format!("/machine.slice/libpod-{ID}.scope")), None);
     }
 
     #[test]

@@ -16,7 +16,8 @@ const LIMIT: usize = 16_384;
 #[derive(Debug)]
 pub struct CgroupNames {
     root: Option<PathBuf>,
-    paths: HashMap<u64, String>,
+    /// With how it is known.
+    paths: HashMap<u64, (String, &'static str)>,
     order: VecDeque<u64>,
 }
 
@@ -26,9 +27,13 @@ impl CgroupNames {
         Self { root: crate::sensor::cgroup_root(), paths: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// The cgroup `id` has that path, from the root of the hierarchy.
+    /// The kernel has told that the cgroup `id` was made at that path, from the root of the hierarchy.
     pub fn learn(&mut self, id: u64, path: String) {
-        if id != 0 && self.paths.insert(id, path).is_none() {
+        self.keep(id, path, "mkdir");
+    }
+
+    fn keep(&mut self, id: u64, path: String, how: &'static str) {
+        if id != 0 && self.paths.insert(id, (path, how)).is_none() {
             self.order.push_back(id);
         }
     }
@@ -43,22 +48,26 @@ impl CgroupNames {
     }
 
     /// The path of cgroup `id`. Where processes are only grouped in the older hierarchies, the path that systemd
-    /// gave the live process `pid` there.
-    pub fn path(&mut self, id: u64, pid: u32) -> String {
-        if let Some(known) = self.paths.get(&id)
+    /// gave the live process `pid` there. With how it is known: `mkdir`, `cgroupfs`, `procfs`.
+    pub fn path(&mut self, id: u64, pid: u32) -> (String, &'static str) {
+        if let Some((known, how)) = self.paths.get(&id)
             && known != "/"
         {
-            return known.clone();
+            return (known.clone(), how);
         }
         if id != 0
             && let Some(path) = self.root.as_deref().and_then(|root| path_by_id(root, id))
         {
-            self.learn(id, path.clone());
+            self.keep(id, path.clone(), "cgroupfs");
             if path != "/" {
-                return path;
+                return (path, "cgroupfs");
             }
         }
-        from_process(pid).unwrap_or_else(|| if id == 0 { String::new() } else { "/".to_owned() })
+        match from_process(pid) {
+            Some(path) => (path, "procfs"),
+            None if id == 0 => (String::new(), ""),
+            None => ("/".to_owned(), "cgroupfs"),
+        }
     }
 }
 
@@ -108,6 +117,6 @@ mod tests {
         }
         names.tidy();
         assert_eq!(names.paths.len(), LIMIT);
-        assert_eq!(names.path(LIMIT as u64 + 100, 0), format!("/{}", LIMIT + 100));
+        assert_eq!(names.path(LIMIT as u64 + 100, 0), (format!("/{}", LIMIT + 100), "mkdir"));
     }
 }

@@ -13,6 +13,8 @@ pub struct Image {
     pub argv_truncated: bool,
     /// The kernel's short name.
     pub comm: String,
+    /// Inode number of the program file; 0 where it is not known.
+    pub inode: u64,
 }
 
 impl Image {
@@ -25,6 +27,7 @@ impl Image {
             argv: arguments(argv),
             argv_truncated: event.argv_bytes > event.argv_kept,
             comm: comm(&event.task.comm),
+            inode: event.inode,
         }
     }
 }

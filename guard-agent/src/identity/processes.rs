@@ -13,7 +13,7 @@ use std::{
 use guard_common::kernel::process::TaskInfo;
 
 use super::{
-    ancestry::{Ancestry, Link, extend},
+    ancestry::{Ancestry, Link, Source, extend},
     image::Image,
     procfs,
 };
@@ -32,17 +32,31 @@ pub struct Process {
     pub executed: bool,
     /// The nearest first.
     pub ancestry: Ancestry,
+    /// How the image is known.
+    pub source: Source,
 }
 
 impl Process {
     /// A process of which nothing else is known.
     pub fn unknown(task: TaskInfo) -> Self {
         let image = Image { comm: super::image::comm(&task.comm), ..Image::default() };
-        Self { task, image: Arc::new(image), executed: false, ancestry: Ancestry::default() }
+        Self {
+            task,
+            image: Arc::new(image),
+            executed: false,
+            ancestry: Ancestry::default(),
+            source: Source::Unknown,
+        }
     }
 
     fn link(&self) -> Link {
-        Link { pid: self.task.pid, uid: self.task.uid, image: Arc::clone(&self.image) }
+        Link {
+            pid: self.task.pid,
+            uid: self.task.uid,
+            start_ns: self.task.start_ns,
+            image: Arc::clone(&self.image),
+            source: self.source,
+        }
     }
 
     /// The ancestry of its children.
@@ -103,6 +117,7 @@ impl ProcessTable {
                 image: Arc::clone(&parent.image),
                 executed: false,
                 ancestry: parent.lineage(),
+                source: if parent.source == Source::Exec { Source::Fork } else { parent.source },
             },
             None => Process::unknown(task),
         };
@@ -122,7 +137,7 @@ impl ProcessTable {
                 .map(|parent| parent.lineage())
                 .unwrap_or_default(),
         };
-        self.insert(Process { task, image, executed: true, ancestry });
+        self.insert(Process { task, image, executed: true, ancestry, source: Source::Exec });
     }
 
     /// The process has ended.
@@ -148,6 +163,21 @@ impl ProcessTable {
         Process { ancestry, ..Process::unknown(*task) }
     }
 
+    /// Whether that process still runs.
+    pub fn lives(&self, pid: u32, start_ns: u64) -> bool {
+        procfs::start_ns(pid).is_some_and(|started| ticks(started) == ticks(start_ns))
+    }
+
+    /// The processes that have not ended, as the kernel has told of them.
+    pub fn running(&self) -> Vec<TaskInfo> {
+        let ended: HashSet<Key> = self.ended.iter().map(|(_, key)| *key).collect();
+        let told = self
+            .known
+            .iter()
+            .filter(|(key, process)| process.task.identity().is_some() && !ended.contains(key));
+        told.map(|(_, process)| process.task).collect()
+    }
+
     /// Whether the image that is known is the one with which `task` was captured.
     pub fn is_current(&self, task: &TaskInfo) -> bool {
         let name = super::image::comm(&task.comm);
@@ -163,6 +193,20 @@ impl ProcessTable {
             return self.read(pid, 0).cloned();
         }
         known
+    }
+
+    /// Whoever had that pid at `at_ns` after boot, as far as it was told of; whoever has it since then is somebody else.
+    pub fn at(&mut self, pid: u32, at_ns: u64) -> Option<Process> {
+        let latest = self.latest.get(&pid).filter(|key| key.started_ticks <= ticks(at_ns)).copied();
+        let key = latest.or_else(|| {
+            let earlier = |key: &&Key| key.pid == pid && key.started_ticks <= ticks(at_ns);
+            self.known.keys().filter(earlier).max_by_key(|key| key.started_ticks).copied()
+        });
+        if let Some(process) = key.and_then(|key| self.known.get(&key)) {
+            return Some(process.clone());
+        }
+        let started = procfs::start_ns(pid)?;
+        if ticks(started) > ticks(at_ns) { None } else { self.read(pid, 0).cloned() }
     }
 
     /// Forgets processes that ended some time ago, and those of which no end was told.
@@ -214,7 +258,8 @@ impl ProcessTable {
                 };
                 ancestry = parent.map(Process::lineage).unwrap_or_default();
             }
-            self.insert(Process { task: found.task, image: Arc::new(found.image), executed: true, ancestry });
+            let (task, image) = (found.task, Arc::new(found.image));
+            self.insert(Process { task, image, executed: true, ancestry, source: Source::Procfs });
         }
         self.known.get(&key)
     }
@@ -328,6 +373,35 @@ mod tests {
         table.exec(again, image("second"));
         assert_eq!(names(&mut table, again), ["/bin/second"]);
         assert_eq!(names(&mut table, task(1, 0)), ["/bin/first"]);
+    }
+
+    #[test]
+    fn a_pid_means_whoever_had_it_then() {
+        let mut table = ProcessTable::new(1000);
+        table.exec(task(1, 0), image("first"));
+        table.exit(task(1, 0).pid, task(1, 0).start_ns);
+        let again = TaskInfo { start_ns: 900 * NS_PER_TICK, ..task(1, 0) };
+        table.exec(again, image("second"));
+        let mut at = |tick: u64| {
+            table.at(again.pid, tick * NS_PER_TICK).map(|process| process.image.executable.clone())
+        };
+        assert_eq!(at(899).as_deref(), Some("/bin/first"));
+        assert_eq!(at(900).as_deref(), Some("/bin/second"));
+        assert_eq!(at(0), None);
+    }
+
+    #[test]
+    fn every_link_says_how_it_is_known() {
+        use super::Source;
+        let mut table = ProcessTable::new(1000);
+        table.exec(task(1, 0), image("sh"));
+        table.fork(task(2, 1));
+        table.fork(task(3, 2));
+        let process = table.known_or_read(&task(3, 2));
+        assert_eq!(process.source, Source::Fork);
+        let sources: Vec<Source> = process.ancestry.iter().map(|link| link.source).collect();
+        assert_eq!(sources, [Source::Fork, Source::Exec]);
+        assert_eq!(process.ancestry[1].start_ns, task(1, 0).start_ns);
     }
 
     #[test]

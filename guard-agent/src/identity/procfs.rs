@@ -1,6 +1,6 @@
 //! Reads processes from /proc: what runs before the kernel side does, and what it missed.
 
-use std::{fs, io::Read, path::Path};
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path};
 
 use guard_common::kernel::process::{ARGV_LEN, COMM_LEN, TaskInfo, UNSET};
 use procfs::process::Process;
@@ -35,11 +35,16 @@ pub fn read(pid: u32, cgroup_root: Option<&Path>) -> Option<Found> {
     let process = open(pid)?;
     let stat = process.stat().ok()?;
     let status = process.status().ok()?;
+    let namespace = |name: &str| {
+        let file = fs::metadata(format!("/proc/{pid}/ns/{name}")).ok();
+        file.and_then(|file| u32::try_from(file.ino()).ok()).unwrap_or_default()
+    };
     let mut comm = [0; COMM_LEN];
     let name = stat.comm.as_bytes();
     let length = name.len().min(COMM_LEN);
     comm[..length].copy_from_slice(&name[..length]);
     let task = TaskInfo {
+        exec_id: 0,
         start_ns: stat.starttime.saturating_mul(NS_PER_TICK),
         parent_start_ns: 0,
         cgroup_id: cgroup_root.and_then(|root| cgroup_id(pid, root)).unwrap_or(0),
@@ -51,7 +56,9 @@ pub fn read(pid: u32, cgroup_root: Option<&Path>) -> Option<Found> {
         login_uid: number(pid, "loginuid").unwrap_or(UNSET),
         session: number(pid, "sessionid").unwrap_or(UNSET),
         comm,
-        ..TaskInfo::default()
+        pid_namespace: namespace("pid"),
+        mount_namespace: namespace("mnt"),
+        net_namespace: namespace("net"),
     };
     Some(Found { task, image: image(pid, stat.comm) })
 }
@@ -70,7 +77,8 @@ fn image(pid: u32, comm: String) -> Image {
         .unwrap_or_default();
     let argv = bounded(Path::new(&format!("/proc/{pid}/cmdline")), ARGV_LEN + 1);
     let kept = argv.len().min(ARGV_LEN);
-    Image { executable, argv: arguments(&argv[..kept]), argv_truncated: argv.len() > ARGV_LEN, comm }
+    let inode = fs::metadata(format!("/proc/{pid}/exe")).map(|file| file.ino()).unwrap_or_default();
+    Image { executable, argv: arguments(&argv[..kept]), argv_truncated: argv.len() > ARGV_LEN, comm, inode }
 }
 
 fn number(pid: u32, file: &str) -> Option<u32> {
@@ -99,7 +107,6 @@ pub fn cgroups(pid: u32) -> Vec<(String, String)> {
 
 /// The id of a process's cgroup in the v2 hierarchy: the inode number of its folder.
 fn cgroup_id(pid: u32, root: &Path) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
     let (_, path) = cgroups(pid).into_iter().find(|(controllers, _)| controllers.is_empty())?;
     Some(fs::metadata(root.join(path.trim_start_matches('/'))).ok()?.ino())
 }

@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{setsockopt, sockopt::KeepAlive};
+use nix::sys::socket::{
+    SockaddrIn, SockaddrIn6, getsockopt, setsockopt,
+    sockopt::{Ip6tOriginalDst, KeepAlive, OriginalDst},
+};
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, watch},
 };
 
@@ -43,6 +46,8 @@ pub enum ListenError {
 pub enum Listener {
     /// On TCP.
     Tcp(TcpListener),
+    /// Takes connections to the server's own address, which are steered here.
+    Steered(TcpListener),
     /// On a unix socket; its file goes with it.
     Unix(UnixListener, SocketFile),
 }
@@ -91,7 +96,8 @@ impl Listener {
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            // Its own address is nobody's business.
+            Self::Steered(_) | Self::Unix(..) => None,
         }
     }
 
@@ -99,6 +105,7 @@ impl Listener {
     pub async fn run(self, proxy: Arc<Proxy>, threads: SessionThreads, places: Arc<Semaphore>) {
         let mut stopping = proxy.stopping.clone();
         let surplus = Arc::new(Semaphore::new(MAX_SURPLUS));
+        let steered = matches!(self, Self::Steered(_));
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -113,6 +120,9 @@ impl Listener {
                     continue;
                 }
             };
+            if let (true, Peer::Tcp { client, local }) = (steered, &peer) {
+                proxy.connections.taken(*client, *local);
+            }
             let (place, is_surplus) = match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => (Some(place), false),
                 Err(_) => (Arc::clone(&surplus).try_acquire_owned().ok(), true),
@@ -122,7 +132,7 @@ impl Listener {
                 tracing::warn!(server = %proxy.server.get().name, "too many connections: one was closed without a word");
                 continue;
             };
-            if !threads.hand_over(Arrival { proxy, socket, peer, place, surplus: is_surplus }) {
+            if !threads.hand_over(Arrival { proxy, socket, peer, place, surplus: is_surplus, steered }) {
                 tracing::warn!("all session threads are busy: a connection was closed");
             }
         }
@@ -132,12 +142,16 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                // As the server does: a client whose host went away must not hold its session for ever.
-                setsockopt(&stream, KeepAlive, &true)?;
                 let local = stream.local_addr()?;
-                Ok((Socket::Tcp(stream.into_std()?), Peer::Tcp { client, local }))
+                Ok((prepared(stream)?, Peer::Tcp { client, local }))
             }
+            Self::Steered(listener) => loop {
+                let (stream, client) = listener.accept().await?;
+                // Whoever connects to this very socket was not steered, and is closed without a word.
+                if let Some(local) = destination(&stream, listener.local_addr()?.port())? {
+                    return Ok((prepared(stream)?, Peer::Tcp { client, local }));
+                }
+            },
             Self::Unix(listener, SocketFile(path)) => {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred()?;
@@ -148,6 +162,29 @@ impl Listener {
             }
         }
     }
+}
+
+fn prepared(stream: TcpStream) -> io::Result<Socket> {
+    stream.set_nodelay(true)?;
+    // As the server does: a client whose host went away must not hold its session for ever.
+    setsockopt(&stream, KeepAlive, &true)?;
+    Ok(Socket::Tcp(stream.into_std()?))
+}
+
+/// Where a steered connection was going: its own end says so, but where it was redirected to `port`; then the kernel does.
+fn destination(stream: &TcpStream, port: u16) -> io::Result<Option<SocketAddr>> {
+    let local = stream.local_addr()?;
+    if local.port() != port {
+        return Ok(Some(local));
+    }
+    let original: Option<SocketAddr> = if local.is_ipv4() {
+        let found = getsockopt(stream, OriginalDst).ok().map(SockaddrIn::from);
+        found.map(|found| SocketAddr::V4(found.into()))
+    } else {
+        let found = getsockopt(stream, Ip6tOriginalDst).ok().map(SockaddrIn6::from);
+        found.map(|found| SocketAddr::V6(found.into()))
+    };
+    Ok(original.filter(|original| original.port() != port))
 }
 
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -171,8 +208,6 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::getsockopt;
-
     use super::*;
 
     #[tokio::test]

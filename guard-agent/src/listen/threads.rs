@@ -41,6 +41,8 @@ pub(super) struct Arrival {
     pub(super) place: OwnedSemaphorePermit,
     /// The place is one of the few for those that come when all others are taken.
     pub(super) surplus: bool,
+    /// It was going to the server's own address.
+    pub(super) steered: bool,
 }
 
 /// A connected socket that belongs to no runtime.
@@ -143,7 +145,7 @@ impl SessionThreads {
 async fn serve(mut arrivals: mpsc::Receiver<(Arrival, Load)>, worker: Worker) {
     let worker = Rc::new(worker);
     while let Some((arrival, load)) = arrivals.recv().await {
-        let Arrival { proxy, socket, peer, place, surplus } = arrival;
+        let Arrival { proxy, socket, peer, place, surplus, steered } = arrival;
         let stream = match socket {
             Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
             Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
@@ -152,7 +154,7 @@ async fn serve(mut arrivals: mpsc::Receiver<(Arrival, Load)>, worker: Worker) {
         match stream {
             Ok(stream) => {
                 tokio::task::spawn_local(async move {
-                    let client = Client { stream, peer, surplus };
+                    let client = Client { stream, peer, surplus, steered };
                     session::serve(proxy, worker, client).await;
                     drop((place, load));
                 });

@@ -53,7 +53,8 @@ pub fn read(statement: &Statement, part: usize, catalog: &Catalog, session: &Ses
     let columns = match relation {
         None => Vec::new(),
         Some((schema, name)) => {
-            let found = catalog.find(&schema, &name, &session.search_path, &session.db_user);
+            let path = session.path_within(statement);
+            let found = catalog.find(&schema, &name, &path, &session.db_user);
             match found.relations.as_slice() {
                 [relation] => {
                     let wanted =

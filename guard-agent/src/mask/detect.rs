@@ -7,6 +7,7 @@
 mod card;
 mod census;
 mod checksum;
+mod column;
 mod context;
 mod dates;
 mod document;
@@ -22,11 +23,13 @@ mod password_hash;
 mod phone;
 mod secret;
 mod token;
+mod words;
 
 use guard_policy::vocabulary::DataKind;
 
 use self::census::Census;
 pub use self::{
+    column::{Seed, Verdict, Witnesses},
     hits::{Hit, Hits},
     key_names::KeyNames,
 };
@@ -96,6 +99,17 @@ pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
         return;
     }
     let census = Census::of(cell);
+    // A whole number that is shorter than any that has a form.
+    if usize::try_from(census.digits).is_ok_and(|digits| digits == cell.len()) && is_short(cell, hint) {
+        return;
+    }
+    // Cells that are nothing else: most of those in which there is something.
+    if census.at == 1 && email::is_whole(cell) {
+        return hits.push(DataKind::Email, 0..cell.len(), Evidence::Format);
+    }
+    if cell[0] == b'+' && hint == Hint::default() && phone::is_whole(cell) {
+        return hits.push(DataKind::Phone, 0..cell.len(), Evidence::Format);
+    }
     if document::is_document(cell) && (census.colons > 0 || census.equals > 0) {
         document::scan(cell, hint, hits);
     }
@@ -113,10 +127,16 @@ pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
     if census.colons > 1 || census.dashes > 4 {
         network::scan(cell, &census, hits);
     }
-    if census.digits >= 4 {
+    // Numbers within mail addresses and keys are parts of them.
+    if census.digits >= 4 && (hits.is_empty() || hits.strong_digits(cell) < census.digits) {
         number::scan(cell, hint, hits);
     }
     hits.settle();
+}
+
+/// Digits alone that nothing says anything about, and too few for a check digit to tell.
+fn is_short(cell: &[u8], hint: Hint) -> bool {
+    cell.len() < 9 && hint.kind.is_none()
 }
 
 /// Finds what an integer is. Without a hint only payment cards are numbers that nothing else has.

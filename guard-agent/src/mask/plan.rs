@@ -38,6 +38,36 @@ pub struct Plan {
     pub rules: Arc<Rules>,
     /// What the record says of it.
     pub report: Report,
+    /// Stored columns whose values are searched and of which only many values together may tell something.
+    pub unknown: Box<[Unknown]>,
+}
+
+/// A stored column of a result of which nothing is known.
+#[derive(Clone, Debug)]
+pub struct Unknown {
+    /// Its place in the result.
+    pub at: usize,
+    /// Its relation, and its number there.
+    pub id: (u32, i16),
+    /// How many more results are looked at under this plan.
+    left: std::cell::Cell<u8>,
+}
+
+impl Unknown {
+    /// Whether its values may tell something yet.
+    pub fn is_worth_it(&self) -> bool {
+        self.left.get() > 0
+    }
+
+    /// A result has not told anything.
+    pub fn tried(&self) {
+        self.left.set(self.left.get().saturating_sub(1));
+    }
+
+    /// There is no need to look at more.
+    pub fn give_up(&self) {
+        self.left.set(0);
+    }
 }
 
 /// The result that a plan is for.
@@ -82,7 +112,30 @@ pub fn plan(result: &Result<'_>, eyes: &mut dyn Eyes, key: &HashKey) -> Plan {
         scans.for_each(|column| column.treatment = Treatment::Pass);
     }
     let untouched = columns.iter().all(|column| matches!(column.treatment, Treatment::Pass));
-    Plan { untouched, columns: columns.into(), rules, report: planner.report }
+    let report = planner.report;
+    let unknown = unknown(result, &columns, &rules);
+    Plan { untouched, columns: columns.into(), rules, report, unknown }
+}
+
+/// The columns of which many values together may tell what they hold: stored ones of text and of long numbers.
+fn unknown(result: &Result<'_>, columns: &[rewrite::Column], rules: &Rules) -> Box<[Unknown]> {
+    let masks = [DataKind::NationalId, DataKind::Phone].iter().any(|kind| rules.rule(*kind).is_some());
+    if !masks {
+        return Box::default();
+    }
+    let fields = result.fields.iter().zip(columns).enumerate();
+    let unknown = fields.filter_map(|(at, (field, column))| {
+        let Treatment::Scan(Hint { kind: None, numbers: false, .. }) = column.treatment else { return None };
+        let id = (field.table, field.column);
+        let digits = matches!(
+            column.value_type.base,
+            rewrite::Base::Text | rewrite::Base::Bpchar | rewrite::Base::Int8 | rewrite::Base::Numeric
+        );
+        let cleared = result.catalog.is_some_and(|catalog| catalog.is_cleared(id.0, id.1));
+        let wanted = digits && id.0 >= FIRST_OWN_OID && !cleared;
+        wanted.then(|| Unknown { at, id, left: std::cell::Cell::new(u8::MAX) })
+    });
+    unknown.collect()
 }
 
 struct Planner<'a> {
@@ -154,7 +207,9 @@ impl Planner<'_> {
         match &part.outputs {
             Outputs::Columns(columns) if columns.len() == fields.len() => {
                 let Output { sources, same, opaque, .. } = &columns[at];
-                origin.sources.extend(sources.iter().cloned());
+                let holds_any = self.holds_any(fields[at].type_oid);
+                let counts = |source: &&lineage::Column| holds_any || !source.is_any();
+                origin.sources.extend(sources.iter().filter(counts).cloned());
                 origin.same &= *same;
                 origin.followed &= !*opaque;
             }
@@ -167,21 +222,40 @@ impl Planner<'_> {
                     origin.sources.extend(part.named.iter().cloned());
                 }
             }
-            Outputs::Unknown(sources) => {
-                origin.followed = false;
-                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
-                    origin.same = false;
-                    origin.sources.extend(sources.iter().cloned());
-                }
-            }
+            Outputs::Unknown(sources) => self.some_of(sources, &fields[at], origin),
             Outputs::None | Outputs::Prepared(_) | Outputs::Cursor(_) => {
-                origin.followed = false;
-                if fields[at].table == 0 && carries(fields[at].type_oid) != Carries::Nothing {
-                    origin.same = false;
-                    origin.sources.extend(part.named.iter().cloned());
-                }
+                self.some_of(&part.named, &fields[at], origin);
             }
         }
+    }
+
+    /// The field may show any of `sources`.
+    fn some_of(&self, sources: &[lineage::Column], field: &FieldDescription<'_>, origin: &mut Origin) {
+        origin.followed = false;
+        if field.table != 0 {
+            return;
+        }
+        origin.same = false;
+        // Where it may be any column of the database, only what can hold one of the sensitive ones counts: counts and
+        // times of code stay what they are.
+        let holds_any = self.holds_any(field.type_oid);
+        let counts = |source: &&lineage::Column| holds_any || !source.is_any();
+        origin.sources.extend(sources.iter().filter(counts).cloned());
+    }
+
+    /// Whether a value of this type can be one of any sensitive column of the database.
+    fn holds_any(&self, type_oid: u32) -> bool {
+        carries(type_oid) != Carries::Nothing || self.is_type_of_sensitive(type_oid)
+    }
+
+    /// Whether a sensitive column of the database has this very type, beside those of small numbers, which everything has.
+    fn is_type_of_sensitive(&self, type_oid: u32) -> bool {
+        const SMALL: [u32; 4] = [16, 20, 21, 23];
+        let Some(catalog) = self.result.catalog.filter(|_| !SMALL.contains(&type_oid)) else { return false };
+        let own = catalog.relations().filter(|relation| !relation.is_system());
+        own.into_iter().any(|relation| {
+            catalog.sensitive_columns(relation).any(|(column, _)| column.type_oid == type_oid)
+        })
     }
 
     /// What the server itself says of where the column comes from.

@@ -132,8 +132,9 @@ impl Backend {
     /// Statements that were lost before this one.
     pub fn lost_before(&mut self, sequence: u32) -> u64 {
         let before = std::mem::replace(&mut self.sequence, sequence);
-        // The first that is seen of it may be any: what was before belongs to another observer.
-        if before == 0 { 0 } else { u64::from(sequence.wrapping_sub(before).saturating_sub(1)) }
+        // The first that is seen of it may be any: what was before belongs to another observer. The count begins again
+        // where the kernel side has forgotten the backend.
+        if before == 0 { 0 } else { u64::from(sequence.saturating_sub(before).saturating_sub(1)) }
     }
 
     /// Whether what was seen is a part of the utility statement that ran last, such as the plan of EXPLAIN ANALYZE,
@@ -229,4 +230,93 @@ fn session(
 pub fn is_transaction_control(statement: &Statement) -> bool {
     !statement.effects.is_empty()
         && statement.effects.iter().all(|effect| effect.action == Action::Transaction)
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_policy::PolicySet;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        sql::{Classifier, Limits, Modes},
+    };
+
+    fn backend(role: &str, search_path: &str) -> Backend {
+        let decider = Decider::new(PolicySet::built_in().unwrap(), &Config::default());
+        let seen = BackendSeen {
+            pid: 1,
+            start_ns: 2,
+            server_pid: 3,
+            cookie: 4,
+            inode: 5,
+            user: "app".to_owned(),
+            database: "shop".to_owned(),
+            role: role.to_owned(),
+            application_name: "psql".to_owned(),
+            search_path: search_path.to_owned(),
+        };
+        Backend::new(seen, None, &decider)
+    }
+
+    fn seen(level: Level, text: &str, location: usize, length: usize) -> StatementSeen {
+        StatementSeen {
+            pid: 1,
+            start_ns: 2,
+            at: Duration::ZERO,
+            sequence: 1,
+            level,
+            nested: false,
+            standard_strings: true,
+            location: Some(location),
+            length,
+            text: text.as_bytes().to_vec(),
+            address: 0,
+            cut: None,
+        }
+    }
+
+    #[test]
+    fn plans_of_a_utility_statement_are_its_parts() {
+        let mut backend = backend("none", DEFAULT_PATH);
+        let text = "EXPLAIN ANALYZE DELETE FROM t; DELETE FROM u";
+        assert!(!backend.is_part(&seen(Level::Utility, text, 0, 29)));
+        assert!(backend.is_part(&seen(Level::Executor, text, 0, 0)), "versions before 18");
+        assert!(backend.is_part(&seen(Level::Executor, text, 16, 13)), "version 18");
+        assert!(!backend.is_part(&seen(Level::Executor, text, 30, 0)), "the second statement");
+        assert!(!backend.is_part(&seen(Level::Executor, "DELETE FROM u", 0, 0)));
+        assert!(!backend.is_part(&seen(Level::Utility, "COMMIT", 0, 0)));
+        assert!(!backend.is_part(&seen(Level::Executor, text, 16, 13)), "of an earlier one");
+    }
+
+    #[test]
+    fn what_is_lost_between_is_counted() {
+        let mut backend = backend("none", DEFAULT_PATH);
+        assert_eq!(backend.lost_before(500), 0, "another agent saw what was before");
+        assert_eq!(backend.lost_before(501), 0);
+        assert_eq!(backend.lost_before(505), 3);
+        assert_eq!(backend.lost_before(1), 0, "the count begins again");
+        assert_eq!(backend.lost_before(2), 0);
+    }
+
+    #[test]
+    fn settings_become_what_decisions_read() {
+        let plain = backend("none", DEFAULT_PATH);
+        assert_eq!(plain.session().0.roles.names(), ["app"]);
+        assert_eq!(plain.session().0.search_path, SearchPath::Initial);
+        let moved = backend("dba", "hr, public");
+        assert_eq!(moved.session().0.roles.names(), ["dba"]);
+        assert_eq!(moved.session().0.search_path, SearchPath::parse("hr, public"));
+        assert_ne!(plain.session().1, moved.session().1);
+    }
+
+    #[test]
+    fn anothers_name_is_remembered() {
+        let mut backend = backend("none", DEFAULT_PATH);
+        let mut classifier = Classifier::new(Limits::default());
+        let statement = classifier.classify(b"SET SESSION AUTHORIZATION boss", &Modes::default());
+        backend.runs(&statement);
+        assert_eq!(backend.session().0.roles.names(), ["app", "boss"]);
+        assert_eq!(backend.ordinal(), 1);
+    }
 }

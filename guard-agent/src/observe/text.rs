@@ -3,6 +3,8 @@
 //! Strings hold several statements, and may be longer than what the kernel copies: the rest is read from the server's
 //! memory, and believed only where what was copied still stands before it.
 
+use std::{fs::File, os::unix::fs::FileExt};
+
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -12,6 +14,8 @@ use crate::{
 
 /// Of a string no more is read.
 const LIMIT: usize = 16 * 1024 * 1024;
+/// Of a longer string the record has the hash.
+const HASHED_FROM: usize = 64 * 1024;
 /// Bytes that are read at once.
 const STEP: usize = 256 * 1024;
 
@@ -22,7 +26,7 @@ pub struct Source {
     pub text: Vec<u8>,
     /// Bytes of the string.
     pub bytes: u64,
-    /// SHA-256 of a long string, hex.
+    /// SHA-256 of a long string, or of as much as is known of one, hex.
     pub sha256: String,
     /// Why the text is not whole.
     pub loss: &'static str,
@@ -33,19 +37,17 @@ impl Source {
     pub fn of(seen: &mut StatementSeen) -> Self {
         let mut string = std::mem::take(&mut seen.text);
         let mut loss = "";
-        let mut sha256 = String::new();
         match seen.cut {
             None => {}
-            Some(Cut::Long) => {
-                match rest(seen.pid, seen.address, &string) {
-                    Some(whole) => string = whole,
-                    None => loss = "longer than what is copied, and gone from the server's memory",
-                }
-                sha256 = hex::encode(Sha256::digest(&string));
-            }
+            Some(Cut::Long) => match rest(seen.pid, seen.address, &string) {
+                Some(whole) => string = whole,
+                None => loss = "longer than what is copied, and gone from the server's memory",
+            },
             Some(Cut::Lost) => loss = "a part of it was lost on its way",
         }
         let bytes = string.len() as u64;
+        let long = string.len() > HASHED_FROM || !loss.is_empty();
+        let sha256 = if long { hex::encode(Sha256::digest(&string)) } else { String::new() };
         Self { text: part(string, seen.location, seen.length), bytes, sha256, loss }
     }
 }
@@ -61,35 +63,22 @@ fn part(mut string: Vec<u8>, location: Option<usize>, length: usize) -> Vec<u8> 
 
 /// The whole string at `address` of process `pid`, where it still begins as it did.
 fn rest(pid: u32, address: u64, copied: &[u8]) -> Option<Vec<u8>> {
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     let mut whole = Vec::with_capacity(copied.len() + STEP);
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).ok()?);
-    let mut at = usize::try_from(address).ok()?;
+    let mut at = address;
+    let mut buffer = vec![0; STEP];
     while whole.len() < LIMIT {
-        let mut buffer = vec![0; STEP];
-        let read = read_some(pid, at, &mut buffer)?;
+        // Less than asked for where memory ends: the string may end just before.
+        let read = memory.read_at(&mut buffer, at).ok().filter(|read| *read > 0)?;
         let bytes = buffer.get(..read)?;
         if let Some(end) = memchr::memchr(0, bytes) {
             whole.extend_from_slice(&bytes[..end]);
             return (whole.len() > copied.len() && whole.starts_with(copied)).then_some(whole);
         }
         whole.extend_from_slice(bytes);
-        at = at.checked_add(read)?;
+        at = at.checked_add(read as u64)?;
     }
     None
-}
-
-/// As much as there is: the string may end just before memory that is not there.
-fn read_some(pid: nix::unistd::Pid, at: usize, buffer: &mut [u8]) -> Option<usize> {
-    use std::io::IoSliceMut;
-
-    use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-    const PAGE: usize = 4096;
-    let mut read = |length: usize| {
-        let remote = [RemoteIoVec { base: at, len: length }];
-        let mut local = [IoSliceMut::new(buffer.get_mut(..length)?)];
-        process_vm_readv(pid, &mut local, &remote).ok().filter(|read| *read > 0)
-    };
-    read(STEP).or_else(|| read(PAGE - at % PAGE))
 }
 
 /// How the text is to be read: by the server itself it is kept in its own encoding, of which every ASCII byte is a

@@ -144,7 +144,7 @@ impl Worker {
             if let Some(joined) = self.rooms.connections.joined(cookie, inode) {
                 backend.join(joined, &self.rooms.decider);
                 if backend.is_proxied() {
-                    self.reader.only_nested(key.0);
+                    self.reader.only_nested(key.0, key.1);
                 }
             }
         }

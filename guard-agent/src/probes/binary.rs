@@ -230,9 +230,10 @@ mod tests {
 
     #[test]
     fn broken_files_do_not_panic() {
-        let whole = own();
+        // A small program: each of thousands of broken copies is read.
+        let whole = std::fs::read("/bin/true").unwrap();
         let file = FileId { device: 0, inode: 0 };
-        for length in (0..4096).chain((4096..whole.len()).step_by(whole.len() / 50)) {
+        for length in (0..4096).chain((4096..whole.len()).step_by(997)) {
             let _ = parse(&whole[..length], file, &["main"], PREFIX);
         }
         let mut broken = whole.clone();

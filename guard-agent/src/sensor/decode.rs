@@ -5,6 +5,7 @@ use guard_common::kernel::{
     EventHeader, EventKind,
     cgroup::CgroupEvent,
     process::{ExecEvent, ExitEvent, ForkEvent},
+    refusal::RefusedEvent,
     socket::{AcceptedEvent, ClosedEvent},
     statement::{BackendEvent, StatementEvent, TextEvent},
     unix::UnixAcceptedEvent,
@@ -27,6 +28,8 @@ pub enum KernelEvent {
     Closed(ClosedEvent),
     /// A connection on a unix socket.
     UnixAccepted(UnixAcceptedEvent),
+    /// A connection that was refused.
+    Refused(RefusedEvent),
 }
 
 /// An event of the ring buffer of statements, as the kernel side wrote it.
@@ -67,6 +70,8 @@ unsafe impl Plain for BackendEvent {}
 unsafe impl Plain for StatementEvent {}
 // SAFETY: as above.
 unsafe impl Plain for TextEvent {}
+// SAFETY: as above.
+unsafe impl Plain for RefusedEvent {}
 
 /// The event in `bytes`; nothing for what is too short or of an unknown kind.
 pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
@@ -79,6 +84,7 @@ pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         EventKind::Accepted => KernelEvent::Accepted(read(bytes)?),
         EventKind::Closed => KernelEvent::Closed(read(bytes)?),
         EventKind::UnixAccepted => KernelEvent::UnixAccepted(read(bytes)?),
+        EventKind::Refused => KernelEvent::Refused(read(bytes)?),
         // They have a ring buffer of their own.
         EventKind::Statement | EventKind::StatementText | EventKind::Backend => return None,
     })

@@ -1,14 +1,18 @@
 //! What the sensor says and is told: owned values, no kernel handles.
 
 use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use guard_common::audit::v1::SensorState;
+use guard_common::{
+    audit::v1::SensorState,
+    kernel::{EventKind, process::TaskInfo},
+};
+use tokio::sync::mpsc;
 
 use crate::identity::Workload;
 
@@ -21,6 +25,9 @@ pub struct Watch {
     pub proxy_ports: BTreeSet<u16>,
     /// Unix sockets on which databases listen; an abstract name starts with `@`.
     pub unix_sockets: BTreeSet<PathBuf>,
+    /// Network namespaces of servers beside the agent's own, by inode number, with a process in each: connections that
+    /// are older than the agent are looked for there too.
+    pub namespaces: BTreeMap<u64, u32>,
 }
 
 /// Something happened on a watched port or socket, or to the sensor.
@@ -30,6 +37,8 @@ pub enum SensorEvent {
     Accepted(Accepted),
     /// A connection that was reported as accepted has ended.
     Closed(Closed),
+    /// The kernel has refused a connection by a verdict.
+    Refused(Refused),
     /// Events were lost.
     Lost(Lost),
     /// What the sensor can see has changed.
@@ -77,6 +86,122 @@ pub struct Accepted {
     pub at: Duration,
     /// It was open before it could be watched.
     pub preexisting: bool,
+    /// Inode number of the server's network namespace; 0 where it is not known.
+    pub namespace: u64,
+    /// The process that accepted, for unix sockets; 0 where it is not known.
+    pub server_pid: u32,
+    /// Names the client to the kernel side, where it is a process of this host that the kernel has captured.
+    pub client: Option<Client>,
+    /// Cookie of the server's network namespace; 0 where it is not known, or the agent's own.
+    pub namespace_cookie: u64,
+}
+
+/// Names one image of one process to the kernel side: everything of it that a decision can depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client(pub(super) TaskInfo);
+
+impl Client {
+    /// Nothing where the kernel side could not read all of it.
+    pub(super) fn of(task: &TaskInfo) -> Option<Self> {
+        task.identity().map(Self)
+    }
+}
+
+/// A process that may connect some day: what it may not do can be told before.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its name for the kernel side.
+    pub client: Client,
+    /// Who it is.
+    pub workload: Arc<Workload>,
+}
+
+/// Servers that verdicts can be about, and how long they hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enforced {
+    /// Names the policies and servers that verdicts of now come from; 0: nothing is refused.
+    pub epoch: u64,
+    /// The servers.
+    pub servers: Vec<EnforcedServer>,
+}
+
+/// A server that verdicts can be about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnforcedServer {
+    /// Below 64; each number is one server's alone, as long as the agent runs.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Where it listens; an abstract name starts with `@`.
+    pub unix_sockets: Vec<PathBuf>,
+    /// Its process, where it is known.
+    pub pid: Option<u32>,
+    /// Connections to its addresses are led to the proxy: to connect there is no way round it.
+    pub steered: bool,
+}
+
+/// What is told of candidates: where they go.
+pub type Candidates = mpsc::Sender<Candidate>;
+
+/// What a client may not connect to.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// [`Enforced::epoch`] as it was before it was decided.
+    pub epoch: u64,
+    /// Servers that it may not reach over TCP: one bit each.
+    pub tcp: u64,
+    /// Servers that it may not reach over unix sockets: one bit each.
+    pub unix: u64,
+}
+
+/// Whom a verdict is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A process of this host.
+    Client(Client),
+    /// Whoever comes from that address, which is not of this host.
+    Address(IpAddr),
+}
+
+/// A connection that does not exist, because the kernel has refused it.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The server's name.
+    pub server: String,
+    /// Where it was refused.
+    pub way: Way,
+    /// The client.
+    pub workload: Arc<Workload>,
+    /// As in [`Accepted::at`].
+    pub at: Duration,
+    /// Attempts since the last that was told of, this one included.
+    pub attempts: u32,
+}
+
+/// How a connection was refused, and what it was to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// connect has failed, over TCP.
+    Connect {
+        /// The address that was asked for.
+        server: SocketAddr,
+    },
+    /// connect has failed, on a unix socket.
+    ConnectUnix {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// A SYN was answered as if nobody listened.
+    Listener {
+        /// Where it came from.
+        client: SocketAddr,
+        /// Where it went.
+        server: SocketAddr,
+    },
 }
 
 /// Payload bytes of one connection.
@@ -110,4 +235,13 @@ pub struct Lost {
     pub since: SystemTime,
     /// Not after.
     pub until: SystemTime,
+    /// Which CPUs lost how many; empty for `queue`.
+    pub by_cpu: Vec<(u32, u64)>,
+}
+
+impl Lost {
+    /// The eBPF program whose events they were; `queue` where the agent itself lost them.
+    pub fn program(&self) -> &'static str {
+        EventKind::ALL.into_iter().find(|kind| kind.name() == self.kind).map_or(self.kind, EventKind::program)
+    }
 }

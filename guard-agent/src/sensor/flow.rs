@@ -18,12 +18,17 @@ pub fn key(client: SocketAddr, server: SocketAddr, namespace: u64) -> FlowKey {
 
 /// The client's end.
 pub fn client(flow: &FlowKey) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::from(flow.client).to_canonical(), flow.client_port)
+    address(flow.client, flow.client_port)
 }
 
 /// The server's end.
 pub fn server(flow: &FlowKey) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::from(flow.server).to_canonical(), flow.server_port)
+    address(flow.server, flow.server_port)
+}
+
+/// An end of a connection.
+pub fn address(bytes: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(bytes).to_canonical(), port)
 }
 
 fn bytes(ip: IpAddr) -> [u8; 16] {

@@ -92,22 +92,38 @@ pub fn lift_memory_limit() {
 
 /// The cookie of this process's network namespace; 0 before Linux 5.14.
 pub fn namespace_cookie() -> u64 {
+    TcpListener::bind("127.0.0.1:0").map_or(0, |socket| cookie_of_namespace(&socket))
+}
+
+/// The cookie of a socket's network namespace; 0 before Linux 5.14.
+pub fn cookie_of_namespace(socket: &impl AsRawFd) -> u64 {
     /// Not in libc for every architecture; `asm-generic/socket.h`.
     const SO_NETNS_COOKIE: i32 = 71;
-    let Ok(socket) = TcpListener::bind("127.0.0.1:0") else { return 0 };
-    let mut cookie = 0_u64;
+    socket_option(socket, SO_NETNS_COOKIE).unwrap_or(0)
+}
+
+/// An option of a socket that is a number of 64 bits.
+pub fn socket_option(socket: &impl AsRawFd, option: i32) -> Option<u64> {
+    let mut number = 0_u64;
     let mut length: libc::socklen_t = 8;
-    // SAFETY: cookie and length are as large as the option and live through the call.
+    // SAFETY: number and length are as large as the option and live through the call.
     let result = unsafe {
-        let value = (&raw mut cookie).cast();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, &raw mut length)
+        let value = (&raw mut number).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, &raw mut length)
     };
-    if result == 0 { cookie } else { 0 }
+    (result == 0 && length == 8).then_some(number)
 }
 
 /// Time on the clock of the kernel's events.
 pub fn monotonic() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+}
+
+/// What has to be added to a time on the clock of the kernel's events for nanoseconds after boot: the time that the host
+/// was suspended.
+pub fn suspended_ns() -> u64 {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    u64::try_from(boot.saturating_sub(monotonic()).as_nanos()).unwrap_or_default()
 }
 
 /// A counter that wakes whoever polls it.

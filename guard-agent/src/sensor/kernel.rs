@@ -4,28 +4,40 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::Program,
 };
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN, maps,
     process::TaskInfo,
     socket::{FlowKey, watch},
-    unix::UnixPath,
+    unix::{UnixBytes, UnixPath},
 };
 
+use crate::config::SensorConfig;
+
 use super::{
-    event::Watch,
+    event::{Enforced, Verdict, Watch},
     probe::{ObservedServer, Probes},
+    refusals::Refusals,
     statements::StatementReader,
 };
+
+/// What of refusing was attached beforehand.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    /// That of unix sockets.
+    pub unix: Option<OwnedFd>,
+}
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
@@ -34,16 +46,31 @@ pub struct Kernel {
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
+    unix_bytes: HashMap<MapData, u64, UnixBytes>,
+    /// Whether anything is counted there.
+    counts_unix: bool,
     probes: Probes,
     flush_log: Option<Box<dyn FnMut() + Send>>,
-    counted: [u64; EventKind::ALL.len()],
+    /// The kernel measures while this is open.
+    _measuring: Option<OwnedFd>,
+    /// What was counted up to the last look, by kind and CPU.
+    counted: BTreeMap<(u32, u32), u64>,
+    /// What refuses connections; nothing where this kernel cannot.
+    refusals: Option<Refusals>,
     links: Ebpf,
 }
 
 impl Kernel {
     /// Takes over what was loaded and attached.
-    pub fn new(mut ebpf: Ebpf, log: bool) -> Result<Self, MapError> {
-        let flush_log = if log { logger(&mut ebpf) } else { None };
+    pub fn new(
+        mut ebpf: Ebpf,
+        config: &SensorConfig,
+        counts_unix: bool,
+        refusal: Option<Hooks>,
+    ) -> Result<Self, MapError> {
+        let flush_log = if config.kernel_log { logger(&mut ebpf) } else { None };
+        let measuring = if config.measure_cost { measure() } else { None };
+        let refusals = refusal.map(|hooks| Refusals::new(&mut ebpf, hooks.unix)).transpose()?;
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
@@ -52,9 +79,13 @@ impl Kernel {
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
+            unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
+            counts_unix,
             probes: Probes::new(HashMap::try_from(take(maps::OBSERVED)?)?),
             flush_log,
-            counted: [0; EventKind::ALL.len()],
+            _measuring: measuring,
+            counted: BTreeMap::new(),
+            refusals,
             links: ebpf,
         })
     }
@@ -87,6 +118,14 @@ impl Kernel {
         self.clients.get(flow, 0).ok()
     }
 
+    /// Takes out what was counted under `key` for the unix socket `inode`: nobody counts it any further.
+    pub fn take_unix_bytes(&mut self, key: u64, inode: u64) -> Option<UnixBytes> {
+        let bytes = self.unix_bytes.get(&key, 0).ok().filter(|bytes| bytes.inode == inode)?;
+        // Gone already at worst.
+        let _ = self.unix_bytes.remove(&key);
+        self.counts_unix.then_some(bytes)
+    }
+
     /// What reads the statements; once.
     pub fn statements(ebpf: &mut Ebpf) -> Result<StatementReader, MapError> {
         let mut take =
@@ -94,6 +133,7 @@ impl Kernel {
         Ok(StatementReader::new(
             RingBuf::try_from(take(maps::STATEMENTS)?)?,
             HashMap::try_from(take(maps::BACKENDS)?)?,
+            HashMap::try_from(take(maps::PROXIED)?)?,
             Array::try_from(take(maps::AWAKE)?)?,
         ))
     }
@@ -101,6 +141,15 @@ impl Kernel {
     /// Observes exactly these servers from now on; tells for each why not.
     pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
         self.probes.observe(&mut self.links, servers)
+    }
+
+    /// Each program with how often it ran and how long all of that took, since it is measured.
+    pub fn costs(&self) -> Vec<(String, u64, Duration)> {
+        let cost = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?;
+            Some((name.to_owned(), info.run_count(), info.run_time()))
+        };
+        self.links.programs().filter_map(cost).collect()
     }
 
     /// Watches exactly `watch` from now on. Goes on after a failure, and returns the first.
@@ -131,17 +180,43 @@ impl Kernel {
         failure
     }
 
-    /// Events of each kind that were lost since the last call.
-    pub fn lost(&mut self) -> Vec<(EventKind, u64)> {
+    /// Takes other servers and policies for verdicts from now on; the verdicts of before are gone.
+    pub fn enforce(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.begin(enforced, &mut self.links))
+    }
+
+    /// Looks where the servers are reached now.
+    pub fn follow_places(&mut self, enforced: &Enforced) -> io::Result<()> {
+        self.refusals.as_mut().map_or(Ok(()), |refusals| refusals.set_places(enforced, &mut self.links))
+    }
+
+    /// Puts a verdict in force.
+    pub fn refuse(&mut self, verdict: &Verdict) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.apply(verdict);
+        }
+    }
+
+    /// What refuses connections; nothing where this kernel cannot.
+    pub fn refusals(&mut self) -> Option<&mut Refusals> {
+        self.refusals.as_mut()
+    }
+
+    /// Events of each kind that were lost since the last call, by CPU.
+    pub fn lost(&mut self) -> Vec<(EventKind, Vec<(u32, u64)>)> {
         let mut lost = Vec::new();
         for kind in EventKind::ALL {
-            let index = kind as u32;
-            let Ok(values) = self.drops.get(&index, 0) else { continue };
-            let total: u64 = values.iter().sum();
-            let counted = &mut self.counted[index as usize];
-            if total > *counted {
-                lost.push((kind, total - *counted));
-                *counted = total;
+            let Ok(values) = self.drops.get(&(kind as u32), 0) else { continue };
+            let mut by_cpu = Vec::new();
+            for (cpu, total) in (0_u32..).zip(values.iter().copied()) {
+                let counted = self.counted.entry((kind as u32, cpu)).or_default();
+                if total > *counted {
+                    by_cpu.push((cpu, total - *counted));
+                    *counted = total;
+                }
+            }
+            if !by_cpu.is_empty() {
+                lost.push((kind, by_cpu));
             }
         }
         lost
@@ -160,7 +235,7 @@ fn port_bits(watched: &Watch) -> BTreeMap<u16, u8> {
 }
 
 /// The kernel's form of a socket's path; nothing where it is longer than the kernel takes.
-fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
+pub fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
     let mut bytes = [0; UNIX_PATH_LEN];
     let name = path.as_os_str().as_bytes();
     bytes.get_mut(..name.len())?.copy_from_slice(name);
@@ -168,6 +243,13 @@ fn path_key(path: &Path) -> Option<[u8; UNIX_PATH_LEN]> {
         bytes[0] = 0;
     }
     Some(bytes)
+}
+
+/// Has the kernel measure its programs. Best effort: without it, nothing is shown.
+fn measure() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(|error| tracing::warn!(%error, "the cost of the eBPF programs cannot be measured"))
+        .ok()
 }
 
 /// Hands what the programs log to the agent's own log.

@@ -15,7 +15,12 @@ use guard_common::{
     kernel::{layout::Layout, maps},
 };
 
-use super::{aligned, btf, host, kernel::Kernel, statements::StatementReader};
+use super::{
+    aligned, btf, host,
+    kernel::{Hooks, Kernel},
+    statements::StatementReader,
+    unix_hook,
+};
 use crate::config::SensorConfig;
 
 /// What a program hangs on.
@@ -35,10 +40,11 @@ enum Part {
     Connections,
     Processes,
     Unix,
+    UnixBytes,
     Statements,
 }
 
-const PROGRAMS: [(&str, Hook, Part); 13] = [
+const PROGRAMS: [(&str, Hook, Part); 15] = [
     ("process_exec", Hook::Raw("sched_process_exec"), Part::Processes),
     ("process_fork", Hook::Raw("sched_process_fork"), Part::Processes),
     ("process_exit", Hook::Raw("sched_process_exit"), Part::Processes),
@@ -48,6 +54,8 @@ const PROGRAMS: [(&str, Hook, Part); 13] = [
     ("socket_ops", Hook::CgroupSockets, Part::Connections),
     ("accept", Hook::Syscall("sys_exit_accept"), Part::Unix),
     ("accept4", Hook::Syscall("sys_exit_accept4"), Part::Unix),
+    ("sock_sent", Hook::Raw("sock_send_length"), Part::UnixBytes),
+    ("sock_received", Hook::Raw("sock_recv_length"), Part::UnixBytes),
     ("statement_executor", Hook::Function, Part::Statements),
     ("statement_utility", Hook::Function, Part::Statements),
     ("statement_function", Hook::Function, Part::Statements),
@@ -146,10 +154,16 @@ pub fn load(config: &SensorConfig) -> Loaded {
             let result =
                 supported(*part, &layout).and_then(|()| attach(&mut ebpf, name, *hook, cgroup.as_ref()));
             let error = result.err().unwrap_or_default();
-            sensor_state::Program { name: (*name).to_owned(), attached: error.is_empty(), error }
+            sensor_state::Program {
+                name: (*name).to_owned(),
+                attached: error.is_empty(),
+                error,
+                ..sensor_state::Program::default()
+            }
         })
         .collect();
     explain(&mut state);
+    let hooks = refusal_hooks(&ebpf, &layout, cgroup.as_ref(), &mut state);
     let statements = works(&state, Part::Statements)
         .then(|| Kernel::statements(&mut ebpf))
         .transpose()
@@ -157,7 +171,8 @@ pub fn load(config: &SensorConfig) -> Loaded {
             state.missing.push(format!("statements cannot be read from the kernel: {error}"));
             None
         });
-    let kernel = works(&state, Part::Connections).then(|| Kernel::new(ebpf, config.kernel_log));
+    let kernel = works(&state, Part::Connections)
+        .then(|| Kernel::new(ebpf, config, works(&state, Part::UnixBytes), hooks));
     match kernel.transpose() {
         Ok(Some(kernel)) => {
             state.rung = "kernel".to_owned();
@@ -174,11 +189,42 @@ pub fn load(config: &SensorConfig) -> Loaded {
 const WITHOUT_KERNEL: &str = "connections come from /proc every 250 ms, shorter ones are missed, as are all on unix \
                               sockets round the proxy, and identities are reported, not attested";
 
+/// What it takes to refuse connections before they exist.
+fn refusal_hooks(
+    ebpf: &Ebpf,
+    layout: &Layout,
+    cgroup: Option<&File>,
+    state: &mut SensorState,
+) -> Option<Hooks> {
+    if !works(state, Part::Connections) {
+        return None;
+    }
+    if !layout.has_refusal() {
+        state.missing.push(
+            "connects round the proxy are not refused in the kernel, whose BTF does not tell the offsets for it: they \
+             are cut after the server has accepted"
+                .to_owned(),
+        );
+        return None;
+    }
+    let attached = match (layout.has_unix_refusal(), cgroup) {
+        (true, Some(cgroup)) => unix_hook::attach(ebpf, cgroup).map_err(|error| error.to_string()),
+        _ => Err("its BTF does not tell the offsets for it".to_owned()),
+    };
+    let unix = attached.map_err(|error| {
+        state.missing.push(format!(
+            "connects to unix sockets round the proxy are not refused in the kernel: they are cut after the server has \
+             accepted ({error})"
+        ));
+    });
+    Some(Hooks { unix: unix.ok() })
+}
+
 fn supported(part: Part, layout: &Layout) -> Result<(), String> {
     let there = match part {
         Part::Connections => true,
         Part::Processes => layout.has_tasks(),
-        Part::Unix => layout.has_unix(),
+        Part::Unix | Part::UnixBytes => layout.has_unix(),
         Part::Statements => layout.has_sockets(),
     };
     if there { Ok(()) } else { Err("this kernel's BTF does not tell the offsets that it needs".to_owned()) }
@@ -251,6 +297,10 @@ fn explain(state: &mut SensorState) {
             "connections on unix sockets round the proxy are not seen; tracefs at /sys/kernel/tracing and BTF \
              bring them"
                 .to_owned(),
+        ),
+        (
+            Part::UnixBytes,
+            "bytes on unix sockets round the proxy are not counted; Linux 6.3 brings the tracepoints".to_owned(),
         ),
         (
             Part::Statements,

@@ -78,6 +78,7 @@ mod tests {
             local: "127.0.0.1:5432".parse().unwrap(),
             remote: ([127, 0, 0, 1], client_port).into(),
             inode,
+            namespace: 0,
         }
     }
 

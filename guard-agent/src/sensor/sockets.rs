@@ -21,6 +21,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// Inode number of this end's socket.
     pub inode: u64,
+    /// The network namespace; 0 for the agent's own.
+    pub namespace: u64,
 }
 
 /// A TCP socket that listens.
@@ -41,15 +43,28 @@ pub struct UnixListener {
     pub inode: u64,
 }
 
-/// Established TCP connections of this network namespace.
+/// Established TCP connections of the agent's own network namespace.
 pub fn connections() -> Vec<Connection> {
-    let entries = procfs::net::tcp().into_iter().chain(procfs::net::tcp6()).flatten();
+    established(procfs::net::tcp().into_iter().chain(procfs::net::tcp6()).flatten(), 0)
+}
+
+/// Established TCP connections of `namespace`, in which process `pid` is.
+pub fn connections_in(namespace: u64, pid: u32) -> Vec<Connection> {
+    // The process may have gone, and its pid to another one.
+    let Some(process) = process(pid).filter(|_| super::namespace::of(pid) == Some(namespace)) else {
+        return Vec::new();
+    };
+    established(process.tcp().into_iter().chain(process.tcp6()).flatten(), namespace)
+}
+
+fn established(entries: impl Iterator<Item = TcpNetEntry>, namespace: u64) -> Vec<Connection> {
     entries
         .filter(|entry| entry.state == TcpState::Established)
         .map(|entry| Connection {
             local: canonical(entry.local_address),
             remote: canonical(entry.remote_address),
             inode: entry.inode,
+            namespace,
         })
         .collect()
 }

@@ -113,8 +113,9 @@ pub enum Seen {
 pub struct StatementReader {
     ring: RingBuf<MapData>,
     backends: KernelMap<MapData, u32, Backend>,
+    proxied: KernelMap<MapData, u32, u64>,
     awake: Array<MapData, u32>,
-    unfinished: HashMap<u32, StatementSeen>,
+    assembler: Assembler,
     last: Instant,
     polling: bool,
 }
@@ -123,10 +124,11 @@ impl StatementReader {
     pub(super) fn new(
         ring: RingBuf<MapData>,
         backends: KernelMap<MapData, u32, Backend>,
+        proxied: KernelMap<MapData, u32, u64>,
         awake: Array<MapData, u32>,
     ) -> Self {
         let last = Instant::now();
-        Self { ring, backends, awake, unfinished: HashMap::new(), last, polling: false }
+        Self { ring, backends, proxied, awake, assembler: Assembler::default(), last, polling: false }
     }
 
     /// Sleeps until there may be something, at most for `at_most`.
@@ -153,7 +155,7 @@ impl StatementReader {
             drop(item);
             taken += 1;
             if let Some(piece) = piece {
-                self.take(piece, seen);
+                self.assembler.take(piece, seen);
             }
         }
         if taken > 0 {
@@ -166,19 +168,15 @@ impl StatementReader {
     }
 
     /// From now on, of this backend only what runs inside of other statements is reported.
-    pub fn only_nested(&mut self, pid: u32) {
-        if let Ok(mut backend) = self.backends.get(&pid, 0) {
-            backend.mode = mode::NESTED;
-            let _ = self.backends.insert(pid, backend, 0);
-        }
+    pub fn only_nested(&mut self, pid: u32, start_ns: u64) {
+        // Where it does not fit, the rest is left out later.
+        let _ = self.proxied.insert(pid, start_ns, 0);
     }
 
     /// Tells anew who this backend works for, before its next statement.
     pub fn introduce_again(&mut self, pid: u32) {
-        if let Ok(mut backend) = self.backends.get(&pid, 0) {
-            backend.settings = 0;
-            let _ = self.backends.insert(pid, backend, 0);
-        }
+        // The values are the backends' own: it makes itself a new one.
+        let _ = self.backends.remove(&pid);
     }
 
     /// What is observed has changed: processes that belonged to nothing that is observed are looked at anew.
@@ -200,7 +198,21 @@ impl StatementReader {
             self.polling = polling;
         }
     }
+}
 
+impl std::fmt::Debug for StatementReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatementReader").field("polling", &self.polling).finish_non_exhaustive()
+    }
+}
+
+/// Makes whole texts of the pieces in which they come.
+#[derive(Debug, Default)]
+struct Assembler {
+    unfinished: HashMap<u32, StatementSeen>,
+}
+
+impl Assembler {
     fn take(&mut self, piece: StatementPiece, seen: &mut Vec<Seen>) {
         match piece {
             StatementPiece::Backend(event) => {
@@ -242,12 +254,6 @@ impl StatementReader {
     /// Something else of the same backend comes: what is missing of its text was lost.
     fn finish(&mut self, pid: u32, seen: &mut Vec<Seen>) {
         seen.extend(self.unfinished.remove(&pid).map(Seen::Statement));
-    }
-}
-
-impl std::fmt::Debug for StatementReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StatementReader").field("polling", &self.polling).finish_non_exhaustive()
     }
 }
 
@@ -296,4 +302,96 @@ fn statement(event: &StatementEvent) -> StatementSeen {
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_common::kernel::{
+        EventHeader, EventKind,
+        statement::{CHUNK_LEN, TEXT_LEN},
+    };
+
+    use super::*;
+
+    fn first(pid: u32, sequence: u32, text: &[u8], more: bool) -> StatementPiece {
+        let mut event = StatementEvent {
+            header: EventHeader { kind: EventKind::Statement as u32, reserved: 0, at_ns: 1 },
+            start_ns: 7,
+            address: 0,
+            pid,
+            sequence,
+            level: level::EXECUTOR,
+            flags: if more { flag::MORE } else { 0 },
+            location: -1,
+            length: 0,
+            function: 0,
+            text_kept: text.len() as u32,
+            text: [0; TEXT_LEN],
+        };
+        event.text[..text.len()].copy_from_slice(text);
+        StatementPiece::Statement(Box::new(event))
+    }
+
+    fn next(pid: u32, sequence: u32, text: &[u8], more: u32) -> StatementPiece {
+        let mut event = TextEvent {
+            header: EventHeader { kind: EventKind::StatementText as u32, reserved: 0, at_ns: 1 },
+            pid,
+            sequence,
+            text_kept: text.len() as u32,
+            more,
+            text: [0; CHUNK_LEN],
+        };
+        event.text[..text.len()].copy_from_slice(text);
+        StatementPiece::Text(Box::new(event))
+    }
+
+    fn assembled(pieces: Vec<StatementPiece>) -> Vec<(u32, String, Option<Cut>)> {
+        let (mut assembler, mut seen) = (Assembler::default(), Vec::new());
+        pieces.into_iter().for_each(|piece| assembler.take(piece, &mut seen));
+        let statement = |seen| match seen {
+            Seen::Statement(seen) => Some((seen.pid, String::from_utf8(seen.text).unwrap(), seen.cut)),
+            Seen::Backend(_) => None,
+        };
+        seen.into_iter().filter_map(statement).collect()
+    }
+
+    #[test]
+    fn texts_of_several_backends_come_together() {
+        let whole = assembled(vec![
+            first(1, 1, b"a", true),
+            first(2, 1, b"short", false),
+            first(3, 9, b"x", true),
+            next(1, 1, b"b", 1),
+            next(3, 9, b"y", 0),
+            next(1, 1, b"c", 0),
+        ]);
+        let expected = [(2, "short", None), (3, "xy", None), (1, "abc", None)];
+        assert_eq!(whole, expected.map(|(pid, text, cut)| (pid, text.to_owned(), cut)));
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let whole = assembled(vec![
+            first(1, 1, b"long", true),
+            next(1, 1, b"er", 2),
+            first(1, 2, b"lost", true),
+            // The second piece found no room.
+            first(1, 3, b"next", false),
+            next(1, 2, b"late", 0),
+            next(4, 1, b"nobody's", 0),
+        ]);
+        let expected = [(1, "longer", Some(Cut::Long)), (1, "lost", Some(Cut::Lost)), (1, "next", None)];
+        assert_eq!(whole, expected.map(|(pid, text, cut)| (pid, text.to_owned(), cut)));
+    }
+
+    #[test]
+    fn unfinished_texts_are_bounded() {
+        let mut assembler = Assembler::default();
+        let mut seen = Vec::new();
+        for pid in 0..10_000 {
+            assembler.take(first(pid, 1, b"never ends", true), &mut seen);
+            assert!(assembler.unfinished.len() <= UNFINISHED);
+        }
+        assert!(seen.len() >= 10_000 - UNFINISHED);
+    }
 }

@@ -13,10 +13,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const AFTER_EXIT: Duration = Duration::from_millis(20);
 const LIMIT: usize = 100_000;
 
-/// Server-side sockets, by inode number, with the process that accepted.
+/// One connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenUnix {
+    /// The process that accepted.
+    pub server_pid: u32,
+    /// Under which the kernel side counts its bytes; 0 where it does not.
+    pub key: u64,
+}
+
+/// Server-side sockets, by inode number.
 #[derive(Debug)]
 pub struct UnixTable {
-    open: HashMap<u64, u32>,
+    open: HashMap<u64, OpenUnix>,
     due: Instant,
 }
 
@@ -26,13 +35,20 @@ impl UnixTable {
         Self { open: HashMap::new(), due: Instant::now() }
     }
 
-    /// A connection was accepted by `server_pid`. True where `inode` named another one before, which has ended.
-    pub fn opened(&mut self, inode: u64, server_pid: u32) -> bool {
+    /// A connection was accepted. Gives the one that `inode` named before, which has ended.
+    pub fn opened(&mut self, inode: u64, connection: OpenUnix) -> Option<OpenUnix> {
         if self.open.is_empty() {
             self.due = Instant::now() + INTERVAL;
         }
-        (self.open.len() < LIMIT || self.open.contains_key(&inode))
-            && self.open.insert(inode, server_pid).is_some()
+        if self.open.len() >= LIMIT && !self.open.contains_key(&inode) {
+            return None;
+        }
+        self.open.insert(inode, connection)
+    }
+
+    /// Whether that socket's connection is open and known.
+    pub fn knows(&self, inode: u64) -> bool {
+        self.open.contains_key(&inode)
     }
 
     /// A process has ended: connections may have ended with it.
@@ -48,19 +64,21 @@ impl UnixTable {
     }
 
     /// Inode numbers of connections that have ended, where it is time to look.
-    pub fn look(&mut self) -> Vec<u64> {
+    pub fn look(&mut self) -> Vec<(u64, OpenUnix)> {
         if self.open.is_empty() || Instant::now() < self.due {
             return Vec::new();
         }
         self.due = Instant::now() + INTERVAL;
         // Unix sockets are listed by network namespace; a server tells its own. Without it they are gone.
-        let servers: HashSet<u32> = self.open.values().copied().collect();
+        let servers: HashSet<u32> = self.open.values().map(|open| open.server_pid).collect();
         let present: HashMap<u32, HashSet<u64>> =
             servers.into_iter().filter_map(|pid| Some((pid, sockets::unix_inodes(pid)?))).collect();
-        let gone =
-            |(inode, pid): &(&u64, &u32)| present.get(pid).is_none_or(|inodes| !inodes.contains(inode));
-        let ended: Vec<u64> = self.open.iter().filter(gone).map(|(inode, _)| *inode).collect();
-        for inode in &ended {
+        let gone = |(inode, open): &(&u64, &OpenUnix)| {
+            present.get(&open.server_pid).is_none_or(|inodes| !inodes.contains(inode))
+        };
+        let ended: Vec<(u64, OpenUnix)> =
+            self.open.iter().filter(gone).map(|(inode, open)| (*inode, *open)).collect();
+        for (inode, _) in &ended {
             self.open.remove(inode);
         }
         ended

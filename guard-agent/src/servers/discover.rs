@@ -7,7 +7,7 @@ use std::{
 
 use procfs::process::{Process, all_processes};
 
-use super::{Engine, Server};
+use super::{Elsewhere, Engine, Server};
 use crate::sensor::{listeners, socket_inodes, unix_listeners};
 
 /// Servers that are found at most.
@@ -59,13 +59,19 @@ fn server(pid: u32) -> Option<Server> {
         .first()
         .map(|address| address.port())
         .or_else(|| unix_sockets.first().and_then(|path| postgres_port(path)))?;
+    let elsewhere = Elsewhere::of(pid, &unix_sockets);
+    // Several containers have the same port: their own names tell them apart for good.
+    let label =
+        elsewhere.as_ref().map(|elsewhere| elsewhere.label.as_str()).filter(|label| !label.is_empty());
+    let place = label.map(|label| format!("@{label}")).unwrap_or_default();
     Some(Server {
-        name: format!("{}-{port}", Engine::Postgresql.as_str()),
+        name: format!("{}-{port}{place}", Engine::Postgresql.as_str()),
         engine: Engine::Postgresql,
         environment: String::new(),
         addresses,
         unix_sockets,
         pid: Some(pid),
+        elsewhere,
     })
 }
 

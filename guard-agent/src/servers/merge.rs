@@ -16,6 +16,7 @@ pub fn configured(servers: &[ServerConfig], environment: &Environment) -> Vec<Se
             addresses: vec![server.address],
             unix_sockets: server.unix_socket.iter().cloned().collect(),
             pid: None,
+            elsewhere: None,
         })
         .collect()
 }
@@ -29,6 +30,10 @@ pub fn merge(configured: Vec<Server>, discovered: Vec<Server>, environment: &Env
     for found in discovered {
         if let Some(known) = servers[..fixed].iter_mut().find(|known| same(known, &found)) {
             known.pid = found.pid;
+            known.elsewhere.clone_from(&found.elsewhere);
+            if let Some(elsewhere) = &mut known.elsewhere {
+                elsewhere.configured.clone_from(&known.addresses);
+            }
             for address in found.addresses {
                 if !known.addresses.contains(&address) {
                     known.addresses.push(address);
@@ -56,7 +61,16 @@ pub fn merge(configured: Vec<Server>, discovered: Vec<Server>, environment: &Env
 
 /// A configured server and a discovered one are the same where they share a socket or an address, or where one
 /// listens on every address and the other on the same port.
+///
+/// In another network namespace the same address is another one: there, a configured server is one that is reached at
+/// an address of that namespace. The same holds for paths.
 fn same(known: &Server, found: &Server) -> bool {
+    if let Some(elsewhere) = &found.elsewhere
+        && elsewhere.namespace.is_some()
+    {
+        let reached = elsewhere.outside(&found.addresses);
+        return known.addresses.iter().any(|own| reached.contains(own));
+    }
     let socket = known.unix_sockets.iter().any(|path| found.unix_sockets.contains(path));
     let address = known.addresses.iter().any(|own| {
         found.addresses.iter().any(|other| {
@@ -71,7 +85,10 @@ fn same(known: &Server, found: &Server) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Engine, Environment, Server, merge};
+    use super::{
+        super::{Elsewhere, Engine},
+        Environment, Server, merge,
+    };
 
     fn server(name: &str, addresses: &[&str], sockets: &[&str], pid: Option<u32>) -> Server {
         Server {
@@ -81,7 +98,36 @@ mod tests {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             unix_sockets: sockets.iter().map(Into::into).collect(),
             pid,
+            elsewhere: None,
         }
+    }
+
+    fn in_container(name: &str, address: &str) -> Server {
+        Server {
+            name: name.to_owned(),
+            elsewhere: Some(Elsewhere {
+                namespace: Some(4711),
+                pid: 8,
+                own_addresses: vec!["127.0.0.1".parse().unwrap(), "172.17.0.2".parse().unwrap()],
+                configured: Vec::new(),
+                label: "web".to_owned(),
+            }),
+            ..server(name, &[address], &["/run/s"], Some(8))
+        }
+    }
+
+    #[test]
+    fn the_same_address_in_a_container_is_another_server() {
+        let known = server("orders", &["127.0.0.1:5432"], &["/run/s"], None);
+        let found = in_container("postgresql-5432@web", "0.0.0.0:5432");
+        let servers = merged(vec![known], vec![found.clone()]);
+        assert_eq!((servers.len(), servers[0].pid), (2, None));
+        let by_bridge = server("orders", &["172.17.0.2:5432"], &[], None);
+        let servers = merged(vec![by_bridge], vec![found]);
+        assert_eq!((servers.len(), servers[0].pid), (1, Some(8)));
+        let first = servers[0].reachable_addresses().next().map(|address| address.to_string());
+        assert_eq!(first.as_deref(), Some("172.17.0.2:5432"));
+        assert!(servers[0].reachable_sockets().is_empty());
     }
 
     fn merged(configured: Vec<Server>, discovered: Vec<Server>) -> Vec<Server> {

@@ -72,6 +72,13 @@ impl Relay<'_> {
             }
             let rest = &self.pipe.answers.unread()[at..];
             if !is_read(kind) {
+                if kind == Backend::DataRow && self.rows_pass() && !self.holding.is_estimating() {
+                    let passed = self.pass_rows(at);
+                    if passed > 0 {
+                        *looked += passed;
+                        continue;
+                    }
+                }
                 self.on_answer(kind)?;
                 self.server_passing = header.total();
                 continue;
@@ -112,6 +119,22 @@ impl Relay<'_> {
         }
     }
 
+    /// The rows that stand whole from `at` on, one behind the other: counted, and passed unread. Returns their bytes.
+    fn pass_rows(&mut self, at: usize) -> usize {
+        let unread = &self.pipe.answers.unread()[at..];
+        let (mut end, mut rows) = (0, 0);
+        // A lie is met again, by who says so.
+        while let Ok(Some(header)) = Header::read(&unread[end..], MAX_MESSAGE_BYTES)
+            && Backend::from_tag(header.tag) == Ok(Backend::DataRow)
+            && header.total() <= unread.len() - end
+        {
+            end += header.total();
+            rows += 1;
+        }
+        self.uncounted_rows += rows;
+        end
+    }
+
     /// Answers whose kind says all.
     pub(super) fn on_answer(&mut self, kind: Backend) -> Result<(), SessionError> {
         match kind {
@@ -127,7 +150,12 @@ impl Relay<'_> {
             },
             Backend::CloseComplete => match self.pending.pop() {
                 Some(Awaited::CloseStatement(forget)) => self.names.forget(&forget),
-                Some(Awaited::ClosePortal(name)) => self.names.closed_portal(&name),
+                Some(Awaited::ClosePortal(name)) => {
+                    self.names.closed_portal(&name);
+                    if let Some(masking) = self.masking.as_deref_mut() {
+                        masking.portals.closed(&name);
+                    }
+                }
                 _ => return Err(SessionError::OutOfTurn("CloseComplete")),
             },
             // Within a simple query it describes its rows.
@@ -219,9 +247,13 @@ impl Relay<'_> {
         if self.settings.ready(self.transaction, self.pending.is_empty()) {
             self.take_up_settings();
         }
+        if let Some(masking) = self.masking.as_deref_mut().filter(|_| self.pending.is_empty()) {
+            masking.knows_encoding();
+        }
         if self.transaction == TransactionStatus::Idle && self.pending.is_empty() {
             if let Some(masking) = self.masking.as_deref_mut() {
                 masking.settled();
+                masking.portals.forget();
             }
             self.names.transaction_ended();
         }

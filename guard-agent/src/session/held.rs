@@ -217,6 +217,9 @@ impl Relay<'_> {
             Err(response) => return self.refuse_asked(&asked, *response),
         };
         let Asked { message, statements, header, source } = asked;
+        if let Message::Execute { portal } = &message {
+            self.names.portal_ran(portal);
+        }
         if let Some(statement) = statements.first() {
             self.note_sent(statement, source.as_ref());
         }
@@ -237,6 +240,15 @@ impl Relay<'_> {
             Message::FunctionCall => Awaited::FunctionCall(running),
         };
         self.run_statement(admitted.permit, awaited, header);
+    }
+
+    /// What the rows of `asked` may come from, as it is known now.
+    fn source_of(&mut self, asked: &Asked) -> Option<Source> {
+        match (&asked.message, asked.statements.first()) {
+            (Message::Query, Some(statement)) => self.source_of_query(statement),
+            (Message::Execute { portal }, _) => self.source_of_portal(portal, &asked.statements),
+            _ => asked.source.clone(),
+        }
     }
 
     fn refuse_asked(&mut self, asked: &Asked, response: ErrorResponse) {
@@ -305,8 +317,17 @@ impl Relay<'_> {
     /// People have decided, or the time is up. What policies say by now counts.
     async fn settled(&mut self) {
         let Some(waiting) = self.holding.waiting.take() else { return };
-        let Waiting { hold, asked, decision, binding } = *waiting;
+        let Waiting { hold, mut asked, decision, binding } = *waiting;
         let protocol = asked.protocol(self.replication);
+        // What it shows may have changed as well: views, tags, settings.
+        asked.source = self.source_of(&asked);
+        if let Some(refused) = self.refused_inference(asked.source.as_ref()) {
+            if let Some(statement) = asked.statements.first() {
+                self.record_refusal(statement, &refused, protocol).await;
+            }
+            hold.refuse("policies refuse by now what it uses columns for");
+            return self.refuse_asked(&asked, super::refusal::by_policy(&refused));
+        }
         let justified = self.proxy.decider.reads_reasons() && self.reason(&asked).is_some();
         let ruled = match self.rule_on_all(&asked, protocol, justified).await {
             Err(Stop::Refused(response)) => {

@@ -177,7 +177,8 @@ impl<'a> Login<'a> {
     fn begin(self, pipe: Pipe, told: Told) -> Relay<'a> {
         let recorder = self.recorder();
         recorder.started(self.started(&told));
-        if !told.asked && self.proxy.ways.prefer_unix && matches!(self.attested.peer, Peer::Tcp { .. }) {
+        let by_tcp = matches!(self.attested.peer, Peer::Tcp { .. }) && self.attested.origin().is_none();
+        if !told.asked && self.proxy.ways.prefer_unix && by_tcp {
             tracing::warn!(
                 server = %self.attested.server.name,
                 connection = %self.attested.connection.id(),

@@ -13,6 +13,7 @@ mod reading;
 mod results;
 mod rows;
 mod shared;
+mod witnesses;
 
 use std::{
     collections::HashMap,
@@ -85,6 +86,10 @@ pub(super) struct Masking {
     mark: u64,
     /// A statement has written what is sensitive into a setting.
     pub(super) tainted: bool,
+    /// It has given tables or columns other names: until the catalog is read again, nobody knows which is which.
+    pub(super) renamed: bool,
+    /// A statement has sent what is sensitive as a notification.
+    pub(super) notified: bool,
     /// A statement was sent that may change the catalogue.
     changing: bool,
     /// The client is within a pipeline that it has not ended.
@@ -103,6 +108,10 @@ pub(super) struct Masking {
     pub(super) sensitive: bool,
     /// Rows that are rewritten are written here first.
     pub(super) scratch: Vec<u8>,
+    /// Until when the first rows of a result wait for more of them.
+    rows_wait: Option<tokio::time::Instant>,
+    /// No more of them will come.
+    impatient: bool,
 }
 
 impl Masking {
@@ -123,6 +132,8 @@ impl Masking {
             new_code: false,
             mark: 0,
             tainted: false,
+            renamed: false,
+            notified: false,
             changing: false,
             mid_pipeline: false,
             reading: false,
@@ -134,6 +145,8 @@ impl Masking {
             enforces: mode == Mode::Enforce,
             sensitive: false,
             scratch: Vec::new(),
+            rows_wait: None,
+            impatient: false,
         };
         masking.take_catalog();
         masking
@@ -173,6 +186,9 @@ impl Masking {
     }
 
     fn take_catalog(&mut self) {
+        if !self.changing && std::mem::take(&mut self.renamed) {
+            self.remember();
+        }
         self.catalog = self.database.catalog();
         let catalog = &self.catalog;
         let own = catalog.relations().filter(|relation| !relation.is_system());
@@ -188,9 +204,21 @@ impl Masking {
     /// `looked` is sent: what it names, writes and changes.
     pub(super) fn sent(&mut self, statement: &Statement, looked: Option<&Rc<Looked>>) {
         self.changing |= statement.effects.iter().any(|effect| changes_catalog(effect.action));
+        // Code may close what a name stands for, and open or prepare something else by it.
+        let runs_code = |effect: &Effect| matches!(effect.action, Action::Do | Action::Call);
+        if !(self.named.is_empty() && self.cursors.is_empty()) && statement.effects.iter().any(runs_code) {
+            self.lost = true;
+        }
+        if self.sensitive && !self.renamed && renames(statement) {
+            self.renamed = true;
+            self.remember();
+        }
+        if sets_encoding(statement) {
+            // The server tells the new one only when it is ready for the next query: until then nobody knows.
+            (self.settings.ascii_is_ascii, self.settings.utf8) = (false, false);
+        }
         let Some(looked) = looked else { return };
-        let sets =
-            |effect: &Effect| effect.action == Action::Set && effect.object.kind == ObjectKind::Setting;
+        self.notified |= looked.touches() && may_notify(statement);
         if looked.touches() && !self.tainted && statement.effects.iter().any(sets) {
             self.tainted = true;
             self.remember();
@@ -243,7 +271,7 @@ impl Masking {
     /// What is followed from now on is followed knowing what was written where.
     fn remember(&mut self) {
         let mut hasher = DefaultHasher::new();
-        (self.tainted, self.new_code, &self.spilled).hash(&mut hasher);
+        (self.tainted, self.new_code, self.renamed, &self.spilled).hash(&mut hasher);
         self.mark = hasher.finish();
     }
 
@@ -285,12 +313,52 @@ impl Masking {
         self.cursors.get(name).map(SmallVec::as_slice).filter(|cursors| cursors.len() <= MAX_STATEMENTS)
     }
 
+    /// The server has said which encoding counts from here on.
+    pub(super) fn knows_encoding(&mut self) {
+        self.settings = Settings::reported(&self.date_style, &self.encoding);
+    }
+
     /// Nothing is under way any more: what was sent has taken effect.
     pub(super) fn settled(&mut self) {
         if std::mem::take(&mut self.changing) {
             self.database.changed();
         }
     }
+}
+
+/// Whether `effect` changes a setting.
+fn sets(effect: &Effect) -> bool {
+    effect.action == Action::Set && effect.object.kind == ObjectKind::Setting
+}
+
+/// Whether `statement` may give a table or a column another name.
+fn renames(statement: &Statement) -> bool {
+    let alters = |effect: &Effect| effect.action == Action::Alter;
+    statement.effects.iter().any(alters)
+        && says(statement, &["rename", "set schema", "set\nschema", "set\tschema"])
+}
+
+/// Whether `statement` may send a notification.
+fn may_notify(statement: &Statement) -> bool {
+    says(statement, &["notify"])
+}
+
+/// Whether the text of `statement` has one of `words`; true where there is no text.
+fn says(statement: &Statement, words: &[&str]) -> bool {
+    statement.origin.text().is_none_or(|(text, _)| {
+        let text = text.to_ascii_lowercase();
+        words.iter().any(|word| text.contains(word))
+    })
+}
+
+/// Whether `statement` may change the encoding that the client is answered in.
+fn sets_encoding(statement: &Statement) -> bool {
+    statement.effects.iter().any(|effect| {
+        let object = &effect.object;
+        effect.action == Action::Set
+            && object.kind == ObjectKind::Setting
+            && (object.name == "client_encoding" || object.name == "names" || object.name == "*")
+    })
 }
 
 /// Whether a table may be made of what a prepared statement shows: `CREATE TABLE .. AS EXECUTE ..`.

@@ -49,6 +49,8 @@ pub(super) struct Pipe {
     client_gone: bool,
     server_ended: bool,
     server_closing: bool,
+    /// What the server says now is not for the client: a client that reads nothing must not hold it up.
+    pub(super) swallows: bool,
     pub(super) bytes_from_client: u64,
     pub(super) bytes_to_client: u64,
 }
@@ -65,6 +67,7 @@ impl Pipe {
             client_gone: false,
             server_ended: false,
             server_closing: false,
+            swallows: false,
             bytes_from_client: 0,
             bytes_to_client: 0,
         }
@@ -96,7 +99,7 @@ impl Pipe {
                 Poll::Pending => {}
             }
         }
-        if !self.server_ended && self.answers.waiting() < HIGH_WATER {
+        if !self.server_ended && (self.swallows || self.answers.waiting() < HIGH_WATER) {
             match self.answers.poll_read(&mut self.server, cx) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Server),
                 Poll::Ready(Ok(0) | Err(_)) => {

@@ -49,6 +49,10 @@ impl<T> Versions<T> {
         certain.map(|sent| &sent.value).into_iter().chain(all.filter(move |_| !skip_all))
     }
 
+    fn values(&mut self) -> impl Iterator<Item = &mut T> {
+        self.sent.iter_mut().map(|sent| &mut sent.value).chain(&mut self.confirmed)
+    }
+
     fn confirm(&mut self, sequence: u64) {
         // Answers come in order: what was sent earlier has been answered, or was skipped.
         let at = self.sent.iter().position(|sent| sent.sequence == sequence);
@@ -98,6 +102,8 @@ struct Portal {
     statements: Candidates,
     /// It has run; running it again goes on with it.
     ran: bool,
+    /// SQL may have closed it since, and opened another one by its name.
+    uncertain: bool,
 }
 
 /// The names of one session.
@@ -204,7 +210,7 @@ impl Names {
     /// A Bind was sent; the number names it when the answer comes.
     pub(super) fn bound(&mut self, portal: &[u8], statements: Candidates) -> u64 {
         self.sequence += 1;
-        let value = Portal { statements, ran: false };
+        let value = Portal { statements, ran: false, uncertain: false };
         let sent = Sent { sequence: self.sequence, segment: self.segment, value };
         let versions = match portal {
             [] => &mut self.unnamed_portal,
@@ -251,15 +257,36 @@ impl Names {
             return (Candidates::new(), false);
         };
         let possible: SmallVec<[&Portal; 2]> = versions.possible(segment).collect();
-        let goes_on = possible.len() == 1 && possible.iter().all(|portal| portal.ran);
+        let goes_on = possible.len() == 1 && possible.iter().all(|portal| portal.ran && !portal.uncertain);
         let unknown = possible.iter().any(|portal| portal.statements.is_empty());
         let candidates = bounded(possible.into_iter().flat_map(|portal| portal.statements.iter().cloned()));
-        versions.sent.iter_mut().map(|sent| &mut sent.value).chain(&mut versions.confirmed).for_each(
-            |portal| {
-                portal.ran = true;
-            },
-        );
         (if unknown { Candidates::new() } else { candidates }, goes_on)
+    }
+
+    /// A run of `portal` was permitted and is on record: what it runs from now on belongs to it. Not before: the server
+    /// keeps a portal whose run was refused, and the client may run it again.
+    pub(super) fn portal_ran(&mut self, portal: &[u8]) {
+        for portal in self.portal(portal).into_iter().flat_map(Versions::values) {
+            portal.ran = true;
+        }
+    }
+
+    /// True where portals have names that SQL could use.
+    pub(super) fn names_portals(&self) -> bool {
+        !self.portals.is_empty()
+    }
+
+    /// Something was sent that may close portals and open others by the same names: SQL's CLOSE and DECLARE, code.
+    pub(super) fn doubt_portals(&mut self) {
+        for portal in self.portals.values_mut().flat_map(Versions::values) {
+            portal.uncertain = true;
+        }
+    }
+
+    /// Whether `portal` may by now be another one than was bound.
+    pub(super) fn doubts_portal(&self, portal: &[u8]) -> bool {
+        let versions = self.portals.get(portal);
+        versions.is_some_and(|versions| versions.possible(self.segment).any(|portal| portal.uncertain))
     }
 
     /// The server has closed the portal.
@@ -373,9 +400,23 @@ mod tests {
         let mut names = Names::default();
         names.bound(b"", smallvec![statement()]);
         assert!(!names.run_portal(b"").1);
+        assert!(!names.run_portal(b"").1, "it was refused");
+        names.portal_ran(b"");
         assert!(names.run_portal(b"").1);
         names.bound(b"", smallvec![statement()]);
         assert!(!names.run_portal(b"").1);
+    }
+
+    #[test]
+    fn a_portal_that_sql_may_have_replaced_does_not_go_on() {
+        let mut names = Names::default();
+        names.bound(b"c", smallvec![statement()]);
+        names.portal_ran(b"c");
+        assert!(names.run_portal(b"c").1 && !names.doubts_portal(b"c"));
+        names.doubt_portals();
+        assert!(!names.run_portal(b"c").1 && names.doubts_portal(b"c"));
+        names.bound(b"c", smallvec![statement()]);
+        assert!(!names.doubts_portal(b"c"), "bound anew");
     }
 
     #[test]

@@ -211,11 +211,15 @@ impl Relay<'_> {
             if let Some(at) = idle_at {
                 alarms.ring_by(at);
             }
+            if let Some(at) = self.rows_wait() {
+                alarms.ring_by(at);
+            }
             let reads = self.pending.len() < MAX_PENDING
                 && !self.refusals.full()
                 && !self.finished
                 && !self.reads_catalog()
                 && self.holding.reads(&self.pipe);
+            self.pipe.swallows = self.reads_catalog();
             let next = next(&mut self.pipe, reads, &mut self.holding, &mut alarms).await;
             if matches!(next, Next::Bytes(_)) {
                 idle_at = None;
@@ -246,12 +250,18 @@ impl Relay<'_> {
                 }
                 // As without guard: the server gives up what it cannot send.
                 Next::Bytes(Event::ClientGone) => return Ok("the client vanished"),
-                Next::Bytes(Event::ServerEnded) => return Ok(reason),
+                Next::Bytes(Event::ServerEnded) => {
+                    self.release_rows()?;
+                    return Ok(reason);
+                }
                 Next::Alarm(Alarm::Timer) => {
                     // It may ring for what has been dealt with since.
                     if flush_at.is_some_and(|at| at <= Instant::now()) {
                         self.recorder.flush();
                         self.pipe.rest();
+                    }
+                    if self.rows_wait().is_some_and(|at| at <= Instant::now()) {
+                        self.on_server()?;
                     }
                 }
                 Next::Alarm(Alarm::Stopping) => {

@@ -91,6 +91,7 @@ fn proxy(mode: Mode, audit: AuditLog) -> (Proxy, watch::Sender<bool>) {
         addresses: Vec::new(),
         unix_sockets: Vec::new(),
         pid: None,
+        elsewhere: None,
     };
     let proxy = Proxy {
         server: ServerSlot::new(server),
@@ -190,7 +191,8 @@ async fn drive(proxy: Proxy, client: DuplexStream, server: DuplexStream) -> Resu
     let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
     let workload = Arc::default();
     let connection = proxy.connections.open_proxied(opening(&known, &peer, &workload, &Arc::default()));
-    let attested = Attested { server: &known, peer, surplus: false, workload, connection: &connection };
+    let attested =
+        Attested { server: &known, peer, surplus: false, steered: false, workload, connection: &connection };
     let packet = b"\0\0\0\x0e\0\x03\0\0user\0a\0\0";
     let Ok(StartupPacket::Start(startup)) = StartupPacket::read(&[&packet[..14], b"\0\0"].concat()) else {
         panic!("a startup message");
@@ -626,7 +628,7 @@ fn a_session_that_waits_is_small() {
         let worker = Rc::new(Worker::new(&proxy.limits, Arc::clone(&proxy.decider)));
         let (one, _other) = tokio::io::duplex(64);
         let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
-        let client = Client { stream: Stream::Memory(one), peer, surplus: false };
+        let client = Client { stream: Stream::Memory(one), peer, surplus: false, steered: false };
         let task = size_of_val(&serve(Arc::new(proxy), worker, client));
         assert!(task <= 1_792, "{task} bytes: a phase that ends should have a box of its own");
         let relay = size_of::<relay::Relay<'_>>();

@@ -17,6 +17,7 @@ use super::{SessionError, stream::Stream};
 use crate::{
     connections::{ProxiedConnection, UpstreamSocket},
     servers::Server,
+    steering::{Connected, Gate, Origin, Pass},
     tls::Connector,
     wire::postgres::{Backend, ErrorFields, HEADER_BYTES, Header},
 };
@@ -58,6 +59,8 @@ pub(super) struct Upstream {
     pub(super) said: BytesMut,
     /// The certificate that the server presented.
     pub(super) certificate: Option<CertificateDer<'static>>,
+    /// Lets the connection pass until the server has answered.
+    pass: Option<Pass>,
 }
 
 /// What a server answers to a startup packet before it answers anything else.
@@ -102,13 +105,17 @@ pub(super) struct Dial<'a> {
     pub(super) connection: &'a ProxiedConnection,
     /// For each attempt.
     pub(super) limit: Duration,
+    /// Past what steers connections to this server.
+    pub(super) gate: Option<&'a Gate>,
+    /// From whose address; from the proxy's own where it is not said.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Dial<'_> {
     /// The first of the server's unix sockets that answers.
     pub(super) async fn unix(&self) -> Result<Upstream, SessionError> {
         let mut failure = self.nowhere();
-        for path in &self.server.unix_sockets {
+        for path in self.server.reachable_sockets() {
             match within(self.limit, UnixStream::connect(path)).await {
                 Ok(stream) => return self.by_unix(stream, path),
                 Err(error) => failure = failed(path.display(), error),
@@ -157,20 +164,35 @@ impl Dial<'_> {
 
     async fn address(&self) -> Result<(Upstream, SocketAddr), SessionError> {
         let mut failure = self.nowhere();
-        for address in self.server.reachable_addresses() {
-            match within(self.limit, TcpStream::connect(address)).await {
-                Ok(stream) => return Ok((self.by_tcp(stream, address)?, address)),
+        for address in self.targets() {
+            match within(self.limit, self.connect(address)).await {
+                Ok(connected) => return Ok((self.by_tcp(connected, address)?, address)),
                 Err(error) => failure = failed(address, error),
             }
         }
         Err(failure)
     }
 
-    fn by_tcp(&self, stream: TcpStream, address: SocketAddr) -> Result<Upstream, SessionError> {
+    fn targets(&self) -> Vec<SocketAddr> {
+        match (self.gate, self.origin) {
+            (Some(gate), Some(origin)) => gate.targets(origin, &self.server.addresses),
+            _ => self.server.reachable_addresses().collect(),
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<Connected> {
+        match self.gate {
+            Some(gate) => gate.connect(self.origin, address).await,
+            None => Ok(Connected { stream: TcpStream::connect(address).await?, pass: None }),
+        }
+    }
+
+    fn by_tcp(&self, connected: Connected, address: SocketAddr) -> Result<Upstream, SessionError> {
+        let Connected { stream, pass } = connected;
         let ends = stream.set_nodelay(true).and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
         let (local, peer) = ends.map_err(|error| failed(address, error))?;
         self.connection.upstream(UpstreamSocket::Tcp { local, peer });
-        Ok(Upstream::new(Stream::Tcp(stream), Transport::Tcp))
+        Ok(Upstream { pass, ..Upstream::new(Stream::Tcp(stream), Transport::Tcp) })
     }
 
     fn nowhere(&self) -> SessionError {
@@ -180,7 +202,7 @@ impl Dial<'_> {
 
 impl Upstream {
     pub(super) fn new(stream: Stream, transport: Transport) -> Self {
-        Self { stream, transport, said: BytesMut::new(), certificate: None }
+        Self { stream, transport, said: BytesMut::new(), certificate: None, pass: None }
     }
 
     /// Sends the startup packet and reads the server's first answer; what it says is kept in `said`.
@@ -190,6 +212,7 @@ impl Upstream {
         }
         loop {
             if let Some(first) = first_answer(&self.said)? {
+                self.pass = None;
                 return Ok(first);
             }
             match self.stream.read_buf(&mut self.said).await {

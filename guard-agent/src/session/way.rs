@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -22,7 +22,9 @@ use super::{
     startup::Secured,
     upstream::{Dial, First, Method, Transport, Upstream},
 };
-use crate::{config::UpstreamTlsMode, servers::Server, tls::Connector, wire::postgres::Startup};
+use crate::{
+    config::UpstreamTlsMode, servers::Server, steering::Gate, tls::Connector, wire::postgres::Startup,
+};
 
 /// How long it is believed that the server's rules are what they were.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -50,6 +52,8 @@ pub struct Ways {
     differs: Mutex<Option<Instant>>,
     /// What has been said in the log about channel binding.
     said: AtomicU8,
+    /// Past what steers connections to the server to the proxy.
+    gate: RwLock<Option<Arc<Gate>>>,
 }
 
 /// What `pg_hba.conf` tells apart, the client's address left out: the server sees the proxy's.
@@ -121,6 +125,15 @@ impl Ways {
         Self { prefer_unix, mode, connector, ..Self::default() }
     }
 
+    /// Connections to the server are steered from now on, and those of the proxy go by `gate`.
+    pub fn set_gate(&self, gate: Option<Arc<Gate>>) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = gate;
+    }
+
+    pub(super) fn gate(&self) -> Option<Arc<Gate>> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Opens a session's connection and sends its startup packet.
     pub(super) async fn open(&self, dial: Dial<'_>, asked: Asked<'_>) -> Result<Way, SessionError> {
         let way = self.choose(dial, asked).await?;
@@ -146,7 +159,7 @@ impl Ways {
     async fn choose(&self, dial: Dial<'_>, asked: Asked<'_>) -> Result<Way, SessionError> {
         let binding = |tls| if asked.secured.is_some() { tls } else { Binding::NoTls };
         let by_unix = self.prefer_unix || matches!(asked.peer, Peer::Unix { .. });
-        if by_unix && !dial.server.unix_sockets.is_empty() {
+        if by_unix && dial.origin.is_none() && !dial.server.reachable_sockets().is_empty() {
             match dial.unix().await {
                 Ok(upstream) => {
                     let way = Way { upstream, binding: binding(Binding::ByConfiguration) };
@@ -198,6 +211,10 @@ impl Ways {
         asked: Asked<'_>,
         binding: Binding,
     ) -> Result<Way, SessionError> {
+        if dial.origin.is_some() {
+            // The server knows the client by its address, and decides on just what it would have seen without guard.
+            return Way { upstream: dial.tcp().await?, binding }.begun(asked.packet).await;
+        }
         let login = Login::of(asked.startup);
         if let Some(expected) = self.same_by_unix(&login)
             && let Ok(mut upstream) = dial.unix().await
@@ -252,7 +269,7 @@ impl Ways {
     }
 
     fn remember(&self, login: Login, method: &Method, dial: Dial<'_>) {
-        if dial.server.unix_sockets.is_empty() {
+        if dial.server.reachable_sockets().is_empty() {
             return;
         }
         let now = Instant::now();

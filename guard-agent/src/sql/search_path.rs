@@ -146,8 +146,8 @@ impl SearchPath {
         }
     }
 
-    /// The effects of `statement` with its names resolved.
-    pub fn resolve<'s>(&self, statement: &'s Statement) -> Cow<'s, [Effect]> {
+    /// The path that names of `statement` may be looked for on: its own changes count as well, for all of it.
+    pub fn within(&self, statement: &Statement) -> Cow<'_, Self> {
         let mut path = Cow::Borrowed(self);
         for change in &statement.changes {
             if let Change::Path { to, .. } = change {
@@ -155,6 +155,12 @@ impl SearchPath {
                 path = Cow::Owned(path.into_owned().or(to));
             }
         }
+        path
+    }
+
+    /// The effects of `statement` with its names resolved.
+    pub fn resolve<'s>(&self, statement: &'s Statement) -> Cow<'s, [Effect]> {
+        let path = self.within(statement);
         if *path == Self::Initial {
             return Cow::Borrowed(&statement.effects);
         }

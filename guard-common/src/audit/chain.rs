@@ -20,7 +20,7 @@ pub const GENESIS: Hash = [0; HASH_LEN];
 const DOMAIN: &[u8] = b"guard.audit.v1\0";
 
 /// Why a record does not follow the one before.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChainError {
     /// A record is missing, repeated or out of order.
     #[error("expected record {expected}, found {found}")]

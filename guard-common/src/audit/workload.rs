@@ -12,7 +12,9 @@ impl Workload {
             return format!("{} via {}", if program.is_empty() { "?" } else { program }, self.ai_agent);
         }
         let pod = self.pod.as_ref().map(|pod| if pod.name.is_empty() { &pod.uid } else { &pod.name });
-        let container = self.container.as_ref().map(|container| &container.id);
+        let container = self.container.as_ref();
+        let container = container
+            .map(|container| if container.name.is_empty() { &container.id } else { &container.name });
         let certificate = self.certificate.as_ref().filter(|_| program.is_empty());
         let spiffe = certificate.map(|certificate| &certificate.spiffe_id);
         let holder = certificate.map(|certificate| &certificate.common_name);

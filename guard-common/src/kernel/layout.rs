@@ -52,6 +52,9 @@ layout! {
     task_session = ["task_struct"."sessionid"],
     task_nsproxy = ["task_struct"."nsproxy"],
     task_cgroups = ["task_struct"."cgroups"],
+    task_exec_id = ["task_struct"."self_exec_id"],
+    task_fs = ["task_struct"."fs"],
+    fs_root = ["fs_struct"."root"],
     task_mm = ["task_struct"."mm"],
     task_files = ["task_struct"."files"],
     task_thread_pid = ["task_struct"."thread_pid"],
@@ -83,6 +86,8 @@ layout! {
     net_ns = ["net"."ns"],
     pid_namespace_ns = ["pid_namespace"."ns"],
     ns_common_inum = ["ns_common"."inum"],
+    task_pid_links = ["task_struct"."pid_links"],
+    pid_tasks = ["pid"."tasks"],
     pid_numbers = ["pid"."numbers"],
     pid_level = ["pid"."level"],
     upid_nr = ["upid"."nr"],
@@ -97,11 +102,16 @@ layout! {
     socket_sk = ["socket"."sk"],
     socket_alloc_socket = ["socket_alloc"."socket"],
     socket_alloc_inode = ["socket_alloc"."vfs_inode"],
+    sock_net = ["sock_common"."skc_net"],
+    sock_flags = ["sock_common"."skc_flags"],
     sock_family = ["sock_common"."skc_family"],
     sock_cookie = ["sock_common"."skc_cookie"],
     sock_socket = ["sock"."sk_socket"],
     sock_peer_pid = ["sock"."sk_peer_pid"],
     sock_peer_cred = ["sock"."sk_peer_cred"],
+    sock_addr_sk = ["bpf_sock_addr_kern"."sk"],
+    sock_addr_uaddr = ["bpf_sock_addr_kern"."uaddr"],
+    sock_addr_length = ["bpf_sock_addr_kern"."uaddrlen"],
     unix_addr = ["unix_sock"."addr"],
     unix_peer = ["unix_sock"."peer"],
     unix_address_len = ["unix_address"."len"],
@@ -153,5 +163,28 @@ impl Layout {
             && self.pid_numbers != ABSENT
             && self.unix_addr != ABSENT
             && self.unix_address_name != ABSENT
+    }
+
+    /// Everything is there that refusing a connect needs: who asks, and in which network namespace the socket is.
+    pub const fn has_refusal(&self) -> bool {
+        self.has_tasks()
+            && self.task_exec_id != ABSENT
+            && self.task_nsproxy != ABSENT
+            && self.nsproxy_net != ABSENT
+            && self.ns_common_inum != ABSENT
+            && self.net_ns != ABSENT
+            && self.sock_net != ABSENT
+            && self.sock_addr_sk != ABSENT
+    }
+
+    /// The same for unix sockets: the address as the kernel copied it, and the caller's root folder.
+    pub const fn has_unix_refusal(&self) -> bool {
+        self.has_refusal()
+            && self.sock_addr_uaddr != ABSENT
+            && self.sock_addr_length != ABSENT
+            && self.nsproxy_mnt != ABSENT
+            && self.mnt_namespace_ns != ABSENT
+            && self.task_fs != ABSENT
+            && self.fs_root != ABSENT
     }
 }

@@ -14,7 +14,7 @@ pub const COMM_LEN: usize = 16;
 pub const UNSET: u32 = u32::MAX;
 
 /// One process as the kernel saw it at that moment. Fields that this kernel cannot give are 0 or [`UNSET`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TaskInfo {
     /// Nanoseconds after boot (suspend included) at which the thread group's leader started.
@@ -23,6 +23,8 @@ pub struct TaskInfo {
     pub parent_start_ns: u64,
     /// Id of the cgroup in the v2 hierarchy.
     pub cgroup_id: u64,
+    /// Counts the images of this process and of those that it was forked from; 0 where the kernel does not tell.
+    pub exec_id: u64,
     /// Thread group id: what userspace calls pid.
     pub pid: u32,
     /// Thread group id of the parent.
@@ -47,6 +49,17 @@ pub struct TaskInfo {
     pub comm: [u8; COMM_LEN],
 }
 
+impl TaskInfo {
+    /// What names one image of one process with its ids: all that a decision about it can depend on. Nothing where
+    /// the kernel side could not read it. The parent is left out: another may take over its children.
+    pub const fn identity(&self) -> Option<Self> {
+        if self.pid == 0 || self.start_ns == 0 || self.exec_id == 0 || self.net_namespace == 0 {
+            return None;
+        }
+        Some(Self { parent_pid: 0, parent_start_ns: 0, ..*self })
+    }
+}
+
 /// A new program image.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -63,6 +76,8 @@ pub struct ExecEvent {
     pub path_kept: u32,
     /// 1 where names are missing between the root and the last one in [`ExecEvent::path`].
     pub path_truncated: u32,
+    /// Inode number of the program file.
+    pub inode: u64,
     /// Names on the way from the program file up to the root, each ended by a zero byte; for scripts, of the
     /// interpreter. Read from the file that was opened, so that no link can be changed behind it.
     pub path: [u8; PATH_LEN],

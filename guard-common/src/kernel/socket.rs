@@ -43,6 +43,20 @@ pub struct AcceptedEvent {
     pub flow: FlowKey,
     /// The client, where it is a process on this host; its pid is 0 otherwise.
     pub client: TaskInfo,
+    /// Inode number of the server's network namespace; 0 where this kernel's layout is not known.
+    pub net_namespace: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`ClosedEvent::flags`].
+pub mod ended {
+    /// The other bits say something: the kernel's layout is known.
+    pub const KNOWN: u32 = 1;
+    /// The client has ended its direction: the kernel counted that as one more byte received.
+    pub const BY_CLIENT: u32 = 2;
+    /// Everything that the server sent, the end of its direction included, was acknowledged.
+    pub const ALL_ACKED: u32 = 4;
 }
 
 /// A connection that was reported as accepted has ended.
@@ -59,6 +73,6 @@ pub struct ClosedEvent {
     pub acked: u64,
     /// TCP state before the end.
     pub previous_state: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`ended`] bits.
+    pub flags: u32,
 }

@@ -13,8 +13,9 @@ pub const BACKENDS: u32 = 16_384;
 pub const TEXT_LEN: usize = 512;
 /// Bytes of a text in a [`TextEvent`], with the zero byte that ends them.
 pub const CHUNK_LEN: usize = 4096;
-/// Chunks that follow a [`StatementEvent`] at most: about 64 KiB of text.
-pub const CHUNKS: u32 = 16;
+/// Chunks that follow a [`StatementEvent`] at most: about 1 MiB of text. A short statement's text is gone before the
+/// agent could read the rest from the backend's memory.
+pub const CHUNKS: u32 = 256;
 /// Bytes of a name, with its zero byte: `NAMEDATALEN`.
 pub const NAME_LEN: usize = 64;
 /// Bytes of a setting that is kept, with its zero byte.

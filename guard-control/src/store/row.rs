@@ -94,6 +94,8 @@ fn kind_of(body: &Body) -> i64 {
         Body::Statement(_) => kind::STATEMENT,
         Body::Outcomes(_) => 31,
         Body::Approval(_) => 50,
+        Body::KeyChange(_) => 60,
+        Body::Checkpoint(_) => 61,
     }
 }
 

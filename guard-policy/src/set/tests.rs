@@ -4,6 +4,7 @@ use guard_common::audit::v1::{ClientCertificate, Workload};
 
 use super::*;
 use crate::{
+    cases::CaseWorkload,
     ground::Facts,
     schema::SCHEMA,
     vocabulary::{ObjectKind, Parse},
@@ -237,6 +238,40 @@ fn a_policy_can_ask_for_a_certificate() {
     };
     assert!(allowed(&holder("spiffe://example.org/billing")));
     assert!(!allowed(&holder("spiffe://example.org/orders")) && !allowed(&Workload::default()));
+}
+
+#[test]
+fn containers_and_pods_are_known_by_their_labels_accounts_and_owners() {
+    let policies = set(r#"
+        @id("billing") permit (principal, action == Guard::Action::"connect", resource) when {
+            principal.labels.contains("app=billing") && principal has service_account
+            && principal.service_account == "billing" && principal has pod_owner
+            && principal.pod_owner like "ReplicaSet/billing-*" && principal has image
+            && principal.image like "registry.example.org/*" };
+        @id("pinned") permit (principal, action == Guard::Action::"connect", resource)
+        when { principal has sha256 && principal.sha256 == "abc" };
+        @id("no-ci") forbid (principal, action == Guard::Action::"connect", resource)
+        when { principal has ci_runner };
+        "#)
+    .unwrap();
+    let target = Target::new("production", "main", "postgresql", "");
+    let allowed = |case: &CaseWorkload| {
+        policies.connect(&Principal::new(&Workload::from(case)), &target, false, "tcp").allowed
+    };
+    let billing = CaseWorkload {
+        pod: "shop/billing-1".to_owned(),
+        labels: vec!["app=billing".to_owned()],
+        service_account: "billing".to_owned(),
+        pod_owner: "ReplicaSet/billing-5d9c".to_owned(),
+        image: "registry.example.org/billing:7".to_owned(),
+        ..CaseWorkload::default()
+    };
+    assert!(allowed(&billing));
+    assert!(!allowed(&CaseWorkload { service_account: "default".to_owned(), ..billing.clone() }));
+    assert!(!allowed(&CaseWorkload { labels: Vec::new(), ..billing.clone() }));
+    assert!(!allowed(&CaseWorkload { ci_runner: "gitlab".to_owned(), ..billing }));
+    assert!(allowed(&CaseWorkload { sha256: "abc".to_owned(), ..CaseWorkload::default() }));
+    assert!(!allowed(&CaseWorkload { sha256: "abd".to_owned(), ..CaseWorkload::default() }));
 }
 
 #[test]

@@ -21,14 +21,24 @@ forbid (principal, action == Guard::Action::"delete", resource)
 when { resource.kind == "table" && resource.name == "orders" };
 "#;
 
+/// What it adds about ways round the proxy.
+const ROUND: &str = r#"@id("ai-agents-stay-on-the-way")
+@reason("programs started by an AI agent go through the proxy")
+forbid (principal, action == Guard::Action::"connect", resource)
+when { principal.agent && !context.proxied };
+"#;
+
 const DELETE: &str = "/* reason: cancelled by customer, ticket 4711 */ DELETE FROM orders WHERE id <= 3";
 
-/// A policy folder: the built-in policies, one by which a DELETE waits, and those that say who sees what.
+/// A policy folder: the built-in policies, one by which a DELETE waits, one that lets AI agents not go round the proxy, and
+/// those that say who sees what.
 pub fn policies() -> Result<Folder> {
     let folder = Folder::new("demo-policies")?;
     copy(&shell::root().join("policies"), folder.path())?;
     fs::create_dir_all(folder.join("demo-approvals"))?;
     folder.write("demo-approvals/policy.cedar", POLICY)?;
+    fs::create_dir_all(folder.join("demo-round"))?;
+    folder.write("demo-round/policy.cedar", ROUND)?;
     fs::create_dir_all(folder.join("demo-masking"))?;
     folder.write("demo-masking/policy.cedar", masking::POLICY)?;
     Ok(folder)

@@ -16,8 +16,18 @@ use super::{approval, masking, show::Show, table};
 pub type Step = fn(&mut Show, &Site) -> Result<()>;
 
 /// All steps, in order.
-pub const ALL: &[Step] =
-    &[up, ordinary, refused, disguised, masking::step, approval::step, non_proxied, two_workloads, recorded];
+pub const ALL: &[Step] = &[
+    up,
+    ordinary,
+    refused,
+    disguised,
+    masking::step,
+    approval::step,
+    non_proxied,
+    stopped,
+    two_workloads,
+    recorded,
+];
 
 /// How guard's refusal names itself: insufficient_privilege.
 const REFUSED: &str = "42501";
@@ -148,6 +158,31 @@ fn non_proxied(show: &mut Show, site: &Site) -> Result<()> {
             let description = table::describe(&connection);
             show.output(&description);
             show.check("with executable, argv, ancestry, cgroup", is_complete(&connection), &description);
+        }
+    }
+    Ok(())
+}
+
+fn stopped(show: &mut Show, site: &Site) -> Result<()> {
+    show.section(
+        "Round the proxy, and refused",
+        "Where a policy says so the kernel lets connect fail, or guard cuts the connection: here for AI agents.",
+    );
+    let ai_agent = AiAgent::new()?;
+    for (transport, psql) in [("TCP", site.direct()), ("UNIX", site.direct_unix())] {
+        let sql = "SELECT pg_sleep(5)";
+        show.command(&ai_agent.shown(&psql, sql));
+        let client = ai_agent.run(&psql, sql)?;
+        show.output(&client.stderr);
+        show.check(&format!("the AI agent does not get through, {transport}"), !client.ok(), &client.stdout);
+        let seen = site.wait_for("connection_opened", transport, |connection| {
+            text(connection, "transport") == transport
+                && text(&connection["decision"], "policy") == "ai-agents-stay-on-the-way"
+        });
+        if let Some(connection) = show.found("it is on record, with what was done", seen) {
+            let action = text(&connection["enforcement"], "action");
+            let stopped = ["REFUSED_IN_KERNEL", "CUT"].contains(&action) && verdict(&connection) == "REFUSED";
+            show.check(&format!("stopped: {action}"), stopped, &connection.to_string());
         }
     }
     Ok(())

@@ -31,6 +31,7 @@ pub enum Stage {
     Control,
     EndToEnd,
     Approvals,
+    Bypass,
     Drivers,
     Regress,
     Disguises,
@@ -64,6 +65,7 @@ impl Stage {
             Self::Control => "control",
             Self::EndToEnd => "e2e",
             Self::Approvals => "approvals",
+            Self::Bypass => "bypass",
             Self::Drivers => "drivers",
             Self::Regress => "regress",
             Self::Disguises => "disguises",
@@ -83,6 +85,7 @@ impl Stage {
             Self::Control => "control plane tests",
             Self::EndToEnd => "end-to-end tests",
             Self::Approvals => "approvals",
+            Self::Bypass => "ways round the proxy",
             Self::Drivers => "drivers through guard",
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Disguises => "disguised statements",
@@ -104,7 +107,7 @@ impl Stage {
 
     /// The stages that `filter` names, the usual ones where it names none; and what else it says: parts of test names.
     pub fn selected(filter: &[String]) -> (Vec<Self>, Vec<String>) {
-        let known = || USUAL.iter().copied().chain([Self::Approvals, Self::Fuzz]);
+        let known = || USUAL.iter().copied().chain([Self::Approvals, Self::Bypass, Self::Fuzz]);
         let named = |word: &String| known().find(|stage| stage.name() == word);
         let stages: Vec<_> = filter.iter().filter_map(named).collect();
         let names: Vec<_> = filter.iter().filter(|word| named(word).is_none()).cloned().collect();
@@ -132,6 +135,11 @@ impl Stage {
             }
             // Also a part of the unit and the end-to-end tests: here alone, and all of it.
             Self::Approvals => approvals(names, skips),
+            // Also a part of the end-to-end tests: here alone.
+            Self::Bypass => {
+                let names = if names.is_empty() { &["bypass".to_owned()] } else { names };
+                rust_tests(&["--package", "guard-tests", "--test", "e2e"], names, skips)
+            }
             Self::Policies => {
                 let agent = guard_tests::binaries::path("guard-agent")?;
                 let mut counts = checked(shell::command(&agent, &["policy", "test", "policies"]))?;

@@ -259,7 +259,7 @@ fn converse(world: &World, guard: &Guard, honest: bool, mut act: impl AsyncFnMut
             honest: Honest::default(),
         };
         let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/guard/fuzz".into() };
-        let client = Client { stream: Stream::Unix(theirs), peer, surplus: false };
+        let client = Client { stream: Stream::Unix(theirs), peer, surplus: false, steered: false };
         let serving = serve(guard.proxy.clone(), guard.worker.clone(), client);
         let script = async {
             let logged_in = honest && peers.log_in().await;

@@ -61,6 +61,7 @@ impl World {
                 addresses: Vec::new(),
                 unix_sockets: vec![path.clone()],
                 pid: None,
+                elsewhere: None,
             };
             let (audit, records) = AuditLog::to_queue(RECORDS);
             let config = Config { mode, ..Config::default() };

@@ -81,7 +81,7 @@ fn any_flipped_bit_is_found_and_its_record_named() {
         let mut bad = bytes.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         fs::write(&segment.path, &bad).unwrap();
-        let wrong = verify(dir.path(), Duration::ZERO).expect_err("damage");
+        let wrong = verify(dir.path(), &[], Duration::ZERO).expect_err("damage");
         let record = ends.iter().filter(|end| **end <= bit / 8).count().max(1) as u64;
         assert_eq!(wrong.sequence, record, "bit {bit}: {wrong}");
     }
@@ -129,7 +129,7 @@ fn damage_in_an_older_segment_does_not_stop_the_agent_but_is_found() {
     let mut bad = fs::read(&Segment::at(dir.path(), 1).path).unwrap();
     bad[ends[2] + 20] ^= 1;
     fs::write(&Segment::at(dir.path(), 1).path, &bad).unwrap();
-    assert_eq!(verify(dir.path(), Duration::ZERO).expect_err("damage").sequence, 3);
+    assert_eq!(verify(dir.path(), &[], Duration::ZERO).expect_err("damage").sequence, 3);
     drop(open(dir.path()));
     let mut reader = Reader::open(dir.path(), 1).unwrap();
     assert_eq!(reader.next_record().unwrap().unwrap().sequence, 1);
@@ -144,7 +144,7 @@ fn records_that_the_control_plane_has_cannot_vanish_unnoticed() {
     fs::write(&Segment::at(dir.path(), 1).path, &bytes[..ends[3]]).unwrap();
     assert_verifies(dir.path());
     fs::write(dir.path().join("acknowledged"), "5\n").unwrap();
-    assert_eq!(verify(dir.path(), Duration::ZERO).expect_err("missing").sequence, 4);
+    assert_eq!(verify(dir.path(), &[], Duration::ZERO).expect_err("missing").sequence, 4);
 }
 
 #[test]
@@ -160,5 +160,5 @@ fn a_segment_that_is_gone_or_replaced_is_found() {
     let segments = Segment::list(dir.path()).unwrap();
     assert!(segments.len() >= 3);
     fs::remove_file(&segments[1].path).unwrap();
-    assert_eq!(verify(dir.path(), Duration::ZERO).expect_err("a hole").sequence, segments[1].first);
+    assert_eq!(verify(dir.path(), &[], Duration::ZERO).expect_err("a hole").sequence, segments[1].first);
 }

@@ -3,8 +3,9 @@
 use guard_common::audit::{
     display::{short, visible},
     v1::{
-        Approval, ConnectionOpened, Decision, Gap, Masking, Outcomes, Record, SessionStarted, Statement,
-        Workload, approval::Event, connection_opened::Access, decision::Verdict, record::Body,
+        Approval, ConnectionOpened, Decision, Enforcement, Gap, Masking, Outcomes, Record, SessionStarted,
+        Statement, Workload, approval::Event, connection_opened::Access, decision::Verdict,
+        enforcement::Action, record::Body,
     },
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -76,6 +77,18 @@ fn body(body: &Body) -> String {
         Body::Statement(statement) => ran(statement),
         Body::Outcomes(outcomes) => ended(outcomes),
         Body::Approval(approval) => asked(approval),
+        Body::KeyChange(change) if change.previous_key_id.is_empty() => {
+            format!("key {} signs from here on ({})", visible(&change.key_id), visible(&change.reason))
+        }
+        Body::KeyChange(change) => format!(
+            "key {} hands over to key {} ({})",
+            visible(&change.previous_key_id),
+            visible(&change.key_id),
+            visible(&change.reason)
+        ),
+        Body::Checkpoint(checkpoint) => {
+            format!("records up to {} signed by key {}", checkpoint.sequence, visible(&checkpoint.key_id))
+        }
     }
 }
 
@@ -93,11 +106,27 @@ fn connected(connection: &ConnectionOpened) -> String {
     let place =
         [&connection.server_address, &connection.unix_path].into_iter().find(|place| !place.is_empty());
     format!(
-        "{how} to {} at {} by {}",
+        "{how} to {} at {} by {}{}",
         short(server, 60),
         short(place.map_or("-", |place| place), 110),
-        connection.workload.as_ref().map_or_else(|| "nobody known".to_owned(), workload)
+        connection.workload.as_ref().map_or_else(|| "nobody known".to_owned(), workload),
+        connection.enforcement.as_ref().map(acted).unwrap_or_default()
     )
+}
+
+/// What was done about a connection round the proxy.
+fn acted(enforcement: &Enforcement) -> String {
+    let what = match enforcement.action() {
+        Action::RefusedInKernel => "refused in the kernel",
+        Action::Dropped => "its SYN was refused",
+        Action::Cut => "cut",
+        Action::Failed => return format!("; NOT STOPPED: {}", short(&enforcement.detail, 200)),
+        Action::Unspecified => return String::new(),
+    };
+    match enforcement.attempts {
+        0 | 1 => format!("; {what}"),
+        attempts => format!("; {what}, {attempts} attempts"),
+    }
 }
 
 fn workload(workload: &Workload) -> String {
@@ -130,12 +159,24 @@ fn ran(statement: &Statement) -> String {
     let policy = statement.decision.as_ref().map_or("", |decision| &decision.policy);
     let by = if policy.is_empty() { String::new() } else { format!(" by {}", short(policy, 60)) };
     format!(
-        "{} as {}@{}{by}: {}",
+        "{} as {}@{}{by}{}: {}",
         short(&statement.workload, 60),
         short(&statement.db_user, 60),
         short(&statement.database, 60),
+        seen(statement),
         short(&statement.text, 400)
     )
+}
+
+/// How a statement that did not come through the proxy is known.
+fn seen(statement: &Statement) -> String {
+    if statement.evidence.is_empty() {
+        return String::new();
+    }
+    let inside = if statement.nested { ", inside of another" } else { "" };
+    let times =
+        if statement.executions > 1 { format!(", {} times", statement.executions) } else { String::new() };
+    format!(" (seen in the server{inside}{times})")
 }
 
 fn ended(outcomes: &Outcomes) -> String {

@@ -68,6 +68,8 @@ enum Kind {
     Outcome,
     /// Requests for approval, and what became of them
     Approval,
+    /// Signatures over the record, and the keys that make them
+    Checkpoint,
 }
 
 /// The beginning of what is looked at.
@@ -155,6 +157,7 @@ fn kind_of(body: &Body) -> Kind {
         Body::Statement(_) => Kind::Statement,
         Body::Outcomes(_) => Kind::Outcome,
         Body::Approval(_) => Kind::Approval,
+        Body::KeyChange(_) | Body::Checkpoint(_) => Kind::Checkpoint,
     }
 }
 

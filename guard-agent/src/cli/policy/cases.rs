@@ -171,5 +171,6 @@ fn server(case: &Case) -> Server {
         addresses: Vec::new(),
         unix_sockets: Vec::new(),
         pid: None,
+        elsewhere: None,
     }
 }

@@ -91,10 +91,14 @@ pub fn is_card(digits: &[u8], named: bool) -> bool {
 
 /// Whether the groups of a figure are those of a card: 4-4-4-4, 4-6-5, 4-6-4, or none at all.
 pub fn is_grouped(figure: &Figure<'_>) -> bool {
-    let lengths: smallvec::SmallVec<[usize; 6]> = figure.groups.iter().map(|group| group.len()).collect();
+    let mut lengths = [0; 6];
+    let lengths = figure.lengths(&mut lengths);
+    if figure.groups.len() > lengths.len() {
+        return false;
+    }
     let separators = separator::SPACE | separator::DASH | separator::DOT;
     let same = figure.between & !separators == 0 && figure.between.count_ones() <= 1;
-    same && match lengths[..] {
+    same && match *lengths {
         [_] => true,
         [4, 6, 5 | 4] | [6, 6..=13] | [8, 5] => true,
         [4, 4, 4, ref rest @ ..] => matches!(rest, [] | [1..=4] | [4, 1..=3]),

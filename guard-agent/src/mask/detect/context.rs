@@ -1,5 +1,7 @@
 //! The words before a span: `SSN: `, `tel. `, `geb. am `, `<ssn>`, `ssn=`. They decide what weak forms are.
 
+use std::collections::HashMap;
+
 use guard_policy::vocabulary::DataKind;
 
 use crate::mask::columns::{
@@ -10,6 +12,36 @@ use crate::mask::columns::{
 /// How far back words are read, and how many.
 const REACH: usize = 48;
 const WORDS: usize = 4;
+
+/// Words that are remembered; when there are more, it starts anew.
+const KEPT: usize = 512;
+/// Bytes of a word that is remembered.
+const LONGEST: usize = 40;
+
+/// Words and what they speak of, remembered: texts of one column have the same words before their numbers.
+#[derive(Debug, Default)]
+pub struct WordMemory(Option<Box<Known>>);
+
+type Known = HashMap<Box<str>, Option<Concepts>, ahash::RandomState>;
+
+impl WordMemory {
+    /// What `word` speaks of.
+    fn read(&mut self, word: &str) -> Option<Concepts> {
+        if word.len() > LONGEST {
+            return read(word);
+        }
+        let known = self.0.get_or_insert_default();
+        if let Some(found) = known.get(word) {
+            return *found;
+        }
+        let found = read(word);
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(word.into(), found);
+        found
+    }
+}
 
 /// What the words before a span say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +54,7 @@ pub struct Context {
 
 impl Context {
     /// Of the span that starts at `start`.
-    pub fn before(cell: &[u8], start: usize) -> Self {
+    pub fn before(cell: &[u8], start: usize, words: &mut WordMemory) -> Self {
         // `Safari/6535.27.5`: a version.
         if let [.., before, b'/'] = cell[..start]
             && before.is_ascii_alphabetic()
@@ -56,7 +88,7 @@ impl Context {
             }
             // A key `v` is no version.
             let key = word.len() == 1 && gap.contains(['"', ':', '=']);
-            let Some(found) = read(word).filter(|_| !key) else {
+            let Some(found) = words.read(word).filter(|_| !key) else {
                 unknown += 1;
                 if context.kind.is_some() || unknown > 1 {
                     break;
@@ -116,7 +148,8 @@ mod tests {
 
     #[test]
     fn words_before_say_what_it_is() {
-        let kind = |text: &str| Context::before(text.as_bytes(), text.len()).kind;
+        let before = |text: &str| Context::before(text.as_bytes(), text.len(), &mut WordMemory::default());
+        let kind = |text: &str| before(text).kind;
         for (text, expected) in [
             ("SSN: ", DataKind::NationalId),
             ("my social security number is ", DataKind::NationalId),
@@ -136,7 +169,7 @@ mod tests {
             assert_eq!(kind(text), Some(expected), "{text}");
         }
         assert_eq!(kind("order "), None);
-        assert!(Context::before(b"order no. ", 10).other || kind("order no. ").is_none());
+        assert!(before("order no. ").other || kind("order no. ").is_none());
         assert_eq!(kind("a hotel with "), None);
     }
 }

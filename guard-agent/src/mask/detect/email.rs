@@ -10,15 +10,6 @@ use super::{Evidence, hits::Hits};
 /// RFC 5321 4.5.3.1; in UTF-8 people may need more.
 const LOCAL: usize = 128;
 const DOMAIN: usize = 253;
-/// Names of files, packages and images that look like domains: no top-level domain is called so.
-const NO_DOMAINS: &[&[u8]] = &[
-    b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"bmp", b"ico", b"tif", b"tiff", b"heic",
-    b"css", b"scss", b"js", b"mjs", b"ts", b"tsx", b"jsx", b"json", b"html", b"htm", b"xml", b"yaml", b"yml",
-    b"toml", b"txt", b"pdf", b"exe", b"dll", b"log", b"lock", b"csv", b"doc", b"docx", b"xls", b"xlsx",
-    b"tar", b"gz", b"tgz", b"whl", b"jar", b"mp3", b"service", b"timer", b"socket", b"mount", b"target",
-    b"conf", b"cfg", b"ini", b"bak", b"tmp", b"sql", b"rb", b"java", b"cpp", b"class",
-];
-
 /// Finds addresses.
 pub fn scan(cell: &[u8], hits: &mut Hits) {
     let mut from = 0;
@@ -36,6 +27,36 @@ pub fn scan(cell: &[u8], hits: &mut Hits) {
     }
 }
 
+/// Whether a cell is nothing but an address of plain letters: then nothing else is in it. `false` is no answer.
+pub fn is_whole(cell: &[u8]) -> bool {
+    const LONGEST_WHOLE: usize = 64;
+    let (Some(at), true) = (memchr::memchr(b'@', cell), cell.len() <= LONGEST_WHOLE) else { return false };
+    let (local, domain) = (&cell[..at], &cell[at + 1..]);
+    // Letters and digits, with single dots between them.
+    let is_dotted = |part: &[u8]| {
+        let (mut before, mut good) = (b'.', true);
+        for &byte in part {
+            good &= PLAIN[usize::from(byte)] | ((byte == b'.') & (before != b'.'));
+            before = byte;
+        }
+        good & (before != b'.')
+    };
+    is_dotted(local)
+        && is_dotted(domain)
+        && !matches!(local, b"git" | b"hg")
+        && memchr::memrchr(b'.', domain).is_some_and(|dot| is_top(&domain[dot + 1..]))
+}
+
+/// Letters and digits.
+const PLAIN: [bool; 256] = {
+    let (mut plain, mut at) = ([false; 256], 0);
+    while at < 128 {
+        plain[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    plain
+};
+
 /// Finds addresses in URLs, where the sign is written `%40`.
 pub fn scan_escaped(cell: &[u8], hits: &mut Hits) {
     let mut from = 0;
@@ -43,7 +64,9 @@ pub fn scan_escaped(cell: &[u8], hits: &mut Hits) {
         if at < from {
             continue;
         }
-        if let (Some(end), Some(start)) = (domain(cell, at + 3), local(cell, from, at)) {
+        if let Some(end) = domain(cell, at + 3)
+            && let Some(start) = local(cell, from, at)
+        {
             hits.push(DataKind::Email, start..end, Evidence::Format);
             from = end;
         }
@@ -112,7 +135,20 @@ fn quoted(cell: &[u8], floor: usize, at: usize) -> Option<usize> {
 }
 
 fn is_atom(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || b".!#$%&'*+/=?^_`{|}~-".contains(&byte)
+    const ATOM: [bool; 256] = {
+        let (signs, mut bytes, mut at) = (b".!#$%&'*+/=?^_`{|}~-", [false; 256], 0);
+        while at < 256 {
+            bytes[at] = at >= 0x80 || (at as u8).is_ascii_alphanumeric();
+            at += 1;
+        }
+        at = 0;
+        while at < signs.len() {
+            bytes[signs[at] as usize] = true;
+            at += 1;
+        }
+        bytes
+    };
+    ATOM[usize::from(byte)]
 }
 
 /// Where the domain that starts at `start` ends.
@@ -151,14 +187,89 @@ fn domain(cell: &[u8], start: usize) -> Option<usize> {
         labels += 1;
         last = label;
     }
-    let is_top = if last.is_ascii() {
-        let lower: smallvec::SmallVec<[u8; 64]> = last.iter().map(u8::to_ascii_lowercase).collect();
-        let letters = (2..=24).contains(&last.len()) && last.iter().all(u8::is_ascii_alphabetic);
-        (letters && !NO_DOMAINS.contains(&&lower[..])) || lower.starts_with(b"xn--")
-    } else {
-        true
-    };
-    (labels >= 2 && is_top).then_some(start + end)
+    (labels >= 2 && is_top(last)).then_some(start + end)
+}
+
+/// Names of files, packages and images that look like domains: no top-level domain is called so.
+fn is_no_domain(lower: &[u8]) -> bool {
+    matches!(
+        lower,
+        b"png"
+            | b"jpg"
+            | b"jpeg"
+            | b"gif"
+            | b"svg"
+            | b"webp"
+            | b"avif"
+            | b"bmp"
+            | b"ico"
+            | b"tif"
+            | b"tiff"
+            | b"heic"
+            | b"css"
+            | b"scss"
+            | b"js"
+            | b"mjs"
+            | b"ts"
+            | b"tsx"
+            | b"jsx"
+            | b"json"
+            | b"html"
+            | b"htm"
+            | b"xml"
+            | b"yaml"
+            | b"yml"
+            | b"toml"
+            | b"txt"
+            | b"pdf"
+            | b"exe"
+            | b"dll"
+            | b"log"
+            | b"lock"
+            | b"csv"
+            | b"doc"
+            | b"docx"
+            | b"xls"
+            | b"xlsx"
+            | b"tar"
+            | b"gz"
+            | b"tgz"
+            | b"whl"
+            | b"jar"
+            | b"mp3"
+            | b"service"
+            | b"timer"
+            | b"socket"
+            | b"mount"
+            | b"target"
+            | b"conf"
+            | b"cfg"
+            | b"ini"
+            | b"bak"
+            | b"tmp"
+            | b"sql"
+            | b"rb"
+            | b"java"
+            | b"cpp"
+            | b"class"
+    )
+}
+
+/// Whether this can be a top-level domain.
+fn is_top(last: &[u8]) -> bool {
+    if !last.is_ascii() {
+        return true;
+    }
+    let mut lower = [0; 24];
+    let Some(lower) = lower.get_mut(..last.len()) else { return starts_xn(last) };
+    lower.copy_from_slice(last);
+    lower.make_ascii_lowercase();
+    last.len() >= 2 && last.iter().all(u8::is_ascii_alphabetic) && !is_no_domain(lower) || starts_xn(last)
+}
+
+/// An international name, in Punycode.
+fn starts_xn(label: &[u8]) -> bool {
+    label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"xn--"))
 }
 
 /// Where an ASCII domain ends that other characters follow.

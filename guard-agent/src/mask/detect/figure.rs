@@ -211,6 +211,13 @@ pub struct Figure<'a> {
     pub text: &'a [u8],
     /// All separators between its groups.
     pub between: u8,
+    /// The lengths of its groups, four bits each from the lowest on.
+    pub form: u64,
+}
+
+/// What a group of this length is in a form: 15 stands for all that are longer.
+pub const fn form_of(len: usize) -> u64 {
+    if len < 15 { len as u64 } else { 15 }
 }
 
 impl Figure<'_> {
@@ -230,9 +237,18 @@ impl Figure<'_> {
     }
 
     /// Whether its groups have these lengths.
+    #[inline]
     pub fn is(&self, lengths: &[usize]) -> bool {
-        self.groups.len() == lengths.len()
-            && self.groups.iter().zip(lengths).all(|(group, &len)| group.len() == len)
+        self.form == lengths.iter().rev().fold(0, |form, &len| form << 4 | form_of(len))
+    }
+
+    /// The lengths of its groups, in `buffer`: at most as many as that holds.
+    pub fn lengths<'b, const N: usize>(&self, buffer: &'b mut [usize; N]) -> &'b [usize] {
+        let count = self.groups.len().min(N);
+        for (length, group) in buffer.iter_mut().zip(self.groups) {
+            *length = group.len();
+        }
+        &buffer[..count]
     }
 
     /// One group: no separators.

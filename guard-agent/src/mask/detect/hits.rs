@@ -2,7 +2,7 @@
 
 use guard_policy::vocabulary::DataKind;
 
-use super::{Evidence, key_names::KeyNames};
+use super::{Evidence, context::WordMemory, key_names::KeyNames};
 
 /// More than this stays allocated for no cell.
 const KEPT: usize = 1024;
@@ -25,6 +25,7 @@ pub struct Hit {
 pub struct Hits {
     list: Vec<Hit>,
     pub(super) keys: KeyNames,
+    pub(super) words: WordMemory,
 }
 
 impl Hits {
@@ -74,6 +75,15 @@ impl Hits {
             before.end = before.end.max(next.end);
             true
         });
+    }
+}
+
+impl Hits {
+    /// Digits of `cell` within hits whose form is so strong that no number in them is of another kind.
+    pub(super) fn strong_digits(&self, cell: &[u8]) -> u32 {
+        let strong = self.list.iter().filter(|hit| rank(hit.kind) <= rank(DataKind::Email));
+        let spans = strong.filter_map(|hit| cell.get(hit.start..hit.end));
+        spans.flatten().map(|byte| u32::from(byte.is_ascii_digit())).sum()
     }
 }
 

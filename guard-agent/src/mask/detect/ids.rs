@@ -26,22 +26,11 @@ pub enum Shown {
 /// Whether a figure is a national number; `digits` are its digits where it has no letters.
 pub fn is_national(figure: &Figure<'_>, digits: Option<&[u8]>) -> Option<Shown> {
     let Some(digits) = digits else { return letters::is_national(figure) };
-    if digits.iter().all(|&digit| digit == digits[0]) {
+    if !matches!(digits.len(), 8..=15 | 18) || digits.iter().all(|&digit| digit == digits[0]) {
         return None;
     }
     if figure.is_plain() {
-        let good = match digits.len() {
-            9 | 10 => nordic::is_plain(digits) || europe::is_plain(digits),
-            11..=15 => {
-                europe::is_plain(digits)
-                    || nordic::is_plain(digits)
-                    || west::is_plain(digits)
-                    || asia::is_plain(digits)
-            }
-            18 => asia::is_plain(digits),
-            _ => false,
-        };
-        return good.then_some(Shown::Checksum);
+        return is_plain(digits).then_some(Shown::Checksum);
     }
     // 1716808.579681 is an amount or a time.
     if figure.groups.len() == 2 && figure.between == separator::DOT {
@@ -52,6 +41,47 @@ pub fn is_national(figure: &Figure<'_>, digits: Option<&[u8]>) -> Option<Shown> 
         .or_else(|| nordic::is_grouped(figure, digits))
         .or_else(|| asia::is_grouped(figure, digits))
 }
+
+/// Whether digits alone are one that so much in it shows that a single one tells.
+pub fn is_plain(digits: &[u8]) -> bool {
+    match digits.len() {
+        9 | 10 => nordic::is_plain(digits) || europe::is_plain(digits),
+        11..=15 => {
+            europe::is_plain(digits)
+                || nordic::is_plain(digits)
+                || west::is_plain(digits)
+                || asia::is_plain(digits)
+        }
+        18 => asia::is_plain(digits),
+        _ => false,
+    }
+}
+
+/// Whether digits alone have one check digit, which tells nothing of one number and much of many: by country.
+pub const WEAK: &[fn(&[u8]) -> bool] = &[
+    // The Netherlands.
+    |digits| digits.len() == 9 && europe::dutch(digits),
+    // Portugal, and taxpayers of Hungary.
+    |digits| digits.len() == 9 && europe::portuguese(digits),
+    |digits| digits.len() == 9 && europe::hungarian(digits),
+    // Canada, Israel, and establishments in France.
+    |digits| digits.len() == 9 && checksum::luhn(digits),
+    // Australia.
+    |digits| digits.len() == 9 && west::australian_tax(digits),
+    // Health in England: numbers of books have the same check, and begin otherwise.
+    |digits| digits.len() == 10 && matches!(digits[0], 4 | 6 | 7) && europe::british_health(digits),
+    // Croatia; pensions in Russia.
+    |digits| digits.len() == 11 && checksum::mod_11_10(digits),
+    |digits| digits.len() == 11 && europe::russian_pension(digits),
+    // India, Japan, Thailand.
+    |digits| digits.len() == 12 && digits[0] >= 2 && checksum::verhoeff(digits),
+    |digits| digits.len() == 12 && asia::japanese(digits),
+    |digits| digits.len() == 13 && asia::thai(digits),
+    // Indonesia: province, district, day of birth, where women have 40 added to the day.
+    |digits| digits.len() == 16 && asia::indonesian(digits),
+    // Egypt: century, day of birth, governorate.
+    |digits| digits.len() == 14 && asia::egyptian(digits),
+];
 
 /// A column or a word before speaks of national numbers: everything of a plausible length.
 pub fn is_plausible(figure: &Figure<'_>) -> bool {

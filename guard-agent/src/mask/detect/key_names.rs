@@ -14,10 +14,14 @@ const KEPT: usize = 512;
 /// Longer keys are values that somebody uses as keys.
 const LONGEST: usize = 64;
 
+/// By key, what it says of each sort of value.
+type Known = HashMap<Box<str>, [Option<Named>; 5], ahash::RandomState>;
+
 /// Names of keys and what they say.
 #[derive(Debug, Default)]
 pub struct KeyNames {
-    known: HashMap<Box<str>, [Option<Named>; 5], ahash::RandomState>,
+    /// Made when the first is remembered: most cells have no keys, and hashing needs a seed.
+    known: Option<Box<Known>>,
 }
 
 impl KeyNames {
@@ -49,14 +53,15 @@ impl KeyNames {
     }
 
     fn remembered(&mut self, key: &str, at: usize, find: impl FnOnce() -> Named) -> Named {
-        if let Some(Some(named)) = self.known.get(key).map(|names| names[at]) {
+        let known = self.known.get_or_insert_default();
+        if let Some(Some(named)) = known.get(key).map(|names| names[at]) {
             return named;
         }
         let named = find();
-        if self.known.len() >= KEPT {
-            self.known.clear();
+        if known.len() >= KEPT {
+            known.clear();
         }
-        self.known.entry(key.into()).or_default()[at] = Some(named);
+        known.entry(key.into()).or_default()[at] = Some(named);
         named
     }
 }

@@ -7,18 +7,49 @@ use guard_policy::vocabulary::DataKind;
 
 use super::{
     Evidence, Hint, card, checksum,
-    context::Context,
+    context::{Context, WordMemory},
     dates,
     figure::{
-        Figure, Group, LONGEST, Run,
+        Figure, Group, LONGEST, Run, form_of,
         separator::{CLOSE, DASH, DOT, OPEN, PLUS, SLASH, SPACE},
     },
     hits::Hits,
     iban, ids, network, phone,
+    words::next_digit,
 };
 
 /// Groups of one number: an IBAN of 34 characters in fours has nine.
 const MOST: usize = 9;
+
+/// Groups of one character that a figure has at most where no word says what it is: an address of a network has four.
+const LONELY: usize = 4;
+
+/// Fewer letters and digits are no number of anything but of a network.
+const SHORTEST: usize = 5;
+
+/// No reading of a stretch without a strong form is surer.
+const STRONGEST_OF_WEAK: u8 = 2;
+
+/// A stretch of groups.
+#[derive(Clone, Copy, Default)]
+struct Stretch {
+    /// Letters and digits, and digits alone.
+    len: u8,
+    count: u8,
+    between: u8,
+    form: u64,
+}
+
+/// The stretches that start with one group; the texts of shorter ones start those of longer ones.
+struct Stretches {
+    text: [u8; LONGEST],
+    digits: [u8; LONGEST],
+    ends: [Stretch; MOST],
+    count: usize,
+}
+
+/// Fewer are none where no word and no column says what they are.
+const SHORTEST_UNNAMED: usize = 7;
 
 /// What a stretch is, with how sure that is: 0 is surest.
 struct Found {
@@ -31,13 +62,21 @@ struct Found {
 
 /// Finds numbers.
 pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
+    let words = std::cell::Cell::new(std::mem::take(&mut hits.words));
     let mut from = 0;
-    while let Some(at) = cell[from..].iter().position(u8::is_ascii_digit) {
-        let at = from + at;
+    while let Some(at) = next_digit(cell, from) {
         let run = Run::around(cell, at, from);
-        let reader = Reader { cell, hint, run: &run, context: std::cell::OnceCell::new() };
+        let reader = Reader {
+            cell,
+            hint,
+            run: &run,
+            groups: &run.groups,
+            context: std::cell::OnceCell::new(),
+            words: &words,
+        };
         from = reader.read(hits).max(run.next).max(at + 1);
     }
+    hits.words = words.take();
 }
 
 /// Reads one run.
@@ -45,7 +84,10 @@ struct Reader<'a> {
     cell: &'a [u8],
     hint: Hint,
     run: &'a Run,
+    /// Those of the run.
+    groups: &'a [Group],
     context: std::cell::OnceCell<Context>,
+    words: &'a std::cell::Cell<WordMemory>,
 }
 
 impl Reader<'_> {
@@ -53,13 +95,14 @@ impl Reader<'_> {
     fn read(&self, hits: &mut Hits) -> usize {
         let (mut start, mut end) = (0, 0);
         while start < self.run.starts {
-            let Some(found) = self.best(start) else {
+            let found = if self.is_vain(start) { None } else { self.best(start) };
+            let Some(found) = found else {
                 start += 1;
                 continue;
             };
             hits.push(found.kind, found.start..found.end, found.evidence);
             end = found.end;
-            while start < self.run.groups.len() && self.run.groups[start].start < end {
+            while start < self.groups.len() && self.groups[start].start < end {
                 start += 1;
             }
         }
@@ -69,91 +112,167 @@ impl Reader<'_> {
     /// The words before the run.
     fn context(&self) -> Context {
         *self.context.get_or_init(|| {
-            let first = self.run.groups.iter().find(|group| group.digits > 0).map_or(0, |group| group.start);
-            Context::before(self.cell, first)
+            let first = self.groups.iter().find(|group| group.digits > 0).map_or(0, |group| group.start);
+            let mut words = self.words.take();
+            let context = Context::before(self.cell, first, &mut words);
+            self.words.set(words);
+            context
         })
     }
 
     /// What the words before or the column say that the figure from group `start` is.
     fn expected(&self, start: usize) -> Option<(DataKind, Evidence)> {
-        if start > 0 && self.run.groups[..start].iter().any(|group| group.digits > 0) {
+        if self.is_behind_digits(start) {
             return self.hint.kind.map(|kind| (kind, Evidence::ColumnName));
         }
         let context = self.context().kind.map(|kind| (kind, Evidence::Context));
         context.or(self.hint.kind.map(|kind| (kind, Evidence::ColumnName)))
     }
 
+    /// Whether nothing can start with the group `start`: it is one of a list, and there are too few digits for a card.
+    fn is_vain(&self, start: usize) -> bool {
+        let Some(rest) = self.groups.get(start..) else { return true };
+        self.hint.kind.is_none()
+            && self.is_listed_behind(start)
+            && self.cell[rest[0].start].is_ascii_digit()
+            && rest.iter().take(MOST).map(|group| group.digits).sum::<usize>() < *card::LENGTHS.start()
+    }
+
+    /// What starts with the group `start`: the surest reading, of equally sure ones the longest.
     fn best(&self, start: usize) -> Option<Found> {
-        let groups = &self.run.groups;
-        let (mut text, mut digits) = ([0; LONGEST], [0; LONGEST]);
-        let (mut len, mut count, mut between) = (0, 0, 0);
-        let mut best: Option<Found> = None;
         if let Some(date) = self.birth(start) {
             return Some(date);
         }
-        for end in start..groups.len().min(start + MOST) {
-            let group = &groups[end];
+        let stretches = self.stretches(start);
+        let strong = self.strong(start, &stretches);
+        // One of a list has no weak form.
+        if strong.is_some() || self.hint.kind.is_none() && self.is_listed_behind(start) {
+            return strong;
+        }
+        self.weak(start, &stretches)
+    }
+
+    /// All stretches that start with the group `start` and have enough digits.
+    fn stretches(&self, start: usize) -> Stretches {
+        let mut stretches = Stretches {
+            text: [0; LONGEST],
+            digits: [0; LONGEST],
+            ends: [Stretch::default(); MOST],
+            count: 0,
+        };
+        let (mut len, mut count, mut between) = (0, 0, 0);
+        let (mut form, mut lonely) = (0, 0);
+        for (at, group) in self.groups[start..].iter().take(MOST).enumerate() {
             if len + group.len() > LONGEST {
                 break;
             }
-            if end > start {
+            if at > 0 {
                 between |= group.before;
             }
-            for &byte in &self.cell[group.start..group.end] {
-                text[len] = byte.to_ascii_uppercase();
-                len += 1;
-                if byte.is_ascii_digit() {
-                    digits[count] = byte - b'0';
-                    count += 1;
-                }
+            // INVARIANT: at most MOST groups, of four bits each.
+            form |= form_of(group.len()) << (4 * at);
+            lonely += usize::from(group.len() == 1);
+            if lonely > LONELY && self.expected(start).is_none() {
+                break;
             }
-            if count < 4 {
+            let text = &self.cell[group.start..group.end];
+            let all_digits = group.digits == text.len();
+            for (copy, byte) in stretches.text[len..].iter_mut().zip(text) {
+                *copy = byte.to_ascii_uppercase();
+            }
+            for byte in text.iter().filter(|byte| all_digits || byte.is_ascii_digit()) {
+                stretches.digits[count] = byte - b'0';
+                count += 1;
+            }
+            len += text.len();
+            // INVARIANT: both at most LONGEST.
+            stretches.ends[at] = Stretch { len: len as u8, count: count as u8, between, form };
+            stretches.count = at + 1;
+        }
+        stretches
+    }
+
+    /// The figure of a stretch, with its digits; none where it has too few, or is a part of something longer.
+    fn figure<'f>(&'f self, start: usize, at: usize, of: &'f Stretches) -> Option<(Figure<'f>, &'f [u8])> {
+        let Stretch { len, count, between, form } = of.ends[at];
+        let (len, count) = (usize::from(len), usize::from(count));
+        if count < 4 || self.is_glued(start, start + at) {
+            return None;
+        }
+        let groups = &self.groups[start..=start + at];
+        Some((Figure { cell: self.cell, groups, text: &of.text[..len], between, form }, &of.digits[..count]))
+    }
+
+    /// Accounts, cards and addresses of networks.
+    fn strong(&self, start: usize, stretches: &Stretches) -> Option<Found> {
+        let longest = stretches.ends[stretches.count.checked_sub(1)?];
+        let letters = stretches.text[0].is_ascii_uppercase();
+        if !letters && usize::from(longest.count) < *card::LENGTHS.start() && longest.between & DOT == 0 {
+            return None;
+        }
+        let mut best: Option<Found> = None;
+        for at in (0..stretches.count).rev() {
+            let Some((figure, digits)) = self.figure(start, at, stretches) else { continue };
+            let found = |kind, evidence, weakness| {
+                Some(Found { kind, evidence, weakness, start: figure.start(), end: figure.end() })
+            };
+            if letters && iban::is_iban(figure.text) && is_iban_grouped(&figure) {
+                return found(DataKind::Iban, Evidence::Checksum, 0);
+            }
+            if best.is_some() || digits.len() < figure.text.len() {
                 continue;
             }
-            let figure =
-                Figure { cell: self.cell, groups: &groups[start..=end], text: &text[..len], between };
-            let found = self.judge(&figure, &digits[..count], start, end);
-            if let Some(found) = found
-                && best.as_ref().is_none_or(|best| found.weakness <= best.weakness)
-            {
-                best = Some(found);
+            if self.is_card(&figure, digits, start) {
+                best = found(DataKind::PaymentCard, Evidence::Luhn, 1);
+            } else if let Some(octets) = octets(&figure) {
+                best = self.address(&figure, octets, start, start + at);
+            }
+            if best.is_some() && !letters {
+                break;
             }
         }
         best
     }
 
-    /// What one stretch is.
-    fn judge(&self, figure: &Figure<'_>, digits: &[u8], start: usize, end: usize) -> Option<Found> {
-        if self.is_glued(start, end) {
-            return None;
+    fn is_card(&self, figure: &Figure<'_>, digits: &[u8], start: usize) -> bool {
+        if !card::LENGTHS.contains(&digits.len()) || !card::is_grouped(figure) {
+            return false;
         }
-        let only_digits = digits.len() == figure.text.len();
-        let found = |kind, evidence, weakness| {
-            Some(Found { kind, evidence, weakness, start: figure.start(), end: figure.end() })
-        };
-        if iban::is_iban(figure.text) && is_iban_grouped(figure) {
-            return found(DataKind::Iban, Evidence::Checksum, 0);
+        // Words are read last: that is what takes time.
+        let other = || figure.is_plain() && (self.hint.numbers || self.other(start));
+        if !checksum::luhn(digits) {
+            return false;
         }
-        if only_digits && card::LENGTHS.contains(&digits.len()) && card::is_grouped(figure) {
-            let named = || self.expected(start).is_some_and(|(kind, _)| kind == DataKind::PaymentCard);
-            let other = figure.is_plain() && (self.hint.numbers || self.other(start));
-            // A day of birth inside and two checks are stronger than an old length of Visa.
-            let amex = digits.len() == 15 && digits[0] == 3;
-            let person = || !amex && ids::is_national(figure, Some(digits)).is_some();
-            if !other && (card::is_card(digits, false) && !person() || named() && card::is_card(digits, true))
-            {
-                return found(DataKind::PaymentCard, Evidence::Luhn, 1);
-            }
-        }
-        if let Some(octets) = only_digits.then(|| octets(figure)).flatten() {
-            return self.address(figure, octets, start, end);
-        }
+        // A day of birth inside and two checks are stronger than an old length of Visa.
+        let amex = digits.len() == 15 && digits[0] == 3;
+        let person = || !amex && ids::is_national(figure, Some(digits)).is_some();
+        let named = || self.expected(start).is_some_and(|(kind, _)| kind == DataKind::PaymentCard);
+        (card::is_card(digits, false) && !person() || card::is_card(digits, true) && named()) && !other()
+    }
 
-        self.weaker(figure, digits, start, end)
+    /// What has no strong form.
+    fn weak(&self, start: usize, stretches: &Stretches) -> Option<Found> {
+        let mut best: Option<Found> = None;
+        for at in (0..stretches.count).rev() {
+            let Some((figure, digits)) = self.figure(start, at, stretches) else { continue };
+            // What has the form of an address is one or none.
+            if digits.len() == figure.text.len() && octets(&figure).is_some() {
+                continue;
+            }
+            let Some(found) = self.weaker(&figure, digits, start, start + at) else { continue };
+            if found.weakness <= STRONGEST_OF_WEAK {
+                return Some(found);
+            }
+            best = best.or(Some(found));
+        }
+        best
     }
 
     /// National numbers and telephone numbers.
     fn weaker(&self, figure: &Figure<'_>, digits: &[u8], start: usize, end: usize) -> Option<Found> {
+        if figure.text.len() < SHORTEST {
+            return None;
+        }
         let only_digits = digits.len() == figure.text.len();
         let found = |kind, evidence, weakness| {
             let (mut from, mut to) = (figure.start(), figure.end());
@@ -164,10 +283,15 @@ impl Reader<'_> {
             Some(Found { kind, evidence, weakness, start: from, end: to })
         };
         let expected = self.expected(start);
+        let plus = figure.before() & PLUS != 0;
+        // A number among other numbers is one of a list.
+        let listed = self.is_listed(start, end);
+        if expected.is_none() && (listed && !plus || figure.text.len() < SHORTEST_UNNAMED) {
+            return None;
+        }
         // `SSN 123 ..`: the word before is not a part of it.
         let expected = expected.filter(|_| figure.groups[0].digits > 0);
         let speaks_of = |kind| expected.filter(|&(named, _)| named == kind).map(|(_, evidence)| evidence);
-        let plus = figure.before() & PLUS != 0;
         let phone = only_digits.then(|| phone::is_phone(figure, digits)).flatten();
         if let Some(evidence) = speaks_of(DataKind::Phone)
             && only_digits
@@ -184,8 +308,6 @@ impl Reader<'_> {
         if phone == Some(phone::Sure::International) && plus {
             return found(DataKind::Phone, Evidence::Format, 2);
         }
-        // A number among other numbers is one of a list.
-        let listed = self.is_listed(start, end);
         if !plus
             && !listed
             && let Some(shown) = ids::is_national(figure, only_digits.then_some(digits))
@@ -205,7 +327,7 @@ impl Reader<'_> {
     }
 
     fn address(&self, figure: &Figure<'_>, octets: [u32; 4], start: usize, end: usize) -> Option<Found> {
-        let alone = start == 0 && end + 1 == self.run.groups.len() || !self.is_listed(start, end);
+        let alone = start == 0 && end + 1 == self.groups.len() || !self.is_listed(start, end);
         let expected = self.expected(start).is_some_and(|(kind, _)| kind == DataKind::IpAddress);
         let version = self.hint.numbers || self.other(start) || self.cell[..figure.start()].ends_with(b"v");
         let good = alone && !version && network::is_ipv4(octets, expected);
@@ -220,9 +342,9 @@ impl Reader<'_> {
 
     /// A day of birth at group `start`, where the words before or the column speak of birth.
     fn birth(&self, start: usize) -> Option<Found> {
-        let group = &self.run.groups[start];
+        let group = &self.groups[start];
         // `DOB 01/02/1980`: the letters are a group of their own.
-        if self.run.groups[..start].iter().any(|group| group.digits > 0) {
+        if self.is_behind_digits(start) || self.says_nothing(start) {
             return None;
         }
         // Words are read last: that is what takes time.
@@ -231,13 +353,24 @@ impl Reader<'_> {
         Some(Found { kind, evidence, weakness: 0, start: group.start, end })
     }
 
+    /// Whether neither words before the group nor the column can say that it is a date.
+    fn says_nothing(&self, start: usize) -> bool {
+        let group = &self.groups[start];
+        group.before & PLUS != 0 || self.hint.kind.is_none() && group.start == 0 && group.digits > 0
+    }
+
+    /// Whether digits stand in the run before the group `start`. Only the first groups of a run may have none.
+    fn is_behind_digits(&self, start: usize) -> bool {
+        self.groups[..start].iter().take(2).any(|group| group.digits > 0)
+    }
+
     fn other(&self, start: usize) -> bool {
         start == 0 && self.context().other
     }
 
     /// Part of a longer word or of a longer tight chain: `ab-123-45-6789`.
     fn is_glued(&self, start: usize, end: usize) -> bool {
-        let groups = &self.run.groups;
+        let groups = self.groups;
         let tight = |bits: u8| bits & (SPACE | SLASH | OPEN | CLOSE) == 0;
         let before = if start == 0 { self.run.glued_before } else { tight(groups[start].before) };
         let behind = match groups.get(end + 1) {
@@ -249,12 +382,20 @@ impl Reader<'_> {
 
     /// Next to further numbers with nothing but a space between.
     fn is_listed(&self, start: usize, end: usize) -> bool {
-        let groups = &self.run.groups;
-        let number = |group: &Group| group.digits >= 3 && group.digits == group.len();
-        let before = start > 0 && number(&groups[start - 1]) && groups[start].before & (OPEN | PLUS) == 0;
-        let behind = groups.get(end + 1).is_some_and(|next| number(next) && next.before & (OPEN | PLUS) == 0);
-        before || behind
+        let behind = self.groups.get(end + 1);
+        self.is_listed_behind(start)
+            || behind.is_some_and(|next| is_number(next) && next.before & (OPEN | PLUS) == 0)
     }
+
+    fn is_listed_behind(&self, start: usize) -> bool {
+        let groups = self.groups;
+        start > 0 && is_number(&groups[start - 1]) && groups[start].before & (OPEN | PLUS) == 0
+    }
+}
+
+/// A group that may be a number of its own.
+fn is_number(group: &Group) -> bool {
+    group.digits >= 3 && group.digits == group.len()
 }
 
 /// Groups of four, the last one shorter, or one word.

@@ -4,18 +4,28 @@
 //! most things are numbered. Extensions belong to the number.
 
 use super::figure::{
-    Figure, Group,
+    Figure,
     separator::{CLOSE, DASH, DOT, OPEN, PLUS, SLASH, SPACE},
 };
 
 /// Country codes with one or two digits; those with three are what is left of 21x to 99x.
-const SHORT: &[u16] = &[
+const SHORT: u128 = bits(&[
     1, 7, 20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57,
     58, 60, 61, 62, 63, 64, 65, 66, 81, 82, 84, 86, 90, 91, 92, 93, 94, 95, 98,
-];
+]);
 /// First two digits of the country codes with three.
-const LONG: &[u16] =
-    &[21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 85, 87, 88, 96, 97, 99];
+const LONG: u128 =
+    bits(&[21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 85, 87, 88, 96, 97, 99]);
+
+/// One bit for each number below 128.
+const fn bits(numbers: &[u16]) -> u128 {
+    let (mut bits, mut at) = (0, 0);
+    while at < numbers.len() {
+        bits |= 1 << numbers[at];
+        at += 1;
+    }
+    bits
+}
 
 /// How it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +56,28 @@ pub fn is_phone(figure: &Figure<'_>, digits: &[u8]) -> Option<Sure> {
     is_national(figure, digits).then_some(Sure::National)
 }
 
+/// Whether a cell is nothing but a number with its country's code: `+49 30 901820`. What is not said here is said by
+/// [`is_phone`]: `false` is no answer.
+pub fn is_whole(cell: &[u8]) -> bool {
+    let [b'+', b'1'..=b'9', ..] = cell else { return false };
+    let (mut digits, mut count, mut group, mut groups) = ([0; 11], 0, 0, 1);
+    for &byte in &cell[1..] {
+        if byte.is_ascii_digit() {
+            let Some(digit) = digits.get_mut(count) else { return false };
+            *digit = byte - b'0';
+            count += 1;
+            group += 1;
+        } else if matches!(byte, b' ' | b'-') && group > 1 - usize::from(groups == 1) {
+            (group, groups) = (0, groups + 1);
+        } else {
+            return false;
+        }
+    }
+    // With fewer than twelve digits no stretch of it is a card.
+    let digits = &digits[..count];
+    (2..=8).contains(&groups) && group > 1 && count >= 9 && digits.iter().any(|&digit| digit != digits[0])
+}
+
 /// A context or column speaks of telephones: anything that could be called.
 pub fn is_plausible(figure: &Figure<'_>, digits: &[u8]) -> bool {
     (5..=17).contains(&digits.len()) && figure.groups.iter().all(|group| group.digits == group.len())
@@ -58,8 +90,8 @@ fn is_international(digits: &[u8]) -> bool {
     let code = match one {
         1 | 7 => 1,
         0 => return false,
-        _ if SHORT.contains(&two) => 2,
-        _ if LONG.contains(&two) => 3,
+        _ if SHORT >> two & 1 == 1 => 2,
+        _ if LONG >> two & 1 == 1 => 3,
         _ => return false,
     };
     let body = digits.len() - code;
@@ -90,20 +122,85 @@ fn is_odd(figure: &Figure<'_>) -> bool {
     alone > 0 || figure.between & DOT != 0 && figure.between & SLASH != 0 || figure.groups.len() > 8
 }
 
+/// Mobile numbers of a country as digits alone: how many, how they begin, and what may come then.
+pub struct Mobile {
+    digits: std::ops::RangeInclusive<usize>,
+    prefix: &'static [u8],
+    next: &'static [u8],
+}
+
+const fn mobile(least: usize, most: usize, prefix: &'static str, next: &'static str) -> Mobile {
+    Mobile { digits: least..=most, prefix: prefix.as_bytes(), next: next.as_bytes() }
+}
+
+/// With the country's code and without a sign, and some without it, where what begins so is little else. What a zero
+/// begins is found by itself.
+#[rustfmt::skip]
+pub const MOBILES: &[Mobile] = &[
+    mobile(11, 11, "1", "23456789"), mobile(11, 11, "79", "0123456789"), mobile(12, 12, "201", "0125"),
+    mobile(11, 11, "27", "678"), mobile(12, 12, "306", "9"), mobile(11, 11, "316", "123456789"),
+    mobile(11, 11, "324", "56789"), mobile(11, 11, "33", "67"), mobile(11, 11, "34", "67"), mobile(11, 12, "36", "237"),
+    mobile(11, 12, "393", "23456789"), mobile(11, 11, "407", "23456789"), mobile(11, 11, "417", "56789"),
+    mobile(11, 13, "436", "56789"), mobile(12, 12, "447", "12345789"), mobile(11, 11, "467", "02369"),
+    mobile(11, 11, "48", "45678"), mobile(12, 13, "491", "567"), mobile(11, 11, "519", "0123456789"),
+    mobile(12, 13, "52", "123456789"), mobile(12, 13, "549", "123"), mobile(13, 13, "55", "123456789"),
+    mobile(11, 11, "569", "2345678"), mobile(12, 12, "573", "0125"), mobile(11, 12, "601", "0123456789"),
+    mobile(11, 11, "614", "0123456789"), mobile(11, 13, "628", "123456789"), mobile(12, 12, "639", "0123456789"),
+    mobile(11, 11, "66", "689"), mobile(12, 12, "81", "789"), mobile(12, 12, "821", "0"), mobile(11, 11, "84", "35789"),
+    mobile(13, 13, "861", "3456789"), mobile(12, 12, "905", "0345"), mobile(12, 12, "91", "6789"),
+    mobile(12, 12, "923", "01234"), mobile(12, 12, "989", "0123"), mobile(13, 13, "234", "789"),
+    mobile(12, 12, "2547", "0123456789"), mobile(12, 12, "351", "9"), mobile(12, 12, "353", "8"), mobile(12, 12, "358", "45"),
+    mobile(12, 12, "380", "3569"), mobile(12, 12, "420", "67"), mobile(13, 13, "8801", "3456789"), mobile(12, 12, "966", "5"),
+    mobile(12, 12, "971", "5"), mobile(12, 12, "972", "5"),
+    // India, Britain, Italy, Turkey, Russia, France and Spain without their codes; North America.
+    mobile(10, 10, "", "6789"), mobile(10, 10, "7", "12345789"), mobile(10, 10, "3", "23456789"), mobile(10, 10, "5", "0345"),
+    mobile(10, 10, "9", "012356789"), mobile(9, 9, "", "67"), mobile(10, 10, "", "23456789"),
+];
+
+impl Mobile {
+    /// Whether `digits` is one.
+    pub fn fits(&self, digits: &[u8]) -> bool {
+        let len = self.prefix.len();
+        let starts = |text: &[u8]| digits.iter().zip(text).all(|(&digit, &byte)| digit == byte - b'0');
+        let good = self.digits.contains(&digits.len())
+            && starts(self.prefix)
+            && self.next.iter().any(|&byte| byte - b'0' == digits[len]);
+        // North America: an area and an exchange, of which neither is a service.
+        let american = self.next.len() == 8 && self.next[0] == b'2' && matches!(self.prefix, b"" | b"1");
+        good && (!american
+            || digits[len + 1] != 9
+                && digits[len + 3] >= 2
+                && digits[len + 1..len + 3] != [1, 1]
+                && digits[len + 4..len + 6] != [1, 1])
+    }
+
+    /// Of how many numbers that are nobody's one looks like it, at most.
+    pub fn chance(&self) -> f64 {
+        let tenths = f64::from(u8::try_from(self.next.len()).unwrap_or(10)) / 10.0;
+        tenths * 0.1_f64.powi(i32::try_from(self.prefix.len()).unwrap_or(0))
+    }
+
+    /// How many digits at its beginning all of them share.
+    pub fn shared(&self) -> usize {
+        self.prefix.len()
+    }
+}
+
 /// A spelling that some country has for its own numbers.
 fn is_national(figure: &Figure<'_>, digits: &[u8]) -> bool {
-    let lengths: smallvec::SmallVec<[usize; 8]> = figure.groups.iter().map(Group::len).collect();
+    let mut lengths = [0; 9];
+    let lengths = figure.lengths(&mut lengths);
     let paren = figure.before() & OPEN != 0 && figure.separator(1) & CLOSE != 0;
     if figure.is_plain() {
         return is_plain_mobile(digits);
     }
-    if is_date_like(figure, digits, &lengths) || is_book(figure, digits, &lengths) {
+    if is_date_like(figure, digits, lengths) || is_book(figure, digits, lengths) {
         return false;
     }
     let only = |bits: u8| figure.between & !bits == 0;
     let one_kind = only(SPACE) || only(DASH) || only(DOT) || only(SPACE | DASH);
     // North America: (212) 555-0123, 212-555-0123, 1-212-555-0123.
-    match lengths[..] {
+    match *lengths {
         [3, 3, 4] if paren || one_kind || only(SLASH | DASH) => return digits[0] != 0 || digits[1] != 0,
         [1, 3, 3, 4] if digits[0] == 1 && (one_kind || figure.between & OPEN != 0) => return true,
         [3, 7] if paren => return true,
@@ -113,19 +210,19 @@ fn is_national(figure: &Figure<'_>, digits: &[u8]) -> bool {
     if paren {
         return (8..=13).contains(&digits.len()) && lengths[0] >= 2;
     }
-    if digits[0] == 8 && lengths[..] == [1, 3, 3, 2, 2] {
+    if digits[0] == 8 && *lengths == [1, 3, 3, 2, 2] {
         return true;
     }
     if digits[0] == 0 {
-        return is_trunk(figure, digits, &lengths);
+        return is_trunk(figure, digits, lengths);
     }
     if figure.separator(1) == SLASH
         && figure.between & !(SLASH | DASH | SPACE) == 0
-        && matches!(lengths[..], [2, 3, 3 | 4] | [2, 3, 2, 2])
+        && matches!(*lengths, [2, 3, 3 | 4] | [2, 3, 2, 2])
     {
         return true;
     }
-    without_trunk(digits, &lengths, only(SPACE), only(DASH), only(SPACE | DASH))
+    without_trunk(digits, lengths, only(SPACE), only(DASH), only(SPACE | DASH))
 }
 
 /// `0` and an area: 030/1234567, 01 23 45 67 89, 020 7946 0958, 06-12345678.
@@ -243,6 +340,9 @@ pub fn sign(cell: &[u8], figure: &Figure<'_>) -> usize {
 /// Where the extension behind a number ends: `x123`, ` ext. 12`, ` Durchwahl 3`.
 pub fn extension(cell: &[u8], end: usize) -> usize {
     let rest = &cell[end..];
+    if rest.is_empty() {
+        return end;
+    }
     let spaces = rest.iter().take(3).take_while(|&&byte| matches!(byte, b' ' | b',' | b';')).count();
     let words: &[&[u8]] = &[
         b"extension",

@@ -15,34 +15,45 @@ const VALUE: usize = 512;
 /// Private keys in blocks of text: PEM, OpenSSH, PGP, PuTTY. A block that does not end reaches to the end of the cell.
 pub fn scan_blocks(cell: &[u8], hits: &mut Hits) {
     let mut from = 0;
-    while let Some(found) =
-        memmem::find(&cell[from..], b"---BEGIN ").or_else(|| memmem::find(&cell[from..], b"---- BEGIN "))
-    {
-        let start = from + found;
-        let line = &cell[start..cell.len().min(start + 96)];
-        let line = &line[..memmem::find(&line[8..], b"---").map_or(line.len(), |at| at + 8)];
-        if memmem::find(line, b"PRIVATE KEY").is_none() && memmem::find(line, b"SSH2 ENCRYPTED").is_none() {
-            from = start + 8;
+    while let Some(found) = memmem::find(&cell[from..], b"BEGIN ") {
+        let begin = from + found;
+        let line = &cell[begin..cell.len().min(begin + 96)];
+        let line = &line[..memmem::find(line, b"---").unwrap_or(line.len())];
+        let key =
+            [&b"PRIVATE KEY"[..], b"SSH2 ENCRYPTED"].iter().any(|name| memmem::find(line, name).is_some());
+        let Some(dashes) = dashes_before(cell, begin).filter(|_| key) else {
+            from = begin + 6;
             continue;
-        }
-        let begin = start - cell[..start].iter().rev().take(8).take_while(|&&byte| byte == b'-').count();
-        let body = start + line.len();
-        let ends = memmem::find(&cell[body..], b"---END ").map(|at| at + 7);
-        let end = ends.or_else(|| memmem::find(&cell[body..], b"---- END ").map(|at| at + 9)).map_or(
-            cell.len(),
-            |at| {
-                let at = body + at;
-                let name = cell[at..].iter().take(64).position(|&byte| byte == b'-').unwrap_or(0);
-                let dashes = cell[at + name..].iter().take(8).take_while(|&&byte| byte == b'-').count();
-                at + name + dashes
-            },
-        );
-        hits.push(DataKind::PrivateKey, begin..end, Evidence::Format);
+        };
+        let end = block_end(cell, begin + line.len());
+        hits.push(DataKind::PrivateKey, begin - dashes..end, Evidence::Format);
         from = end;
     }
     if cell.starts_with(b"PuTTY-User-Key-File-") {
         hits.push(DataKind::PrivateKey, 0..cell.len(), Evidence::Format);
     }
+}
+
+/// Where the block ends whose text starts at `body`.
+fn block_end(cell: &[u8], body: usize) -> usize {
+    let ends = memmem::find_iter(&cell[body..], b"END ").map(|at| body + at);
+    let Some(at) = ends.into_iter().find(|&at| dashes_before(&cell[body..], at - body).is_some()) else {
+        return cell.len();
+    };
+    let at = at + 4;
+    let name = cell[at..].iter().take(64).position(|&byte| byte == b'-').unwrap_or(0);
+    at + name + cell[at + name..].iter().take(8).take_while(|&&byte| byte == b'-').count()
+}
+
+/// `---BEGIN`, `---- BEGIN`: how many dashes, up to eight, and blanks stand before the word.
+fn dashes_before(cell: &[u8], word: usize) -> Option<usize> {
+    let before = &cell[..word];
+    let (before, blank) = match before {
+        [before @ .., b' '] => (before, 1),
+        _ => (before, 0),
+    };
+    let dashes = before.iter().rev().take(8).take_while(|&&byte| byte == b'-').count();
+    (dashes >= 3 + blank).then_some(dashes + blank)
 }
 
 /// The length of the JSON web token that a text starts with: its header is decoded and has to name an algorithm.
@@ -53,6 +64,10 @@ pub fn jwt(text: &[u8]) -> Option<usize> {
             .count()
     };
     let header = part(&text[..text.len().min(HEADER)]);
+    // What follows is looked at only where a header comes before it: it may be long.
+    if header < 8 || text.get(header) != Some(&b'.') || !names_algorithm(&text[..header]) {
+        return None;
+    }
     let mut len = header;
     let mut parts = 1;
     while parts < 5 && text.get(len) == Some(&b'.') {
@@ -64,15 +79,16 @@ pub fn jwt(text: &[u8]) -> Option<usize> {
         }
     }
     // Signed ones have three parts, the last empty without a signature; encrypted ones five.
-    if parts < 3 || header < 8 {
-        return None;
-    }
+    (parts >= 3).then_some(len)
+}
+
+/// Whether a header is one of a token.
+fn names_algorithm(header: &[u8]) -> bool {
     let mut decoded = [0u8; HEADER];
-    let decoded = decode(&text[..header], &mut decoded)?;
-    let names = memmem::find(decoded, b"\"alg\"").is_some()
-        || memmem::find(decoded, b"\"enc\"").is_some()
-        || memmem::find(decoded, b"\"typ\"").is_some();
-    names.then_some(len)
+    let decoded = decode(header, &mut decoded);
+    decoded.is_some_and(|decoded| {
+        [&b"\"alg\""[..], b"\"enc\"", b"\"typ\""].iter().any(|name| memmem::find(decoded, name).is_some())
+    })
 }
 
 /// Base64 for URLs, RFC 4648.

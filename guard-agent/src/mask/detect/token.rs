@@ -6,12 +6,16 @@
 
 use guard_policy::vocabulary::DataKind;
 
-use super::{Evidence, census::Census, hits::Hits, password_hash, secret};
+use super::{
+    Evidence,
+    census::Census,
+    hits::Hits,
+    password_hash, secret,
+    words::{BLOCK, has_gap},
+};
 
 /// Shorter cells hold no token.
 pub const SHORTEST: usize = 16;
-/// A block that is part of a word of [`SHORTEST`] bytes.
-const BLOCK: usize = 8;
 
 /// Prefix, what may follow it, how much of it at least and at most.
 struct Form {
@@ -119,10 +123,10 @@ pub fn scan(cell: &[u8], census: &Census, hits: &mut Hits) {
         secret::scan_blocks(cell, hits);
     }
     let mut from = 0;
-    let blocks = cell.chunks_exact(BLOCK).enumerate();
-    for (index, block) in blocks {
+    // In a word of SHORTEST bytes one of the blocks has no gap.
+    for (index, block) in cell.as_chunks::<BLOCK>().0.iter().enumerate() {
         let at = index * BLOCK;
-        if at < from || !block.iter().all(|&byte| is_part(byte)) {
+        if has_gap(*block) || at < from || !block.iter().all(|&byte| is_part(byte)) {
             continue;
         }
         let start = at - cell[from..at].iter().rev().take_while(|&&byte| is_part(byte)).count();
@@ -164,13 +168,14 @@ fn word(cell: &[u8], start: usize, end: usize, census: &Census, hits: &mut Hits)
         }
     }
     let mut at = 0;
+    let mut runs = Runs::default();
     while at + SHORTEST <= text.len() {
         let begins = at == 0 || !text[at - 1].is_ascii_alphanumeric() && !matches!(text[at - 1], b'_' | b'-');
         if !begins || !starts(text[at], text[at + 1]) {
             at += 1;
             continue;
         }
-        match one(&text[at..]) {
+        match one(text, at, &mut runs) {
             Some((kind, evidence, len)) => {
                 hits.push(kind, start + at..start + at + len, evidence);
                 at += len.max(1);
@@ -179,6 +184,23 @@ fn word(cell: &[u8], start: usize, end: usize, census: &Census, hits: &mut Hits)
         }
     }
 }
+
+/// No form.
+const NONE: u8 = u8::MAX;
+
+/// By the first byte of its prefix the first form, and for each form the next one with the same first byte.
+static BY_FIRST: ([u8; 256], [u8; FORMS.len()]) = {
+    let (mut first, mut next) = ([NONE; 256], [NONE; FORMS.len()]);
+    let mut at = FORMS.len();
+    while at > 0 {
+        at -= 1;
+        let byte = FORMS[at].prefix[0] as usize;
+        next[at] = first[byte];
+        first[byte] = at as u8;
+    }
+    (first, next)
+};
+const _: () = assert!(FORMS.len() < NONE as usize);
 
 /// First two bytes of everything that is known, one bit each.
 static STARTS: [u64; 1024] = {
@@ -216,8 +238,30 @@ fn starts(first: u8, second: u8) -> bool {
     STARTS[at / 64] >> (at % 64) & 1 == 1
 }
 
-/// What starts a text.
-fn one(text: &[u8]) -> Option<(DataKind, Evidence, usize)> {
+/// The stretch of bytes of each class that was looked at last: keys that start in one stretch end together, so that it is
+/// read once.
+#[derive(Default)]
+struct Runs([(usize, usize); 5]);
+
+impl Runs {
+    /// How many bytes from `at` on are of a class.
+    fn len(&mut self, word: &[u8], at: usize, body: Body) -> usize {
+        let (start, end) = self.0[body as usize];
+        if (start..end).contains(&at) {
+            return end - at;
+        }
+        let bytes = word[at..].iter().enumerate();
+        let len = bytes.take_while(|&(from, &byte)| at + from != start && body.has(byte)).count();
+        // It goes on into the one that is known.
+        let end = if at + len == start && start < end { end } else { at + len };
+        self.0[body as usize] = (at, end);
+        end - at
+    }
+}
+
+/// What starts at `at` in a word.
+fn one(word: &[u8], at: usize, runs: &mut Runs) -> Option<(DataKind, Evidence, usize)> {
+    let text = &word[at..];
     if text.starts_with(b"eyJ") {
         return secret::jwt(text).map(|len| (DataKind::Jwt, Evidence::Decoded, len));
     }
@@ -228,12 +272,16 @@ fn one(text: &[u8]) -> Option<(DataKind, Evidence, usize)> {
         let len = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
         return (len >= 70).then_some((DataKind::PrivateKey, Evidence::Format, len));
     }
-    FORMS.iter().find_map(|form| {
-        let body = text.strip_prefix(form.prefix)?;
-        let len = body.iter().take(form.most + 1).take_while(|&&byte| form.body.has(byte)).count();
-        let good = (form.least..=form.most).contains(&len) && is_random(&body[..len]);
-        good.then_some((form.kind, Evidence::Format, form.prefix.len() + len))
-    })
+    let mut at_form = BY_FIRST.0[usize::from(*text.first()?)];
+    while let Some(form) = FORMS.get(usize::from(at_form)) {
+        at_form = BY_FIRST.1[usize::from(at_form)];
+        let Some(body) = text.strip_prefix(form.prefix) else { continue };
+        let len = runs.len(word, at + form.prefix.len(), form.body);
+        if (form.least..=form.most).contains(&len) && is_random(&body[..len]) {
+            return Some((form.kind, Evidence::Format, form.prefix.len() + len));
+        }
+    }
+    None
 }
 
 /// Not `xxxxxxxx`, not a sentence in snake case: more than a few different characters, and digits or both cases.
@@ -245,4 +293,25 @@ fn is_random(body: &[u8]) -> bool {
     let count = |range: std::ops::RangeInclusive<u8>| range.filter(|&byte| seen[usize::from(byte)]).count();
     let (digits, upper, lower) = (count(b'0'..=b'9'), count(b'A'..=b'Z'), count(b'a'..=b'z'));
     digits + upper + lower >= 6 && (digits > 0 || upper > 0 && lower > 0 || upper >= 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_are_as_long_as_if_each_were_read_alone() {
+        let word = b"ab.cd-12_ef:gh..ij=kl%mn--op/qr";
+        for order in [[0, 9, 3, 12, 7], [20, 2, 18, 5, 21], [4, 4, 30, 29, 1]] {
+            let mut runs = Runs::default();
+            for at in order {
+                // No prefix is shorter than two bytes.
+                let at = at.max(2);
+                for body in [Body::Upper, Body::Word, Body::Url, Body::Wide, Body::Hex] {
+                    let alone = word[at..].iter().take_while(|&&byte| body.has(byte)).count();
+                    assert_eq!(runs.len(word, at, body), alone, "{at}");
+                }
+            }
+        }
+    }
 }

@@ -81,11 +81,18 @@ impl<'a, D: Detector> Engine<'a, D> {
         value: &[u8],
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let start = out.len();
-        if let Job::Mask(kind, Rule::Null) = job {
-            self.count(kind);
-            return Outcome::Null;
+        if let Job::Mask(kind, rule) = job {
+            if matches!(rule, Rule::Null) {
+                self.count(kind);
+                return Outcome::Null;
+            }
+            // What most masked columns are.
+            if matches!(value_type.base, Base::Text) && value_type.characters().is_none() {
+                self.masked_text(kind, rule, value, out);
+                return Outcome::Written;
+            }
         }
+        let start = out.len();
         self.state.depth += 1;
         let outcome = if self.state.depth > MAX_DEPTH {
             None

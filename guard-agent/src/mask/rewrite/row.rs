@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use guard_policy::vocabulary::DataKind;
+
 use super::{
     Base, Column, Detector, RewriteError, Rules, Settings, Tally, Treatment,
     array::Fields,
@@ -58,6 +60,15 @@ impl<D: Detector> RowRewriter<D> {
     /// What the rows consist of.
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// From now on the values of a column that was searched are taken for what many of them have shown it to be.
+    pub fn expect(&mut self, column: usize, kind: DataKind) {
+        let mut columns = self.columns.to_vec();
+        if let Some(Column { treatment: Treatment::Scan(hint), .. }) = columns.get_mut(column) {
+            hint.kind = Some(kind);
+            self.columns = columns.into();
+        }
     }
 
     /// What has been masked up to now.

@@ -39,6 +39,8 @@ struct Kind<'a> {
     file: &'a [u8],
     /// It has a query that the client did not send.
     internal_query: bool,
+    /// It points into what the client sent: the parser says so, what runs later does not.
+    position: bool,
     /// Schema, table, column, type and constraint.
     names: [&'a [u8]; 5],
 }
@@ -52,6 +54,7 @@ impl<'a> Kind<'a> {
                 b'C' => kind.code = text,
                 b'F' => kind.file = text,
                 b'q' => kind.internal_query = true,
+                b'P' => kind.position = true,
                 b's' => kind.names[0] = text,
                 b't' => kind.names[1] = text,
                 b'c' => kind.names[2] = text,
@@ -78,9 +81,19 @@ impl<'a> Kind<'a> {
         self.code.starts_with(b"22")
     }
 
+    /// What is wrong are names, or the text as a whole. They may also have been made of values: `x::regclass`.
+    fn of_names(&self) -> bool {
+        self.code.starts_with(b"42") && !self.internal_query && !self.raised()
+    }
+
     /// What is wrong is the client's own text: what is quoted are words of it.
     fn of_syntax(&self) -> bool {
-        self.code.starts_with(b"42") && !self.internal_query && !self.raised()
+        self.of_names() && self.position
+    }
+
+    /// The numbers in it are those of a type: `character varying(20)`.
+    fn tells_a_type(&self) -> bool {
+        self.code == b"22001"
     }
 }
 
@@ -166,7 +179,12 @@ impl<D: Detector> Scrubber<D> {
     ///
     /// # Errors
     /// Where the body has not the form of one.
-    pub fn notification(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+    pub fn notification(
+        &mut self,
+        body: &[u8],
+        whole: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Rewritten, RewriteError> {
         let (channel, payload) = body.get(4..).and_then(cstring).ok_or(RewriteError::Malformed)?;
         let (payload, _) = cstring(payload).ok_or(RewriteError::Malformed)?;
         let start = out.len();
@@ -174,7 +192,12 @@ impl<D: Detector> Scrubber<D> {
         out.extend_from_slice(&body[..4]);
         out.extend_from_slice(channel);
         out.push(0);
-        let changed = self.found(payload, &[], out);
+        let changed = if whole && !payload.is_empty() {
+            out.extend_from_slice(FULL);
+            payload != FULL
+        } else {
+            self.found(payload, &[], out)
+        };
         out.push(0);
         finish(changed, start, out)
     }
@@ -213,7 +236,11 @@ impl<D: Detector> Scrubber<D> {
         }
         if about.strict && !(kind.of_syntax() && field == b'M') {
             let after_colon = kind.of_value() || field == b'W';
-            quotes::take_out(&mut scrubbed, &kind.names, after_colon);
+            let words = if kind.of_names() { about.sent } else { &[] };
+            quotes::take_out(&mut scrubbed, quotes::Known { names: &kind.names, words }, after_colon);
+            if !kind.tells_a_type() {
+                quotes::take_out_numbers(&mut scrubbed, about.sent);
+            }
         }
         let found = self.found(&scrubbed, about.sent, out);
         let changed = found || scrubbed != text;

@@ -48,10 +48,9 @@ pub(super) fn partial(kind: DataKind, value: &[u8], out: &mut Vec<u8>) {
 /// `j***@example.com`.
 fn email(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let value = value.trim_ascii();
-    let at = value.iter().position(|byte| *byte == b'@')?;
+    let at = memchr::memchr(b'@', value)?;
     let (local, domain) = (&value[..at], &value[at + 1..]);
-    let strange = |byte: &u8| byte.is_ascii_whitespace() || b"@<>\",;:()".contains(byte);
-    if domain.is_empty() || local.is_empty() || domain.iter().any(strange) || local.iter().any(strange) {
+    if domain.is_empty() || local.is_empty() || is_strange(domain) || is_strange(local) {
         return None;
     }
     if local.len() > 2 {
@@ -62,47 +61,117 @@ fn email(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// Blanks and signs that no part of an address has. All bytes are looked at: that is faster than to stop early.
+fn is_strange(part: &[u8]) -> bool {
+    const STRANGE: [bool; 256] = {
+        let (strange, mut bytes, mut at) = (b" \t\n\x0c\r@<>\",;:()", [false; 256], 0);
+        while at < strange.len() {
+            bytes[strange[at] as usize] = true;
+            at += 1;
+        }
+        bytes
+    };
+    part.iter().fold(false, |found, byte| found | STRANGE[usize::from(*byte)])
+}
+
 /// `****-****-****-1111`: separators stay.
 fn last_four(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let count = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count();
-    if count < LAST_FOUR_OF || !value.is_ascii() {
-        return None;
+    let (mut kept, mut cut) = (0, value.len());
+    while kept < 4 && cut > 0 {
+        cut -= 1;
+        kept += usize::from(value[cut].is_ascii_alphanumeric());
     }
-    let mut left = count;
-    out.extend(value.iter().map(|byte| {
-        if byte.is_ascii_alphanumeric() {
-            left -= 1;
-            if left >= 4 { b'*' } else { *byte }
-        } else {
-            *byte
-        }
-    }));
-    Some(())
+    let (hidden, shown) = value.split_at(cut);
+    let mut count = kept;
+    let (blocks, tail) = hidden.as_chunks::<LANES>();
+    for block in blocks {
+        let (stars, letters) = hide(block);
+        out.extend_from_slice(&stars);
+        count += letters;
+    }
+    let mut last = [0; LANES];
+    last[..tail.len()].copy_from_slice(tail);
+    let (stars, letters) = hide(&last);
+    out.extend_from_slice(&stars[..tail.len()]);
+    out.extend_from_slice(shown);
+    (count + letters >= LAST_FOUR_OF && value.is_ascii()).then_some(())
+}
+
+/// Bytes that are dealt with at once.
+const LANES: usize = 16;
+
+/// Stars in place of letters and digits, and how many there are.
+#[inline(always)]
+fn hide(block: &[u8; LANES]) -> ([u8; LANES], usize) {
+    let (mut stars, mut letters) = (*block, [0_u8; LANES]);
+    for lane in 0..LANES {
+        let byte = block[lane];
+        let is_letter = ((byte | 32).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10);
+        letters[lane] = u8::from(is_letter);
+        stars[lane] = if is_letter { b'*' } else { byte };
+    }
+    // INVARIANT: each lane is 0 or 1, so that no sum of eight leaves its byte.
+    let word = u128::from_le_bytes(letters);
+    let sums = (word as u64).wrapping_add((word >> 64) as u64);
+    (stars, (sums.wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize)
 }
 
 /// `J*** D***`.
 fn initials(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let text = std::str::from_utf8(value).ok()?.trim();
-    let mut words = 0;
-    for word in text.split_whitespace() {
+    let text = std::str::from_utf8(value).ok()?;
+    // First bytes of the blanks beyond ASCII, and of much else.
+    if value.iter().any(|byte| matches!(byte, 0xC2 | 0xE1..=0xE3)) {
+        let mut words = 0;
+        for word in text.split_whitespace() {
+            words += 1;
+            initial(word.as_bytes(), (word.chars().take(3).count(), words), out)?;
+        }
+        return (words > 0).then_some(());
+    }
+    let (mut words, mut letters, mut start) = (0, 0, 0);
+    for (at, byte) in value.iter().enumerate() {
+        if matches!(byte, b' ' | 9..=13) {
+            if letters > 0 {
+                words += 1;
+                initial(&value[start..at], (letters, words), out)?;
+                letters = 0;
+            }
+        } else {
+            if letters == 0 {
+                start = at;
+            }
+            // Letters, not bytes.
+            letters += usize::from(byte & 0xC0 != 0x80);
+        }
+    }
+    if letters > 0 {
         words += 1;
-        if words > MAX_WORDS {
-            return None;
-        }
-        if words > 1 {
-            out.push(b' ');
-        }
-        // Of a word of one or two letters the first is half or all.
-        if word.chars().nth(2).is_some() {
-            out.extend_from_slice(first_letter(word.as_bytes())?);
-        }
-        out.extend_from_slice(FULL);
+        initial(&value[start..], (letters, words), out)?;
     }
     (words > 0).then_some(())
 }
 
+/// One word of so many letters, the how manieth it is.
+fn initial(word: &[u8], (letters, words): (usize, usize), out: &mut Vec<u8>) -> Option<()> {
+    if words > MAX_WORDS {
+        return None;
+    }
+    if words > 1 {
+        out.push(b' ');
+    }
+    // Of a word of one or two letters the first is half or all.
+    if letters > 2 {
+        out.extend_from_slice(first_letter(word)?);
+    }
+    out.extend_from_slice(FULL);
+    Some(())
+}
+
 /// The first letter, in UTF-8.
 fn first_letter(text: &[u8]) -> Option<&[u8]> {
+    if text.first()?.is_ascii() {
+        return text.get(..1);
+    }
     let head = &text[..text.len().min(4)];
     let valid = match std::str::from_utf8(head) {
         Ok(head) => head,

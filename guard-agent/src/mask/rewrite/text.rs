@@ -103,8 +103,11 @@ impl<'a, D: Detector> Engine<'a, D> {
 
     /// A text that may be a JSON document: then it is one afterwards.
     fn document(&mut self, job: Job<'a>, value: &[u8], out: &mut Vec<u8>) -> Option<Outcome> {
+        if !matches!(job, Job::Scan(_)) {
+            return None;
+        }
         let first = value.iter().find(|byte| !byte.is_ascii_whitespace())?;
-        if !matches!(job, Job::Scan(_)) || !matches!(first, b'{' | b'[') || !self.settings.ascii_is_ascii {
+        if !matches!(first, b'{' | b'[') || !self.settings.ascii_is_ascii {
             return None;
         }
         let start = out.len();

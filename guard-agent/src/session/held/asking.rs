@@ -92,7 +92,9 @@ impl Relay<'_> {
         request: &ApprovalRequest,
     ) -> Option<(crate::decide::Permit, usize)> {
         let glass = held.decision().break_glass.clone()?;
-        if request.justification.is_empty() {
+        // A program that writes a reason is not a person who answers for it.
+        let by_agent = !self.holding.workload.ai_agent.is_empty();
+        if request.justification.is_empty() || (by_agent && !glass.group.is_empty()) {
             return None;
         }
         let requester = person(&self.holding.workload);

@@ -51,7 +51,8 @@ impl Relay<'_> {
             _ => None,
         };
         let Some(text) = text else {
-            return if masking.enforces && masking.sensitive {
+            let (_, shown) = self.worker.found_rules(&self.session, self.scope, masking);
+            return if masking.enforces && (masking.sensitive || !shown) {
                 Err(SessionError::UnknownCopy)
             } else {
                 Ok(Step::Pass)

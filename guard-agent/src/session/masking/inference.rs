@@ -35,7 +35,10 @@ impl Relay<'_> {
     ) -> Option<Source> {
         let masking = self.masking.as_deref()?;
         let bound = masking.portals.get(portal);
-        let source = self.source_of_prepared(statements)?;
+        let source = match self.names.doubts_portal(portal) {
+            true => Source::Unknown,
+            false => self.source_of_prepared(statements)?,
+        };
         *bound.source.borrow_mut() = source.clone();
         Some(source)
     }
@@ -111,15 +114,26 @@ impl Relay<'_> {
     pub(super) fn cursor_parts(&self, name: &str) -> Vec<Part> {
         let Some(masking) = self.masking.as_deref() else { return Vec::new() };
         let cursors = masking.cursors_named(name).unwrap_or_default();
-        let parts = cursors.iter().filter_map(|(looked, at)| match &looked.lineage.parts.get(*at)?.names {
-            Some(Named::Cursor(_, part)) => Some((**part).clone()),
-            _ => None,
+        let parts = cursors.iter().filter_map(|(looked, at)| {
+            // By what is known now: settings may have been written since.
+            let looked = self.worker.look(masking, (&self.session, self.scope), &looked.statement);
+            match &looked.lineage.parts.get(*at)?.names {
+                Some(Named::Cursor(_, part)) => Some((**part).clone()),
+                _ => None,
+            }
         });
         parts.collect()
     }
 
     /// A statement is sent: what it names and writes.
     pub(in super::super) fn note_sent(&mut self, statement: &Statement, source: Option<&Source>) {
+        // A name that SQL closes and opens anew is a protocol's portal as well.
+        if self.names.names_portals() && renames_portals(statement) {
+            self.names.doubt_portals();
+            if let Some(masking) = self.masking.as_deref_mut() {
+                masking.portals.doubt();
+            }
+        }
         let Some(masking) = self.masking.as_deref_mut() else { return };
         let all = source.map(Source::all).unwrap_or_default();
         if all.is_empty() {
@@ -153,6 +167,11 @@ impl Relay<'_> {
         let portal = masking.portals.get(name);
         *portal.source.borrow_mut() = source.clone();
         portal.ordinal.set(ordinal);
+        // What it runs by a name may be another statement than when it was described.
+        if !source.all().iter().all(|looked| looked.stands_alone()) {
+            portal.asked.set(false);
+            *portal.planned.borrow_mut() = None;
+        }
         if !portal.asked.replace(true) {
             self.pipe.requests.insert(&describe_portal(name));
             self.pending.push(Awaited::Describe(Described::Own(Rc::clone(&portal))));
@@ -180,6 +199,11 @@ impl Relay<'_> {
         }
         Described::Portal(portal)
     }
+}
+
+/// Whether `statement` may close portals, and open others by their names.
+fn renames_portals(statement: &Statement) -> bool {
+    super::look::runs_unfollowed(statement) || super::says(statement, &["close", "declare", "discard"])
 }
 
 fn collect(part: &Part, uses: &mut Vec<ColumnUse>) {

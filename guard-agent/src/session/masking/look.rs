@@ -121,11 +121,12 @@ impl Source {
 fn reads_settings(statement: &Statement) -> bool {
     let text = statement.origin.text().map(|(text, _)| text.to_ascii_lowercase());
     statement.effects.iter().any(|effect| effect.action == Action::Show)
-        || text.is_none_or(|text| ["setting", "show"].iter().any(|word| text.contains(word)))
+        || text
+            .is_none_or(|text| ["setting", "show", "application_name"].iter().any(|word| text.contains(word)))
 }
 
 /// Whether `statement` runs code that no lineage follows.
-fn runs_unfollowed(statement: &Statement) -> bool {
+pub(super) fn runs_unfollowed(statement: &Statement) -> bool {
     let unfollowed = [Action::Do, Action::Call, Action::Execute, Action::Unreadable];
     statement.effects.iter().any(|effect| unfollowed.contains(&effect.action))
 }
@@ -143,7 +144,9 @@ fn part_shows_anything(part: &mut lineage::Part, all: bool) {
     let any = lineage::Column::any();
     match &mut part.outputs {
         Outputs::Columns(columns) => {
-            for column in columns.iter_mut().filter(|column| all || column.opaque) {
+            // A function that was made may have the name of one of the server's own that only compares.
+            let by_code = |column: &lineage::Output| column.opaque || !column.steered_by.is_empty();
+            for column in columns.iter_mut().filter(|column| all || by_code(column)) {
                 column.same = false;
                 column.sources.push(any.clone());
             }
@@ -178,9 +181,13 @@ impl Looks {
         if let Some(looked) = self.entries.get(&key) {
             return Rc::clone(looked);
         }
-        let world = World { catalog: &masking.catalog, path: &session.search_path, user: &session.db_user };
+        let path = session.path_within(statement);
+        let world = World { catalog: &masking.catalog, path: &path, user: &session.db_user };
         let lineage = lineage::of(statement, &world);
-        let lineage = if masking.sensitive && masking.tainted && reads_settings(statement) {
+        // It may set what it reads itself.
+        let taints = masking.tainted
+            || (statement.effects.iter().any(super::sets) && lineage.parts.iter().any(part_touches));
+        let lineage = if masking.sensitive && (masking.renamed || (taints && reads_settings(statement))) {
             Arc::new(shows_anything(&lineage, true))
         } else if masking.sensitive && masking.new_code {
             Arc::new(shows_anything(&lineage, false))

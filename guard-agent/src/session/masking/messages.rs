@@ -71,11 +71,12 @@ impl Relay<'_> {
         let Some(masking) = self.masking.as_deref() else { return Ok(Step::Pass) };
         // Settings are reported when a statement is over, whichever changed them.
         let strict = strict || (kind == Backend::ParameterStatus && masking.tainted);
+        let whole = kind == Backend::NotificationResponse && masking.notified;
         let mut texts = Texts::new(self, masking, strict);
         texts.plain_table = !strict && names_plain_table(masking, body);
         let new = match kind {
             Backend::ErrorResponse | Backend::NoticeResponse => texts.fields(kind, body, &sent),
-            Backend::NotificationResponse => texts.notification(body),
+            Backend::NotificationResponse => texts.notification(body, whole),
             Backend::ParameterStatus => texts.setting(body),
             _ => texts.result(body),
         };
@@ -177,8 +178,9 @@ impl Texts {
     }
 
     /// The payload of a NOTIFY.
-    fn notification(&mut self, body: &[u8]) -> Option<Vec<u8>> {
-        let scrubbed = self.scrubber.notification(body, &mut self.out);
+    fn notification(&mut self, body: &[u8], whole: bool) -> Option<Vec<u8>> {
+        let whole = whole && !self.shows_results;
+        let scrubbed = self.scrubber.notification(body, whole, &mut self.out);
         self.changed(scrubbed)
     }
 

@@ -61,6 +61,18 @@ impl Portals {
         self.named.get(name).map_or_else(Rc::default, Rc::clone)
     }
 
+    /// The portal called `name` is closed.
+    pub(in super::super) fn closed(&mut self, name: &[u8]) {
+        if !name.is_empty() {
+            self.named.remove(name);
+        }
+    }
+
+    /// What the names stand for may be something else by now.
+    pub(in super::super) fn doubt(&mut self) {
+        self.named.clear();
+    }
+
     /// Something failed, or a transaction ended: what is there still is described anew.
     pub(in super::super) fn forget(&mut self) {
         self.named.clear();

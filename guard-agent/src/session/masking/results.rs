@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use smallvec::SmallVec;
 
-use super::{Portal, Source, copies::CopyNow};
+use super::{Portal, Source, copies::CopyNow, witnesses::Gathering};
 use crate::{
     mask::{
         plan::{Plan, Told},
@@ -68,6 +68,8 @@ pub(super) enum Now {
 pub(super) struct RowsNow {
     pub(super) planned: Planned,
     pub(super) rewriter: RowRewriter<Detectors>,
+    /// Columns of which many values may tell more than one.
+    pub(super) gathering: Option<Box<Gathering>>,
 }
 
 impl Results {
@@ -88,7 +90,7 @@ impl Results {
         } else {
             let plan = &planned.plan;
             let rewriter = RowRewriter::new(plan.columns.clone(), plan.rules.clone(), settings, Detectors);
-            Now::Rows(Box::new(RowsNow { planned, rewriter }))
+            Now::Rows(Box::new(RowsNow { planned, rewriter, gathering: None }))
         };
     }
 

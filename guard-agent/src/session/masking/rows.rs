@@ -12,7 +12,7 @@ use super::super::{
     pending::{Awaited, Described},
     relay::Relay,
 };
-use super::{Fate, Masking, Portal, Source, State, results::Now};
+use super::{Fate, Masking, Portal, Source, State, results::Now, witnesses::Gathering};
 use crate::{
     catalog::Catalog,
     mask::{plan::unplaced, rewrite::Rewritten},
@@ -62,6 +62,10 @@ impl Relay<'_> {
             Backend::CopyOutResponse => self.copy_out_begins(header, at),
             Backend::CopyDone => self.copy_out_ends(header, at),
             Backend::CommandComplete | Backend::EmptyQueryResponse | Backend::PortalSuspended => {
+                // Once: a message that has come in part is looked at again with the rest of it.
+                if !self.is_here(header, at)? {
+                    return Ok(Step::Waits);
+                }
                 self.result_ends();
                 Ok(Step::Pass)
             }
@@ -72,6 +76,12 @@ impl Relay<'_> {
             | Backend::FunctionCallResponse => self.mask_message(kind, header, at),
             _ => Ok(Step::Pass),
         }
+    }
+
+    /// Whether the rows that come now pass unread, all of them.
+    pub(in super::super) fn rows_pass(&self) -> bool {
+        let pass = |masking: &Masking| masking.fate == Fate::Pass && !masking.reading;
+        self.masking.as_deref().is_none_or(pass)
     }
 
     fn mask_reading(&mut self, kind: Backend, header: Header, at: usize) -> Result<Step, SessionError> {
@@ -210,6 +220,15 @@ impl Relay<'_> {
         if masking.fate == Fate::Pass {
             return Ok(Step::Pass);
         }
+        if let Now::Rows(rows) = &mut results.now {
+            if rows.rewriter.tally().rows() == 0 && rows.gathering.is_none() && masking.rows_wait.is_none() {
+                rows.gathering = Gathering::begin(&rows.planned.plan, masking);
+            }
+            if masking.first_rows_wait(rows, self.pipe.answers.unread(), at) {
+                masking.fate = Fate::Ask;
+                return Ok(Step::Waits);
+            }
+        }
         let told = results.notice().filter(|_| masking.masks.notice && masking.enforces);
         if let Some(text) = told {
             self.pipe.answers.pass(at);
@@ -236,6 +255,7 @@ impl Relay<'_> {
             _ => return Err(SessionError::OutOfTurn("DataRow")),
         };
         let Now::Rows(rows) = rows else { return Err(SessionError::OutOfTurn("DataRow")) };
+        masking.later_row(rows, body);
         masking.scratch.clear();
         match rows.rewriter.row(body, &mut masking.scratch) {
             Ok(Rewritten::Changed) if masking.enforces => {
@@ -264,6 +284,9 @@ impl Relay<'_> {
         {
             // Without a single row.
             results.begin(planned, masking.settings);
+        }
+        if let Now::Rows(rows) = &mut results.now {
+            masking.conclude(rows, true);
         }
         results.end_result();
     }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::witnesses::Seen;
 use crate::{
     catalog::{Catalogs, Limits, Pattern, Settings},
     config::Config,
@@ -38,6 +39,8 @@ pub struct Masks {
     pub key: HashKey,
     /// The catalogs of databases.
     pub catalogs: Catalogs,
+    /// What values of columns have shown.
+    pub(super) seen: Seen,
 }
 
 /// Why the key of the rule `hash` cannot be had.
@@ -66,6 +69,7 @@ impl Masks {
             max_row: masking.max_row_mib.saturating_mul(1024 * 1024),
             key,
             catalogs: catalogs(config),
+            seen: Seen::default(),
         })
     }
 
@@ -77,6 +81,7 @@ impl Masks {
             max_row: 0,
             key: HashKey::new(&[]),
             catalogs: catalogs(&Config::default()),
+            seen: Seen::default(),
         }
     }
 }

@@ -462,3 +462,34 @@ fn what_cannot_be_asked_about_says_so() {
         assert!(shown.estimate.is_empty() && shown.estimate_missing.contains("not one plain"));
     });
 }
+
+#[test]
+fn a_portal_whose_run_was_refused_waits_again() {
+    local(async {
+        let mut session = unasked().await;
+        let parse = message(b'P', format!("d\0{DELETE}\0\0\0").as_bytes());
+        session.send(&[parse, message(b'B', b"p\0d\0\0\0\0\0\0\0"), sync()]).await;
+        for _ in 0..3 {
+            read_message(&mut session.server).await.unwrap();
+        }
+        session.answer(&[message(b'1', b""), message(b'2', b""), message(b'Z', b"T")]).await;
+        assert_eq!(read_tags(&mut session.client, 3).await, "12Z");
+        for turn in 0..2 {
+            session.send(&[message(b'E', b"p\0\0\0\0\0"), sync()]).await;
+            let request = session.notified().await;
+            assert_eq!(read_message(&mut session.server).await.unwrap().0, b'H', "turn {turn}");
+            session.vote(&request, false).await;
+            let word = session.replacement(b'P').await;
+            assert_eq!(read_message(&mut session.server).await.unwrap().0, b'S', "turn {turn}");
+            session.answer(&[syntax_error(&word), message(b'Z', b"E")]).await;
+            assert_eq!(read_tags(&mut session.client, 2).await, "EZ");
+            // The portal is older than the savepoint: it is still there.
+            session.send(&[query("ROLLBACK TO SAVEPOINT a")]).await;
+            read_message(&mut session.server).await.unwrap();
+            session.answer(&[message(b'C', b"ROLLBACK\0"), message(b'Z', b"T")]).await;
+            assert_eq!(read_tags(&mut session.client, 2).await, "CZ");
+        }
+        let (_, bodies) = session.end().await;
+        assert_eq!(events(&bodies).iter().filter(|event| **event == Event::Requested).count(), 2);
+    });
+}

@@ -131,7 +131,7 @@ fn a_client_that_stops_in_its_handshake_is_not_waited_for() {
             let address = "127.0.0.1:1".parse().unwrap();
             let peer = Peer::Tcp { client: address, local: address };
             let deadline = Instant::now() + Duration::from_secs(60);
-            let (_, arrived) = arrive(&proxy, &mut Stream::Memory(server), peer, deadline).await;
+            let (_, arrived) = arrive(&proxy, &mut Stream::Memory(server), (peer, false), deadline).await;
             assert!(matches!(arrived, Err(SessionError::LoginTimeout)), "{arrived:?}");
             assert!(Instant::now() >= deadline);
         }
@@ -207,8 +207,11 @@ async fn a_request_to_cancel_reaches_the_server_as_it_came() {
         client.write_all(&request).await.unwrap();
         let peer = Peer::Unix { pid: 1, uid: 0, gid: 0, path: "/run/x".into() };
         // A request to cancel is served even where there is no place left.
-        let served =
-            serve(Arc::new(proxy), worker, Client { stream: Stream::Memory(server), peer, surplus: true });
+        let served = serve(
+            Arc::new(proxy),
+            worker,
+            Client { stream: Stream::Memory(server), peer, surplus: true, steered: false },
+        );
         let received = async {
             let mut bytes = Vec::new();
             if passes {

@@ -68,6 +68,7 @@ impl Scripted {
             addresses: vec![address],
             unix_sockets: vec![path],
             pid: None,
+            elsewhere: None,
         });
         let (audit, _) = AuditLog::to_queue(10);
         let policies = guard_policy::PolicySet::built_in().unwrap();
@@ -86,7 +87,13 @@ impl Scripted {
     }
 
     async fn open(&self, peer: &Peer) -> Result<Way, SessionError> {
-        let dial = Dial { server: &self.server, connection: &self.connection, limit: Duration::from_secs(5) };
+        let dial = Dial {
+            server: &self.server,
+            connection: &self.connection,
+            limit: Duration::from_secs(5),
+            gate: None,
+            origin: None,
+        };
         let startup = Startup { minor: 0, parameters: vec![("user".to_owned(), "ana".to_owned())] };
         self.ways.open(dial, Asked { peer, secured: None, startup: &startup, packet: PACKET }).await
     }
@@ -155,8 +162,13 @@ async fn clients_of_the_unix_socket_and_the_configuration_go_by_it_alone() {
 #[tokio::test]
 async fn logins_that_are_remembered_are_bounded() {
     let scripted = Scripted::new(SCRAM, SCRAM).await;
-    let dial =
-        Dial { server: &scripted.server, connection: &scripted.connection, limit: Duration::from_secs(5) };
+    let dial = Dial {
+        server: &scripted.server,
+        connection: &scripted.connection,
+        limit: Duration::from_secs(5),
+        gate: None,
+        origin: None,
+    };
     for number in 0..MAX_REMEMBERED + 10 {
         let login = Login { user: number.to_string(), database: String::new(), replication: false };
         scripted.ways.remember(login, &Method::Scram, dial);

@@ -188,8 +188,13 @@ impl<'w> Resolver<'w> {
             }
             Call::RunsText => {
                 let mut value = self.all_of(arguments.clone(), scope);
+                // A text that is computed may be any query, whatever stands beside it.
+                let literal = arguments.clone().all(is_literal);
                 let texts: Vec<&str> = arguments.filter_map(At::string).collect();
                 value.add(&self.run_texts(&texts));
+                if !literal {
+                    value.add(&self.any());
+                }
                 value
             }
             Call::Reads => {
@@ -412,4 +417,15 @@ pub fn is_system(name: &str) -> bool {
 /// The texts of a list of strings.
 pub fn strings<'w>(at: At<'w>, field: &'static str) -> impl Iterator<Item = &'w str> {
     at.list(field).filter_map(At::string)
+}
+
+/// A literal, or `true` and `false`, which the grammar casts.
+fn is_literal(at: At<'_>) -> bool {
+    let is_constant = |at: At<'_>| at.name() == "A_Const";
+    is_constant(at)
+        || at.name() == "TypeCast"
+            && at.get("arg").is_some_and(is_constant)
+            && at
+                .get("type_name")
+                .is_some_and(|ty| matches!(ty.names("names").last(), Some(&("bool" | "tsquery"))))
 }

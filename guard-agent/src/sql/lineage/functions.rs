@@ -165,6 +165,9 @@ fn reads(name: &str) -> bool {
     (exports.iter().any(|export| name.starts_with(export)) && !name.ends_with("_to_xmlschema"))
         || name.starts_with("pg_logical_slot_")
         || matches!(name, "get_raw_page" | "heap_page_items" | "heap_page_item_attrs" | "tuple_data_split")
+        // Texts of other sessions, with the values that they quote.
+        || matches!(name, "pg_stat_get_activity" | "pg_stat_get_backend_activity" | "pg_stat_statements")
+        || matches!(name, "lo_get" | "loread")
 }
 
 /// Whether no text shows what makes a function's result: it is none of the server's own that only compute.

@@ -255,6 +255,16 @@ impl<'w> Resolver<'w> {
             made.push((&target.column, value));
         }
         for (name, value) in made {
+            if name == "*" {
+                rows.fields.iter_mut().for_each(|field| field.value.add(&value));
+                let mut any = match rows.open.take() {
+                    Some(Open::Showing(shown)) => shown,
+                    Some(Open::Relation(_)) | None => Value::default(),
+                };
+                any.add(&value);
+                rows.open = Some(Open::Showing(any));
+                continue;
+            }
             match rows.fields.iter_mut().find(|field| field.name == name) {
                 Some(field) => field.value.add(&value),
                 None => {

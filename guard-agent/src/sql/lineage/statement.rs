@@ -3,7 +3,7 @@
 use super::expression::strings;
 use super::query::is_query;
 use super::resolver::{Keep, Place, Resolver};
-use super::scope::{Field, From, Rows, Scope};
+use super::scope::{Field, From, Open, Rows, Scope};
 use super::{Column, Lineage, Named, Output, Outputs, Part, Target, World};
 use crate::sql::postgres::reference::{At, Tree};
 
@@ -174,6 +174,12 @@ impl<'w> Resolver<'w> {
         let place = Place { relation: None, ..place };
         for field in &rows.fields {
             self.writes(place, field.name, &field.value);
+        }
+        if let Some(Open::Showing(value)) = &rows.open
+            && !value.lost
+        {
+            // Columns that the text does not name.
+            self.writes(place, "*", value);
         }
     }
 

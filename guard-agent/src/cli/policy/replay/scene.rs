@@ -51,7 +51,9 @@ impl Scene {
                 | Body::PolicyChange(_)
                 | Body::SensorState(_)
                 | Body::Gap(_)
-                | Body::Approval(_),
+                | Body::Approval(_)
+                | Body::KeyChange(_)
+                | Body::Checkpoint(_),
             ) => {}
             None => tally.skipped("record of a newer version"),
         }

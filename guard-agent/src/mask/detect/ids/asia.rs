@@ -2,7 +2,7 @@
 
 use super::{Shown, checked, has_day, has_full_day, only, uniform};
 use crate::mask::detect::{
-    checksum,
+    checksum, dates,
     figure::{
         Figure,
         separator::{DASH, SPACE},
@@ -60,7 +60,7 @@ fn korean_checked(digits: &[u8]) -> bool {
 }
 
 /// My Number.
-fn japanese(digits: &[u8]) -> bool {
+pub fn japanese(digits: &[u8]) -> bool {
     let sum = checksum::weighted(digits, &[6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2]) % 11;
     (if sum <= 1 { 0 } else { 11 - sum }) == u32::from(digits[11])
 }
@@ -74,7 +74,22 @@ fn kazakh(digits: &[u8]) -> bool {
 }
 
 /// National number.
-fn thai(digits: &[u8]) -> bool {
+pub fn thai(digits: &[u8]) -> bool {
     let sum = checksum::weighted(digits, &[13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
     digits[0] != 0 && (11 - sum % 11) % 10 == u32::from(digits[12])
+}
+
+/// NIK.
+pub fn indonesian(digits: &[u8]) -> bool {
+    let province = checksum::number(&digits[..2]);
+    let day = checksum::number(&digits[6..8]);
+    let issued = matches!(province, 11..=19 | 21 | 31..=36 | 51..=53 | 61..=65 | 71..=76 | 81 | 82 | 91..=97);
+    issued && dates::is_day(checksum::number(&digits[8..10]), if day > 40 { day - 40 } else { day })
+}
+
+/// National number of Egypt.
+pub fn egyptian(digits: &[u8]) -> bool {
+    matches!(digits[0], 2 | 3)
+        && has_day(&digits[1..])
+        && matches!(checksum::number(&digits[7..9]), 1..=35 | 88)
 }

@@ -165,7 +165,7 @@ pub fn dutch(digits: &[u8]) -> bool {
 }
 
 /// NIF of a person.
-fn portuguese(digits: &[u8]) -> bool {
+pub fn portuguese(digits: &[u8]) -> bool {
     let rest = 11 - checksum::weighted(digits, &[9, 8, 7, 6, 5, 4, 3, 2]) % 11;
     matches!(digits[0], 1..=3) && (if rest >= 10 { 0 } else { rest }) == u32::from(digits[8])
 }
@@ -178,17 +178,17 @@ fn magyar(digits: &[u8]) -> bool {
 }
 
 /// TAJ.
-fn hungarian(digits: &[u8]) -> bool {
+pub fn hungarian(digits: &[u8]) -> bool {
     remainder(digits, &[3, 7, 3, 7, 3, 7, 3, 7], 10)
 }
 
 /// NHS number of England, Wales and the Isle of Man.
-fn british_health(digits: &[u8]) -> bool {
+pub fn british_health(digits: &[u8]) -> bool {
     complement(digits, &[10, 9, 8, 7, 6, 5, 4, 3, 2], 11)
 }
 
 /// SNILS.
-fn russian_pension(digits: &[u8]) -> bool {
+pub fn russian_pension(digits: &[u8]) -> bool {
     let sum = checksum::weighted(digits, &[9, 8, 7, 6, 5, 4, 3, 2, 1]) % 101 % 100;
     u64::from(sum) == checksum::number(&digits[9..11])
 }

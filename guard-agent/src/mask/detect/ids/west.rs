@@ -139,7 +139,7 @@ fn south_african(digits: &[u8]) -> bool {
 }
 
 /// TFN.
-fn australian_tax(digits: &[u8]) -> bool {
+pub fn australian_tax(digits: &[u8]) -> bool {
     checksum::weighted(digits, &[1, 4, 3, 7, 5, 8, 6, 9, 10]).is_multiple_of(11)
 }
 

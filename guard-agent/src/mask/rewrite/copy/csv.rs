@@ -1,6 +1,6 @@
 //! Lines of COPY's CSV format: <https://www.postgresql.org/docs/current/sql-copy.html>, "CSV Format".
 
-use super::{CopyOptions, Field, Looked};
+use super::{CopyOptions, Field, Looked, any};
 
 /// Bytes of the row at the beginning of `bytes`: a line end within quotes does not end it.
 pub(super) fn row_length(bytes: &[u8], options: &CopyOptions, looked: &mut Looked) -> Option<usize> {
@@ -46,6 +46,7 @@ pub(super) fn field<'a>(line: &'a [u8], start: usize, options: &CopyOptions) -> 
     }
     let (mut at, mut plain) = (start + 1, true);
     loop {
+        at += memchr::memchr2(options.quote, options.escape, line.get(at..)?)?;
         let byte = *line.get(at)?;
         if byte == options.escape && line.get(at + 1).is_some_and(|next| is_escaped(*next, options)) {
             plain = false;
@@ -86,10 +87,11 @@ pub(super) fn write(
     (quoted, columns): (bool, usize),
     out: &mut Vec<u8>,
 ) {
-    let special = |byte: &u8| [options.delimiter, options.quote, b'\n', b'\r'].contains(byte);
+    let special =
+        |byte: u8| (byte == options.delimiter) | (byte == options.quote) | (byte == b'\n') | (byte == b'\r');
     // `\.` alone would end the data.
     let end = columns == 1 && value == b"\\.";
-    if !quoted && !end && value != options.null && !value.iter().any(special) {
+    if !quoted && !end && value != options.null && !any(value, special) {
         out.extend_from_slice(value);
         return;
     }

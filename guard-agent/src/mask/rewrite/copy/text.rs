@@ -1,6 +1,6 @@
 //! Lines of COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html>, "Text Format".
 
-use super::{CopyOptions, Field, Looked};
+use super::{CopyOptions, Field, Looked, any};
 
 /// Bytes of the line at the beginning of `bytes`: line ends within values are escaped.
 pub(super) fn row_length(bytes: &[u8], looked: &mut Looked) -> Option<usize> {
@@ -56,6 +56,11 @@ pub(super) fn unescape<'p>(raw: &[u8], plain: &'p mut Vec<u8>) -> &'p [u8] {
 
 /// Writes a value, as the server would.
 pub(super) fn write(value: &[u8], options: &CopyOptions, out: &mut Vec<u8>) {
+    let special = |byte: u8| (byte.wrapping_sub(8) < 6) | (byte == b'\\') | (byte == options.delimiter);
+    if !any(value, special) {
+        out.extend_from_slice(value);
+        return;
+    }
     for byte in value {
         let escape = match byte {
             8 => b'b',

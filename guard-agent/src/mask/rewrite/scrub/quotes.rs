@@ -8,9 +8,28 @@ const QUOTES: &[char] = &[
     '\u{300c}', '\u{300d}',
 ];
 
+/// Shortest run of digits that may be a value. Shorter ones tell little, and are everywhere.
+const MIN_DIGITS: usize = 3;
+
+/// What may stay in quotes.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Names of objects.
+    pub(super) names: &'a [&'a [u8]],
+    /// Texts of the client: a word of theirs is no news to it.
+    pub(super) words: &'a [&'a [u8]],
+}
+
+impl Known<'_> {
+    fn holds(&self, quoted: &[u8]) -> bool {
+        self.names.contains(&quoted)
+            || self.words.iter().any(|text| memchr::memmem::find(text, quoted).is_some())
+    }
+}
+
 /// Takes out of each line what stands in quotes, and with `after_colon` all that follows the first colon with a blank
-/// behind it. `names`: what may stay in quotes.
-pub(super) fn take_out(text: &mut Vec<u8>, names: &[&[u8]], after_colon: bool) {
+/// behind it, but for what is `known`.
+pub(super) fn take_out(text: &mut Vec<u8>, known: Known<'_>, after_colon: bool) {
     let Ok(whole) = std::str::from_utf8(text) else {
         // In another encoding quotes are not told from letters.
         *text = FULL.to_vec();
@@ -28,17 +47,17 @@ pub(super) fn take_out(text: &mut Vec<u8>, names: &[&[u8]], after_colon: bool) {
         };
         match colon {
             Some(colon) => {
-                quoted(&line[..colon], names, &mut out);
+                quoted(&line[..colon], known, &mut out);
                 out.push_str(": ***");
             }
-            None => quoted(line, names, &mut out),
+            None => quoted(line, known, &mut out),
         }
     }
     *text = out.into_bytes();
 }
 
 /// Writes `line` without what it quotes: all between the first mark and the last, but names before or behind.
-fn quoted(line: &str, names: &[&[u8]], out: &mut String) {
+fn quoted(line: &str, known: Known<'_>, out: &mut String) {
     let marks: Vec<(usize, usize)> = line
         .char_indices()
         .filter(|(at, mark)| is_mark(line, *at, *mark))
@@ -46,7 +65,7 @@ fn quoted(line: &str, names: &[&[u8]], out: &mut String) {
         .collect();
     let is_name = |(_, start): (usize, usize), (end, _): (usize, usize)| {
         let inner = line[start..end].trim_matches(|letter: char| letter.is_whitespace());
-        !inner.is_empty() && names.contains(&inner.as_bytes())
+        !inner.is_empty() && known.holds(inner.as_bytes())
     };
     let (mut first, mut last) = (0, marks.len());
     while first + 1 < last && is_name(marks[first], marks[first + 1]) {
@@ -69,6 +88,27 @@ fn quoted(line: &str, names: &[&[u8]], out: &mut String) {
     // A mark alone begins what has no end.
     if last - first > 1 {
         out.push_str(&line[end.0..]);
+    }
+}
+
+/// Takes out runs of digits that the client has not sent itself.
+pub(super) fn take_out_numbers(text: &mut Vec<u8>, sent: &[&[u8]]) {
+    let mut at = 0;
+    let mut out = Vec::new();
+    let mut kept = 0;
+    while at < text.len() {
+        let digits = text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let run = &text[at..at + digits];
+        if digits >= MIN_DIGITS && !sent.iter().any(|sent| memchr::memmem::find(sent, run).is_some()) {
+            out.extend_from_slice(&text[kept..at]);
+            out.extend_from_slice(FULL);
+            kept = at + digits;
+        }
+        at += digits.max(1);
+    }
+    if kept > 0 {
+        out.extend_from_slice(&text[kept..]);
+        *text = out;
     }
 }
 

@@ -92,8 +92,8 @@ fn what_is_quoted_goes_where_a_hidden_column_is_read() {
 #[test]
 fn names_of_objects_stay() {
     for fields in [
-        &[(b'C', "42P01"), (b'M', "relation \"people\" does not exist")][..],
-        &[(b'C', "42703"), (b'M', "Spalte »x« existiert nicht")],
+        &[(b'C', "42P01"), (b'P', "15"), (b'M', "relation \"people\" does not exist")][..],
+        &[(b'C', "42703"), (b'P', "8"), (b'M', "Spalte »x« existiert nicht")],
         &[
             (b'C', "23502"),
             (b't', "people"),
@@ -113,6 +113,25 @@ fn names_of_objects_stay() {
         (b'D', "Key (mail, n)=(a \"b\", 1) is not present in table \"people\"."),
     ];
     assert_eq!(scrubbed(&fields, STRICT), "M=x D=Key (mail, n)=(***) is not present in table \"people\".");
+}
+
+#[test]
+fn names_made_of_values_are_values() {
+    let error = [(b'C', "42P01"), (b'M', "relation \"Ada Lovelace\" does not exist")];
+    assert_eq!(scrubbed(&error, STRICT), "M=relation \"***\" does not exist");
+    let dropping = About { sent: &[b"DROP TABLE people"], ..STRICT };
+    let error = [(b'C', "42P01"), (b'M', "table \"people\" does not exist")];
+    assert_eq!(scrubbed(&error, dropping), "M=table \"people\" does not exist");
+}
+
+#[test]
+fn numbers_that_were_not_sent_are_values() {
+    let error = [(b'C', "54000"), (b'M', "requested character too large for encoding: 1166452")];
+    assert_eq!(scrubbed(&error, STRICT), "M=requested character too large for encoding: ***");
+    let sent = About { sent: &[b"SELECT chr(1166452)"], ..STRICT };
+    assert_eq!(scrubbed(&error, sent), "M=requested character too large for encoding: 1166452");
+    let of_type = [(b'C', "22001"), (b'M', "value too long for type character varying(255)")];
+    assert_eq!(scrubbed(&of_type, STRICT), "M=value too long for type character varying(255)");
 }
 
 #[test]
@@ -153,10 +172,15 @@ fn notifications_are_read() {
     let mut scrubber = Scrubber::new(partial(), Settings::default(), Simple);
     let mut out = Vec::new();
     let body = b"\0\0\0\x07news\0from ana@example.com\0";
-    assert_eq!(scrubber.notification(body, &mut out), Ok(Rewritten::Changed));
+    assert_eq!(scrubber.notification(body, false, &mut out), Ok(Rewritten::Changed));
     assert_eq!(out, b"A\0\0\0\x23\0\0\0\x07news\0from a***@example.com\0");
-    assert_eq!(scrubber.notification(b"\0\0\0\x07news\0\0", &mut out), Ok(Rewritten::Untouched));
-    assert!(scrubber.notification(b"\0\0\0\x07news", &mut out).is_err());
+    assert_eq!(scrubber.notification(b"\0\0\0\x07news\0\0", true, &mut out), Ok(Rewritten::Untouched));
+    assert!(scrubber.notification(b"\0\0\0\x07news", false, &mut out).is_err());
+    out.clear();
+    let plain = b"\0\0\0\x07news\0Ada Lovelace\0";
+    assert_eq!(scrubber.notification(plain, false, &mut out), Ok(Rewritten::Untouched));
+    assert_eq!(scrubber.notification(plain, true, &mut out), Ok(Rewritten::Changed));
+    assert_eq!(out[5..], *b"\0\0\0\x07news\0***\0");
 }
 
 #[test]
