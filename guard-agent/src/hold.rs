@@ -82,10 +82,13 @@ pub enum HoldError {
     Thread(io::Error),
 }
 
+/// A server by its name that may be held, or why not.
+type Found = (String, Result<Target, String>);
+
 /// What is wanted of the thread.
 enum Command {
     /// Hold the statements of these servers, as far as they are configured so.
-    Servers { servers: Vec<Arc<Server>>, done: oneshot::Sender<()> },
+    Servers { servers: Vec<Arc<Server>>, found: Vec<Found>, done: oneshot::Sender<()> },
     /// Let everybody go, and end.
     End { done: oneshot::Sender<()> },
 }
@@ -94,6 +97,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Hold {
     commands: Option<mpsc::Sender<Command>>,
+    wanted: Arc<HashMap<String, Wanted>>,
     shown: HeldServers,
 }
 
@@ -103,7 +107,7 @@ impl Hold {
         let wanted: HashMap<String, Wanted> =
             config.servers.iter().filter(|server| server.hold).map(Wanted::of).collect();
         if wanted.is_empty() {
-            return Ok(Self { commands: None, shown: lent.held });
+            return Ok(Self { commands: None, wanted: Arc::default(), shown: lent.held });
         }
         let shown = lent.held.clone();
         let (commands, queue) = mpsc::channel(COMMANDS);
@@ -121,7 +125,7 @@ impl Hold {
                 let worker = Worker::new(&config.proxy, Arc::clone(&lent.decider));
                 let built = LargeTexts::start(caps(&config.proxy))
                     .map_err(HoldError::Thread)
-                    .and_then(|large| Warden::new(wanted, lent, worker.with(large), &config));
+                    .and_then(|large| Warden::new(lent, worker.with(large), &config));
                 match built {
                     Ok(warden) => {
                         let _ = ready.send(Ok(()));
@@ -137,7 +141,7 @@ impl Hold {
         thread.spawn(run).map_err(HoldError::Thread)?;
         let ended = || HoldError::Thread(io::Error::other("it has ended"));
         started.recv().map_err(|_| ended())??;
-        Ok(Self { commands: Some(commands), shown })
+        Ok(Self { commands: Some(commands), wanted: Arc::new(wanted), shown })
     }
 
     /// Which servers are held.
@@ -147,7 +151,11 @@ impl Hold {
 
     /// Holds the statements of these servers from now on, as far as they are configured so.
     pub async fn servers(&self, servers: Vec<Arc<Server>>) {
-        self.tell(|done| Command::Servers { servers, done }).await;
+        let (wanted, shown, looked_at) = (Arc::clone(&self.wanted), self.shown.clone(), servers.clone());
+        // It reads /proc and programs: not where decisions are made.
+        let find = move || looked_at.iter().filter_map(|server| find(server, &wanted, &shown)).collect();
+        let found = tokio::task::spawn_blocking(find).await.unwrap_or_default();
+        self.tell(|done| Command::Servers { servers, found, done }).await;
     }
 
     /// Lets everybody go. Nobody is held any more.
@@ -184,9 +192,23 @@ impl Wanted {
     }
 }
 
+/// All about a server that is to be held, and is not yet. Whoever an agent before has left stopped goes on first.
+fn find(server: &Arc<Server>, wanted: &HashMap<String, Wanted>, shown: &HeldServers) -> Option<Found> {
+    let wanted = wanted.get(&server.name)?;
+    if server.pid.is_some_and(|pid| shown.contains(pid)) {
+        return None;
+    }
+    let target = Target::find(server, wanted.orphans, wanted.unattended);
+    let target = target.map_err(|error| error.to_string()).map(|found| {
+        let target = Target { counts: !wanted.observed, ..found };
+        sweep::release(&target);
+        target
+    });
+    Some((server.name.clone(), target))
+}
+
 /// The thread: takes what the kernel side stops, and shows that it works.
 struct Warden {
-    wanted: HashMap<String, Wanted>,
     kernel: HoldKernel,
     maps: Rc<RefCell<Maps>>,
     judge: Rc<Judge>,
@@ -203,12 +225,7 @@ struct Warden {
 }
 
 impl Warden {
-    fn new(
-        wanted: HashMap<String, Wanted>,
-        lent: Lent,
-        worker: Worker,
-        config: &Config,
-    ) -> Result<Self, HoldError> {
+    fn new(lent: Lent, worker: Worker, config: &Config) -> Result<Self, HoldError> {
         let (run, limit) = (&config.paths.run, config.proxy.max_statement_bytes);
         let (kernel, maps) = HoldKernel::load()?;
         let watchdog = Watchdog::start(run, &kernel.for_watchdog).map_err(HoldError::Watchdog)?;
@@ -217,19 +234,7 @@ impl Warden {
         let (policies, shown) = (lent.decider.epoch(), lent.held.clone());
         let judge = Rc::new(Judge::new(lent, worker, limit, Rc::clone(&maps)));
         let (held, told) = (HashMap::new(), HashMap::new());
-        Ok(Self {
-            wanted,
-            kernel,
-            maps,
-            judge,
-            held,
-            shown,
-            told,
-            watchdog,
-            policies,
-            beats: 0,
-            undecided: 0,
-        })
+        Ok(Self { kernel, maps, judge, held, shown, told, watchdog, policies, beats: 0, undecided: 0 })
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -241,8 +246,8 @@ impl Warden {
                 _ = beat.tick() => self.beat(),
                 stopped = stopped(&mut self.kernel) => stopped.into_iter().for_each(|event| self.take(event)),
                 command = commands.recv() => match command {
-                    Some(Command::Servers { servers, done }) => {
-                        self.set_servers(&servers);
+                    Some(Command::Servers { servers, found, done }) => {
+                        self.set_servers(&servers, found);
                         let _ = done.send(());
                     }
                     Some(Command::End { done }) => {
@@ -314,7 +319,7 @@ impl Warden {
     }
 
     /// Holds those of `servers` that are to be held, and lets go of those that have gone.
-    fn set_servers(&mut self, servers: &[Arc<Server>]) {
+    fn set_servers(&mut self, servers: &[Arc<Server>], found: Vec<Found>) {
         let gone: Vec<u32> = self
             .held
             .iter()
@@ -333,42 +338,38 @@ impl Warden {
                 "statements are not held any more: the server has ended"
             );
         }
-        for server in servers {
-            let Some(wanted) = self.wanted.get(&server.name).copied() else { continue };
-            if self.held.values().all(|target| target.server.name != server.name) {
-                self.hold(server, wanted);
+        for found in found {
+            if self.held.values().all(|target| target.server.name != found.0) {
+                self.hold(found);
             }
         }
         let held = self.held.iter().map(|(pid, target)| (*pid, target.server.name.clone()));
         self.shown.set(held, &self.told);
     }
 
-    fn hold(&mut self, server: &Arc<Server>, wanted: Wanted) {
-        let result = Target::find(server, wanted.orphans, wanted.unattended)
-            .map_err(|error| error.to_string())
-            .and_then(|found| {
-                let target = Target { counts: !wanted.observed, ..found };
-                sweep::release(&target);
-                let held = self.kernel.hold(&mut self.maps.borrow_mut(), &target);
-                held.map(|()| target).map_err(|error| error.to_string())
-            });
+    fn hold(&mut self, found: Found) {
+        let (server, result) = found;
+        let result = result.and_then(|target| {
+            let held = self.kernel.hold(&mut self.maps.borrow_mut(), &target);
+            held.map(|()| target).map_err(|error| error.to_string())
+        });
         match result {
             Ok(target) => {
                 tracing::info!(
-                    server = server.name,
+                    server,
                     postmaster = target.postmaster,
                     approvals = target.held.message_time != 0,
                     "statements round the proxy are held until policy has decided on them"
                 );
-                self.told.remove(&server.name);
+                self.told.remove(&server);
                 self.hand_over(&target);
                 self.watchdog.relieve_the_one_before();
                 self.held.insert(target.postmaster, Rc::new(target));
             }
             Err(error) => {
-                if self.told.get(&server.name) != Some(&error) {
-                    tracing::error!(server = server.name, "statements round the proxy are NOT held: {error}");
-                    self.told.insert(server.name.clone(), error);
+                if self.told.get(&server) != Some(&error) {
+                    tracing::error!(server, "statements round the proxy are NOT held: {error}");
+                    self.told.insert(server, error);
                 }
             }
         }
