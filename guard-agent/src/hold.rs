@@ -442,9 +442,8 @@ async fn decide(event: HoldEvent, target: Option<Rc<Target>>, judge: Rc<Judge>, 
             Ok(Ok(Sentence::Run)) => true,
             Ok(Ok(Sentence::Cancel)) => false,
             Ok(Ok(Sentence::Wait(waiting))) => judge.wait(*waiting).await,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                return maps.borrow_mut().ended(&event.key);
-            }
+            // It has ended, or the statement can be nobody's.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
             Ok(Err(error)) => {
                 tracing::error!(
                     backend = event.key.pid,
@@ -477,7 +476,10 @@ async fn end_stop(event: HoldEvent, runs: bool, maps: &RefCell<Maps>) {
         let cancelled = tokio::task::spawn_blocking(move || release::cancel(pid, &stop)).await;
         cancelled.unwrap_or_else(|error| Err(ReleaseError::Signal(io::Error::other(error))))
     };
-    maps.borrow_mut().ended(&event.key);
+    // Who could not be signalled is not forgotten: the watchdog tries again when the agent ends.
+    if !matches!(released, Err(ReleaseError::Signal(_))) {
+        maps.borrow_mut().ended(&event.key);
+    }
     tracing::debug!(
         backend = pid,
         runs,

@@ -149,8 +149,8 @@ impl Judge {
     pub async fn judge(&self, event: &HoldEvent, target: &Target) -> io::Result<Sentence> {
         let process = Process::open(event.key.pid, event.stop.start_ns)?;
         let memory = process.memory()?;
-        let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let session = self.session(event, target, &process, &memory).await.ok_or_else(gone)?;
+        let unknown = || io::Error::other("who is at the other end of its socket cannot be found out");
+        let session = self.session(event, target, &process, &memory).await.ok_or_else(unknown)?;
         if session.client.proxied {
             self.tell_backend(event, &session, HeldBackend { exempt: 1, ..HeldBackend::default() });
             return Ok(Sentence::Run);

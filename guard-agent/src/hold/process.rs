@@ -59,16 +59,19 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.send(signal as i32)
+    }
+
+    /// Whether it could be sent one.
+    pub fn can_be_signalled(&self) -> io::Result<()> {
+        self.send(0)
+    }
+
+    fn send(&self, signal: i32) -> io::Result<()> {
         let no_details = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: no details are given, which the call allows.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.descriptor.as_raw_fd(),
-                signal as i32,
-                no_details,
-                0,
-            )
+            libc::syscall(libc::SYS_pidfd_send_signal, self.descriptor.as_raw_fd(), signal, no_details, 0)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }

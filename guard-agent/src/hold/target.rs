@@ -65,6 +65,9 @@ pub enum TargetError {
     /// Its memory map does not show its program.
     #[error("its memory cannot be read: {0}; guard-agent needs CAP_SYS_PTRACE")]
     Memory(io::Error),
+    /// Whom it stops it could not let go.
+    #[error("its processes cannot be signalled: {0}; guard-agent needs CAP_KILL")]
+    Signal(io::Error),
 }
 
 /// A server that can be held.
@@ -133,10 +136,10 @@ impl Target {
             unattended: number(unattended),
             reserved: 0,
         };
-        // To write into its processes is what cancelling takes.
-        Process::open_ticks(postmaster, started)
-            .and_then(|process| process.memory())
-            .map_err(TargetError::Memory)?;
+        // What cancelling takes, tried beforehand.
+        let process = Process::open_ticks(postmaster, started).map_err(TargetError::Memory)?;
+        process.memory().map_err(TargetError::Memory)?;
+        process.can_be_signalled().map_err(TargetError::Signal)?;
         let entries = PROBES.map(|(_, symbol)| binary.address(symbol).unwrap_or(0).wrapping_add(bias));
         let version = binary.version().unwrap_or_default();
         Ok(Self {
