@@ -378,7 +378,13 @@ impl Warden {
     fn take(&self, event: HoldEvent) {
         let target = self.held.get(&event.postmaster).map(Rc::clone);
         let (judge, maps) = (Rc::clone(&self.judge), Rc::clone(&self.maps));
-        tokio::task::spawn_local(async move { Box::pin(decide(event, target, judge, maps)).await });
+        tokio::task::spawn_local(async move {
+            let deciding = Box::pin(decide(event, target, judge, Rc::clone(&maps)));
+            // Whatever goes wrong there, the backend does not stay stopped.
+            if tokio::task::spawn_local(deciding).await.is_err() {
+                end_stop(event, orphan(&event, "deciding on it has failed"), &maps).await;
+            }
+        });
     }
 
     /// Lets everybody go.
