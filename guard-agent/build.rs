@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf, process::ExitCode};
 
-use guard_ebpf_builder::{HOLD_OBJECT, Toolchain, build};
+use guard_ebpf_builder::{Toolchain, build};
 
 fn main() -> ExitCode {
     match run() {
@@ -27,10 +27,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     ] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    let object = build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))?;
-    fs::copy(object.with_file_name(HOLD_OBJECT), out.join("guard-hold.o"))?;
-    // Beside it: the program that steers connections.
-    fs::copy(object.with_file_name("guard-steer"), out.join("guard-steer.o"))?;
-    fs::copy(object, out.join("guard-ebpf.o"))?;
+    for object in build(&Toolchain::probe()?, &workspace.join("guard-ebpf"), &out.join("ebpf"))? {
+        let name = object.file_name().ok_or("an object without a name")?;
+        fs::copy(&object, out.join(name))?;
+    }
     Ok(())
 }

@@ -302,7 +302,7 @@ async fn announce(agent: &Agent) {
         mode = agent.config.mode.as_str(),
         policies = policies.len(),
         origin = %policies.origin(),
-        evidence = %agent.sensor.state().rung,
+        rung = %agent.sensor.state().rung,
         "guard-agent ready"
     );
 }

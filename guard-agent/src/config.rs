@@ -21,7 +21,11 @@ pub use self::{
     steering::{OnStop, PinsConfig, Steer, SteeringConfig, SteeringMeans, WhenProxyGone},
     tls::{ClientCertificateMode, TlsConfig, TlsMode, TlsVersion, UpstreamTlsMode},
 };
-use crate::{approval::Groups, servers::Engine};
+use crate::{
+    approval::Groups,
+    sensor::{Feature, Rung},
+    servers::Engine,
+};
 
 /// Everything that can be configured. `Config::default()` is what runs with no file at all.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -127,10 +131,12 @@ impl Default for PolicyConfig {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SensorConfig {
-    /// Load the eBPF programs. Without them identity comes from /proc and connections round the proxy are not seen.
+    /// Load the eBPF programs. Without them connections come from the kernel's tables of sockets and identity from /proc.
     pub ebpf: bool,
     /// Refuse to start where the eBPF programs cannot be loaded.
     pub required: bool,
+    /// Refuse to start below this rung of the ladder (`guard-agent doctor` names that of this host).
+    pub lowest_rung: Option<Rung>,
     /// Size of the kernel's event ring buffer in KiB: a power of two.
     pub ring_kib: u32,
     /// Size of the ring buffer for the statements of observed servers in KiB: a power of two.
@@ -140,6 +146,9 @@ pub struct SensorConfig {
     pub measure_cost: bool,
     /// Log what the kernel programs log (for debugging).
     pub kernel_log: bool,
+    /// Do without these, as if this host lacked them: `ring-buffer`, `btf`, `bpf-link`, `cgroup-v2`, `bpf`. To try a rung of
+    /// the ladder, or to step round a kernel's fault.
+    pub without: Vec<Feature>,
 }
 
 impl Default for SensorConfig {
@@ -147,10 +156,12 @@ impl Default for SensorConfig {
         Self {
             ebpf: true,
             required: false,
+            lowest_rung: None,
             ring_kib: 4096,
             statement_ring_kib: 8192,
             measure_cost: false,
             kernel_log: false,
+            without: Vec::new(),
         }
     }
 }

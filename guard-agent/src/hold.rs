@@ -49,6 +49,7 @@ use self::{
 };
 use crate::{
     config::{Config, HoldChoice, ServerConfig},
+    sensor::Feature,
     servers::Server,
     session::{Worker, caps},
     sql::LargeTexts,
@@ -108,6 +109,10 @@ impl Hold {
             config.servers.iter().filter(|server| server.hold).map(Wanted::of).collect();
         if wanted.is_empty() {
             return Ok(Self { commands: None, wanted: Arc::default(), shown: lent.held });
+        }
+        let taken = [Feature::RingBuffer, Feature::Btf, Feature::Bpf];
+        if !config.sensor.ebpf || config.sensor.without.iter().any(|feature| taken.contains(feature)) {
+            return Err(KernelError::Without.into());
         }
         let shown = lent.held.clone();
         let (commands, queue) = mpsc::channel(COMMANDS);

@@ -62,6 +62,8 @@ struct How {
 
 impl How {
     const CAPTURED: Self = Self { evidence: Evidence::Attested, process: "connect" };
+    /// The kernel told the number alone.
+    const NUMBERED: Self = Self { evidence: Evidence::Reported, process: "connect" };
     const PEER: Self = Self { evidence: Evidence::Attested, process: "peer" };
     const OWNER: Self = Self { evidence: Evidence::Reported, process: "socket-owner" };
 }
@@ -137,10 +139,12 @@ impl Identifier {
         self.processes.is_current(task)
     }
 
-    /// The process that the kernel captured when it connected.
+    /// The process that the kernel captured when it connected. Where it could tell no more than ids, what runs under them
+    /// is read from /proc later: it may have become another program meanwhile.
     pub fn captured(&mut self, task: &TaskInfo) -> Arc<Workload> {
         let process = self.processes.known_or_read(task);
-        Arc::new(self.describe(&process, task, How::CAPTURED))
+        let how = if task.start_ns == 0 { How::NUMBERED } else { How::CAPTURED };
+        Arc::new(self.describe(&process, task, how))
     }
 
     /// The process that the kernel named for a unix socket, as it was when the server accepted; `credentials` are its
@@ -212,6 +216,12 @@ impl Identifier {
             (file.sha256, file.unhashed) = told(&hash);
         }
         true
+    }
+
+    /// A process of this host that is gone; only its user is known, by its socket.
+    pub fn of_user(&mut self, uid: u32) -> Arc<Workload> {
+        let (evidence, user) = (Evidence::Reported.into(), self.users.name(uid));
+        Arc::new(Workload { evidence, uid, gid: UNSET, euid: uid, user, ..Workload::default() })
     }
 
     /// Someone of whom only the address is known.

@@ -7,22 +7,29 @@
 mod aligned;
 mod btf;
 mod candidates;
+mod cgroup_attach;
+mod client_ends;
 mod cutter;
 mod decode;
 mod destroy;
+mod dump;
 mod event;
+mod features;
 mod flow;
 mod host;
 mod kernel;
 mod load;
 pub(crate) mod namespace;
+mod outbox;
 mod places;
 mod poller;
 mod probe;
 mod refusals;
+mod rung;
 mod shutdown;
 mod sockets;
 mod statements;
+mod stream;
 mod unix_diag;
 mod unix_hook;
 mod unix_table;
@@ -46,15 +53,18 @@ use crate::{
 pub(crate) use aligned::hold_object;
 pub(crate) use btf::kernel_layout;
 pub use cutter::{Cut as Cutting, Target};
+pub use dump::probe as probe_tables;
 pub use event::{
     Accepted, Bytes, Candidate, Candidates, Client, Closed, Endpoint, Enforced, EnforcedServer, Lost,
     Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
 };
+pub use features::Features;
 pub(crate) use host::monotonic;
 pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
 pub(crate) use load::chain;
 pub use load::{Capabilities, probe};
 pub use probe::ObservedServer;
+pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
 pub use statements::{BackendSeen, Cut, Level, Seen, StatementReader, StatementSeen};
 use worker::{Command, Worker};
@@ -79,6 +89,17 @@ pub enum SensorError {
          run `guard-agent doctor` to see what is missing"
     )]
     Required(String),
+    /// This host is further down than `sensor.lowest_rung` allows.
+    #[error(
+        "this host is on the rung `{rung}` and `sensor.lowest_rung` is `{lowest}`; \
+         run `guard-agent doctor` to see what would bring it higher"
+    )]
+    Below {
+        /// Where it is.
+        rung: String,
+        /// Where it has to be.
+        lowest: &'static str,
+    },
     /// `sensor.ring_kib` is not one that the kernel takes.
     #[error("`sensor.ring_kib` is {0}: it must be a power of two between 64 and 1048576")]
     RingSize(u32),
@@ -237,6 +258,11 @@ pub fn start(
         && let Some(reason) = loaded.essential_failure()
     {
         return Err(SensorError::Required(reason));
+    }
+    if let Some(lowest) = config.lowest_rung
+        && Rung::named(&loaded.state.rung).is_none_or(|rung| rung > lowest)
+    {
+        return Err(SensorError::Below { rung: loaded.state.rung, lowest: lowest.name() });
     }
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (commands, queue) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);

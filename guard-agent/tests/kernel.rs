@@ -26,6 +26,9 @@ use guard_common::audit::v1::workload::Evidence;
 use guard_tests::skip::{self, Need};
 use tokio::sync::mpsc;
 
+#[path = "kernel/ladder.rs"]
+mod ladder;
+
 /// A running sensor that keeps what it said.
 struct Sensor {
     handle: SensorHandle,
@@ -42,7 +45,8 @@ impl Sensor {
                 return None;
             }
             let state = handle.state();
-            assert_eq!(state.rung, "kernel", "{:?}", state.missing);
+            let whole = config.without.is_empty();
+            assert!(state.rung == "full" || !whole, "{}: {:?}", state.rung, state.missing);
         }
         Some(Self { handle, events, accepted: Vec::new(), closed: Vec::new() })
     }
@@ -59,7 +63,7 @@ impl Sensor {
 
     /// Takes events until `enough`.
     fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patience();
         while !enough(self) {
             match self.events.try_recv() {
                 Ok(SensorEvent::Accepted(accepted)) => self.accepted.push(accepted),
@@ -84,6 +88,11 @@ impl Sensor {
         self.until("end of a connection", |sensor| !sensor.closed.is_empty());
         self.closed[0].clone()
     }
+}
+
+/// How long something may take: on an emulated machine everything does.
+fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os("GUARD_EMULATED").is_some() { 90 } else { 10 })
 }
 
 /// Accepts and reads to the end, for as long as the test runs.
@@ -317,23 +326,6 @@ fn connections_from_before_are_found() {
     assert_eq!(sensor.ending().socket, accepted.socket);
 }
 
-#[test]
-fn without_ebpf_connections_come_from_procfs() {
-    let (listener, address) = listen("127.0.0.1:0");
-    let config = SensorConfig { ebpf: false, ..SensorConfig::default() };
-    let mut sensor = Sensor::start(&config).unwrap();
-    assert_eq!(sensor.handle.state().rung, "procfs");
-    sensor.handle.watch(Watch { database_ports: BTreeSet::from([address.port()]), ..Watch::default() });
-    thread::sleep(Duration::from_millis(100));
-    let client = TcpStream::connect(address).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    let accepted = sensor.one();
-    assert_eq!(accepted.workload.pid, std::process::id());
-    assert_eq!(accepted.workload.evidence(), Evidence::Reported);
-    drop((client, server));
-    assert_eq!(sensor.ending().socket, accepted.socket);
-}
-
 fn python(script: &str, argument: &Path) -> Child {
     Command::new("python3").arg("-c").arg(script).arg(argument).stdin(Stdio::null()).spawn().unwrap()
 }
@@ -346,7 +338,9 @@ fn unix_clients_are_told_apart() {
     let watch = Watch { unix_sockets: BTreeSet::from([path.clone()]), ..Watch::default() };
     let Some(mut sensor) = Sensor::watching(watch) else { return };
     let state = sensor.handle.state();
-    assert!(state.missing.is_empty(), "{:?}", state.missing);
+    // Older kernels than 6.3 do not tell of bytes on unix sockets.
+    let missing = state.missing.iter().filter(|missing| !missing.contains("sock_sent"));
+    assert_eq!(missing.count(), 0, "{:?}", state.missing);
     const CONNECT: &str = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -401,7 +395,9 @@ fn doctor_tells_whether_everything_attaches() {
     if skip::without(&[Need::Ebpf]) {
         return;
     }
-    assert_eq!(found.state.rung, "kernel", "{:?}", found.state.missing);
-    assert!(found.state.programs.iter().all(|program| program.attached), "{:?}", found.state);
+    assert_eq!(found.state.rung, "full", "{:?}", found.state.missing);
+    let bytes = |name: &str| name == "sock_sent" || name == "sock_received";
+    let all = found.state.programs.iter().all(|program| program.attached || bytes(&program.name));
+    assert!(all, "{:?}", found.state);
     assert!(found.cgroup_root.is_some());
 }

@@ -4,6 +4,7 @@
 //! [`EventHeader`]; the kinds double as indices into the drop counters.
 
 pub mod cgroup;
+pub mod helper;
 pub mod hold;
 pub mod layout;
 #[cfg(feature = "user")]
@@ -11,6 +12,7 @@ mod pod;
 pub mod process;
 pub mod refusal;
 pub mod socket;
+pub mod state;
 pub mod statement;
 pub mod steer;
 pub mod unix;
@@ -113,9 +115,9 @@ pub struct EventHeader {
 
 /// Names of the maps, as both sides know them.
 pub mod maps {
-    /// The one ring buffer for all events.
+    /// All events: a ring buffer, or a perf event array.
     pub const EVENTS: &str = "EVENTS";
-    /// Per-CPU count of events that found the ring buffer full, by [`super::EventKind`].
+    /// Per-CPU count of events that found no room, by [`super::EventKind`].
     pub const DROPS: &str = "DROPS";
     /// Port (host order, `u16`) to [`super::socket::watch`] bits.
     pub const WATCHED_PORTS: &str = "WATCHED_PORTS";

@@ -35,6 +35,6 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
         let kept = if read > 0 && read <= CGROUP_PATH_LEN as i64 { read as u32 - 1 } else { 0 };
         (&raw mut (*event).path_kept).write(kept);
     }
-    entry.submit(0);
+    entry.submit(&ctx);
     0
 }

@@ -1,17 +1,22 @@
-//! The ring buffer, and the count of what did not fit into it.
+//! The way of events to the agent, and the count of what did not fit.
+//!
+//! A ring buffer; in the object for kernels without one (feature `perf-array`) a perf event array. The programs are
+//! the same: they reserve an [`Entry`], fill it in place and submit it with their context.
 
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
-    macros::map,
-    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
-};
+use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use guard_common::kernel::{EventHeader, EventKind};
 
-/// All events. The agent sets its size before loading.
-#[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
+#[cfg(feature = "perf-array")]
+mod perf;
+#[cfg(not(feature = "perf-array"))]
+mod ring;
 
-/// Events that found the ring buffer full, by kind.
+#[cfg(feature = "perf-array")]
+pub use perf::{Entry, reserve};
+#[cfg(not(feature = "perf-array"))]
+pub use ring::{Entry, reserve};
+
+/// Events that found no room, by kind.
 #[map]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
 
@@ -21,24 +26,24 @@ static LOGGING: u32 = 0;
 
 /// Whether to log, for debugging.
 #[inline(always)]
+#[cfg_attr(feature = "perf-array", expect(dead_code, reason = "the log itself takes a ring buffer"))]
 pub fn logging() -> bool {
     // SAFETY: a constant of this object; volatile, since the agent changes it before loading.
     unsafe { core::ptr::read_volatile(&raw const LOGGING) != 0 }
 }
 
-/// Room for one event, or a counted loss.
-#[inline(always)]
-pub fn reserve<T: 'static>(kind: EventKind) -> Option<RingBufEntry<T>> {
-    match EVENTS.reserve::<T>(0) {
-        Some(entry) => Some(entry),
-        None => {
-            lost(kind);
-            None
+/// Logs for debugging, where that is switched on. The log itself is a ring buffer.
+macro_rules! log {
+    ($($arguments:tt)+) => {{
+        #[cfg(not(feature = "perf-array"))]
+        if $crate::events::logging() {
+            aya_log_ebpf::debug!($($arguments)+);
         }
-    }
+    }};
 }
+pub(crate) use log;
 
-/// Counts an event that found no room.
+/// Counts an event of that kind as lost.
 #[inline(always)]
 pub fn lost(kind: EventKind) {
     if let Some(count) = DROPS.get_ptr_mut(kind as u32) {

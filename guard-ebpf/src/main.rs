@@ -1,7 +1,8 @@
 //! guard's eBPF programs. Kernel contexts enter, events and client identities leave.
 //!
-//! They observe and remember, and refuse what the agent has decided to refuse; nothing here parses what a peer wrote. One file per hook; the structures are in
-//! `guard_common::kernel`, in files of the same names. Whatever does not fit the ring buffer is counted.
+//! They observe and remember, and refuse what the agent has decided to refuse; nothing here parses what a peer wrote. One
+//! file per hook; the structures are in `guard_common::kernel`, in files of the same names. Whatever does not reach the
+//! agent is counted.
 #![no_std]
 #![no_main]
 
@@ -11,6 +12,8 @@ mod process;
 mod read;
 mod refusal;
 mod socket;
+mod state;
+#[cfg(not(feature = "perf-array"))]
 mod statement;
 mod unix;
 

@@ -3,17 +3,15 @@
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::raw_tracepoint,
-    maps::ring_buf::RingBufEntry,
     programs::RawTracePointContext,
 };
-use aya_log_ebpf::debug;
 use guard_common::kernel::{
     EventKind,
     process::{ARGV_LEN, ExecEvent, ExitEvent, ForkEvent, NAME_LEN, PATH_LEN},
 };
 
 use crate::{
-    events::{header, logging, reserve},
+    events::{Entry, header, log, reserve},
     read::{member_or, offset, task_info},
 };
 
@@ -35,10 +33,8 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     }
     read_path(&mut entry, binprm);
     read_argv(&mut entry, task);
-    entry.submit(0);
-    if logging() {
-        debug!(&ctx, "exec of pid {}", member_or::<u32>(task, offset!(task_tgid), 0));
-    }
+    entry.submit(&ctx);
+    log!(&ctx, "exec of pid {}", member_or::<u32>(task, offset!(task_tgid), 0));
     0
 }
 
@@ -52,7 +48,7 @@ fn inode_of(binprm: u64) -> u64 {
 
 /// Walks from the program file up to the root of its mounts, as d_path does.
 #[inline(always)]
-fn read_path(entry: &mut RingBufEntry<ExecEvent>, binprm: u64) {
+fn read_path(entry: &mut Entry<ExecEvent>, binprm: u64) {
     let event = entry.as_mut_ptr();
     let file: u64 = member_or(binprm, offset!(binprm_file), 0);
     let path = file + u64::from(offset!(file_path));
@@ -102,7 +98,7 @@ fn read_path(entry: &mut RingBufEntry<ExecEvent>, binprm: u64) {
 }
 
 #[inline(always)]
-fn read_argv(entry: &mut RingBufEntry<ExecEvent>, task: u64) {
+fn read_argv(entry: &mut Entry<ExecEvent>, task: u64) {
     let event = entry.as_mut_ptr();
     let memory: u64 = member_or(task, offset!(task_mm), 0);
     let start: u64 = member_or(memory, offset!(mm_arg_start), 0);
@@ -130,13 +126,13 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let Some(mut entry) = reserve::<ForkEvent>(EventKind::Fork) else { return 0 };
     let event = ForkEvent { header: header(EventKind::Fork), task: task_info(child) };
     entry.write(event);
-    entry.submit(0);
+    entry.submit(&ctx);
     0
 }
 
 /// `sched_process_exit(struct task_struct *p, ..)`.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
+pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     // The task is the current one; kernels differ only in what else they pass.
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
@@ -144,10 +140,11 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     if pid != member_or(task, offset!(task_tgid), 0) {
         return 0; // A thread; the leader ends the process.
     }
+    #[cfg(not(feature = "perf-array"))]
     crate::statement::ended(pid);
     let Some(mut entry) = reserve::<ExitEvent>(EventKind::Exit) else { return 0 };
     let start_ns = member_or(task, offset!(task_start_boottime), 0);
     entry.write(ExitEvent { header: header(EventKind::Exit), start_ns, pid, reserved: 0 });
-    entry.submit(0);
+    entry.submit(&ctx);
     0
 }

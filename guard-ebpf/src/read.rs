@@ -5,6 +5,7 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
 };
 use guard_common::kernel::{
+    helper,
     layout::{ABSENT, Layout},
     process::{COMM_LEN, TaskInfo, UNSET},
 };
@@ -12,6 +13,16 @@ use guard_common::kernel::{
 /// Filled in by the agent before loading, and frozen: the verifier sees constants.
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout::UNKNOWN;
+
+/// Bits of [`helper`]: what this kernel lets the programs call. Filled in and frozen as well.
+#[unsafe(no_mangle)]
+static HELPERS: u32 = 0;
+
+/// What this kernel lets the programs call.
+#[inline(always)]
+pub fn helpers() -> u32 {
+    load(&raw const HELPERS)
+}
 
 /// One offset of [`LAYOUT`]: a volatile read, or the compiler would take the value of this file for the truth.
 macro_rules! offset {
@@ -28,7 +39,7 @@ pub fn layout() -> &'static Layout {
 
 #[inline(always)]
 pub fn load(offset: *const u32) -> u32 {
-    // SAFETY: always a field of LAYOUT.
+    // SAFETY: always a field of LAYOUT, or another constant of this object.
     unsafe { core::ptr::read_volatile(offset) }
 }
 
@@ -76,13 +87,29 @@ pub fn task_info(task: u64) -> TaskInfo {
     }
 }
 
-/// The process that runs right now; without BTF, what helpers tell.
+/// The process that runs right now, for programs on cgroups; where they cannot read it, what helpers tell.
 #[inline(always)]
 pub fn current_task_info() -> TaskInfo {
+    if offset!(known) == 1 && helpers() & helper::CGROUP_READS != 0 {
+        // SAFETY: a helper without arguments.
+        return task_info(unsafe { bpf_get_current_task() });
+    }
+    identified()
+}
+
+/// The same for tracing programs, which can read on every kernel with BTF.
+#[inline(always)]
+pub fn traced_task_info() -> TaskInfo {
     if offset!(known) == 1 {
         // SAFETY: a helper without arguments.
         return task_info(unsafe { bpf_get_current_task() });
     }
+    identified()
+}
+
+/// What helpers tell of the process that runs right now.
+#[inline(always)]
+fn identified() -> TaskInfo {
     let ids = bpf_get_current_uid_gid();
     TaskInfo {
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,

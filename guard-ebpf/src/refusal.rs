@@ -71,7 +71,7 @@ pub fn refuses_connect(ctx: &SockAddrContext, task: &TaskInfo, address: [u8; 16]
         return false;
     }
     let about = About { server, way: way::CONNECT, path: 0, attempts: 1 };
-    report(about, Some(task), ([0; 16], 0), (address, port));
+    report(ctx, about, Some(task), ([0; 16], 0), (address, port));
     true
 }
 
@@ -100,7 +100,7 @@ fn refuses_unix(ctx: &SockAddrContext) -> Option<()> {
         return None;
     }
     let about = About { server: place.server, way: way::CONNECT_UNIX, path: place.path, attempts: 1 };
-    report(about, Some(&task), ([0; 16], 0), ([0; 16], 0));
+    report(ctx, about, Some(&task), ([0; 16], 0), ([0; 16], 0));
     Some(())
 }
 
@@ -155,12 +155,12 @@ fn refuses_peer(ctx: &SkLookupContext) -> Option<()> {
         if verdict.tcp & bit(server) == 0 {
             return None;
         }
-        report(about, Some(&task), (client, remote_port), (address, local_port));
+        report(ctx, about, Some(&task), (client, remote_port), (address, local_port));
         return Some(());
     }
     about.attempts = attempts_of(&Peer { address: client, server }, epoch)?;
     if about.attempts > 0 {
-        report(about, None, (client, remote_port), (address, local_port));
+        report(ctx, about, None, (client, remote_port), (address, local_port));
     }
     Some(())
 }
@@ -308,7 +308,13 @@ struct About {
 }
 
 #[inline(always)]
-fn report(about: About, client: Option<&TaskInfo>, peer: ([u8; 16], u16), place: ([u8; 16], u16)) {
+fn report<C: EbpfContext>(
+    ctx: &C,
+    about: About,
+    client: Option<&TaskInfo>,
+    peer: ([u8; 16], u16),
+    place: ([u8; 16], u16),
+) {
     let Some(mut entry) = reserve::<RefusedEvent>(EventKind::Refused) else { return };
     let event = entry.as_mut_ptr();
     // SAFETY: the ring buffer's entry is as large as the event; every field is written.
@@ -328,5 +334,5 @@ fn report(about: About, client: Option<&TaskInfo>, peer: ([u8; 16], u16), place:
         (&raw mut (*event).peer_port).write(peer.1);
         (&raw mut (*event).reserved).write(0);
     }
-    entry.submit(0);
+    entry.submit(ctx);
 }

@@ -19,16 +19,15 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
     programs::{SockAddrContext, SockOpsContext},
 };
-use aya_log_ebpf::debug;
 use guard_common::kernel::{
-    EventKind,
+    EventKind, helper,
     process::TaskInfo,
     socket::{AcceptedEvent, ClosedEvent, FlowKey, ended, watch},
 };
 
 use crate::{
-    events::{header, logging, reserve},
-    read::{current_task_info, member, net_of_sock, offset},
+    events::{header, log, reserve},
+    read::{current_task_info, helpers, member, net_of_sock, offset},
     refusal::refuses_connect,
 };
 
@@ -45,7 +44,7 @@ static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192
 
 /// Local clients of watched ports. The agent reads it when its proxy accepts.
 #[map]
-static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(32_768, 0);
+pub static CLIENTS: LruHashMap<FlowKey, TaskInfo> = LruHashMap::with_max_entries(32_768, 0);
 
 /// Cookies of the sockets that were reported as accepted: other programs may ask for the end of other sockets.
 #[map]
@@ -118,9 +117,7 @@ fn on_connect(ctx: &SockOpsContext) {
     let Some((local, remote)) = addresses(ctx) else { return };
     let flow = flow(ctx, (local, local_port(ctx)), (remote, remote_port(ctx)));
     let _ = CLIENTS.insert(&flow, task, 0);
-    if logging() {
-        debug!(ctx, "pid {} connects from port {} to port {}", task.pid, flow.client_port, flow.server_port);
-    }
+    log!(ctx, "pid {} connects from port {} to port {}", task.pid, flow.client_port, flow.server_port);
     let _ = CONNECTING.remove(&cookie);
 }
 
@@ -145,14 +142,13 @@ fn on_accept(ctx: &SockOpsContext) {
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
         cookie,
-        // SAFETY: the helper takes the program's own context.
-        namespace: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        namespace: namespace(ctx),
         flow,
         client,
         net_namespace: net_of_sock(sock_address(ctx)),
         reserved: 0,
     });
-    entry.submit(0);
+    entry.submit(ctx);
 }
 
 #[inline(always)]
@@ -177,7 +173,7 @@ fn on_state(ctx: &SockOpsContext) {
         previous_state: ctx.arg(0),
         flags,
     });
-    entry.submit(0);
+    entry.submit(ctx);
 }
 
 /// [`ended`] bits of a socket that is about to close.
@@ -198,10 +194,24 @@ fn how_it_ended(ctx: &SockOpsContext) -> u32 {
     flags
 }
 
+/// A number that two sockets of this host share where they are in one network namespace: its cookie, its inode number on
+/// kernels whose sock_ops have no cookie, 0 where neither can be had.
+#[inline(always)]
+fn namespace(ctx: &SockOpsContext) -> u64 {
+    if helpers() & helper::NETNS_COOKIE != 0 {
+        // SAFETY: the helper takes the program's own context.
+        return unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    }
+    net_of_sock(sock_address(ctx)).into()
+}
+
 /// Where the kernel has this socket; 0 where there is none. The verifier knows it as a socket and lets nobody reckon
 /// with it: a copy through memory is a number.
 #[inline(always)]
 fn sock_address(ctx: &SockOpsContext) -> u64 {
+    if helpers() & helper::SOCKET_READS == 0 {
+        return 0;
+    }
     // SAFETY: a field of the program's own context.
     let socket = unsafe { read_volatile(&raw const (*ctx.ops).__bindgen_anon_2.sk) };
     // SAFETY: reads the program's own stack.
@@ -209,7 +219,7 @@ fn sock_address(ctx: &SockOpsContext) -> u64 {
 }
 
 #[inline(always)]
-fn watched(port: u16) -> u8 {
+pub fn watched(port: u16) -> u8 {
     // SAFETY: one byte, copied at once.
     unsafe { WATCHED_PORTS.get(&port) }.copied().unwrap_or(0)
 }
@@ -275,12 +285,7 @@ pub fn bytes(words: [u32; 4]) -> [u8; 16] {
 
 #[inline(always)]
 fn flow(ctx: &SockOpsContext, client: ([u8; 16], u16), server: ([u8; 16], u16)) -> FlowKey {
-    let namespace = if is_loopback(&client.0) {
-        // SAFETY: the helper takes the program's own context.
-        unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
-    } else {
-        0
-    };
+    let namespace = if is_loopback(&client.0) { namespace(ctx) } else { 0 };
     FlowKey {
         client: client.0,
         server: server.0,

@@ -76,7 +76,7 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
     let path = bound_path(sock)?;
     // SAFETY: one byte, only its presence matters.
     unsafe { WATCHED_PATHS.get(path) }?;
-    report(sock, member_or(inode, offset!(inode_number), 0), path);
+    report(ctx, sock, member_or(inode, offset!(inode_number), 0), path);
     Some(())
 }
 
@@ -127,7 +127,7 @@ fn bound_path(sock: u64) -> Option<&'static UnixPath> {
 }
 
 #[inline(always)]
-fn report(sock: u64, inode: u64, path: &UnixPath) {
+fn report(ctx: &TracePointContext, sock: u64, inode: u64, path: &UnixPath) {
     let Some(mut entry) = reserve::<UnixAcceptedEvent>(EventKind::UnixAccepted) else { return };
     let credentials: u64 = member_or(sock, offset!(sock_peer_cred), 0);
     let _ = UNIX_BYTES.insert(&sock, &UnixBytes { inode, received: 0, sent: 0 }, 0);
@@ -150,7 +150,7 @@ fn report(sock: u64, inode: u64, path: &UnixPath) {
             None => (&raw mut (*event).client).write(TaskInfo::default()),
         }
     }
-    entry.submit(0);
+    entry.submit(ctx);
 }
 
 /// The pid in the initial namespace of whoever connected.

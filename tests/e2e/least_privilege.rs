@@ -22,7 +22,7 @@ fn the_units_capabilities_are_enough() -> Result<()> {
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).context("no CapBnd")?;
     assert!(u64::from_str_radix(bounding.trim(), 16)?.count_ones() < 10, "it was not confined: {bounding}");
 
-    assert_eq!(text(&site.agent.status()?["sensor"], "rung"), "kernel");
+    assert_eq!(text(&site.agent.status()?["sensor"], "rung"), "full");
     let refused = site.proxied().query("DROP TABLE customers")?;
     assert!(refused.has_sqlstate("42501"), "{}", refused.stderr);
     for client in [

@@ -24,7 +24,7 @@ fn it_still_decides_and_says_what_it_cannot_see() -> Result<()> {
     }
     let site = Site::with(without_bpf(false))?;
     let status = site.agent.status()?;
-    assert_eq!(text(&status["sensor"], "rung"), "procfs", "{status}");
+    assert_eq!(text(&status["sensor"], "rung"), "no-bpf", "{status}");
     let missing = status["sensor"]["missing"].to_string();
     assert!(missing.contains("CAP_BPF") || missing.contains("permitted"), "{missing}");
     let refused = site.proxied().query("DROP TABLE customers")?;

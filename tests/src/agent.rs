@@ -37,6 +37,8 @@ pub struct AgentConfig {
     pub unix_socket: bool,
     /// Size of the kernel's event ring buffer, where it is not the usual one.
     pub ring_kib: Option<u32>,
+    /// Have the kernel count how long its programs run.
+    pub program_stats: bool,
     /// Size of the ring buffer for statements in KiB, where it is not the default.
     pub statement_ring_kib: Option<u32>,
     /// Further TOML, after everything else: keys of the server, then further tables.
@@ -61,6 +63,7 @@ impl Default for AgentConfig {
             upstream: None,
             unix_socket: true,
             ring_kib: None,
+            program_stats: false,
             statement_ring_kib: None,
             extra: String::new(),
             program: None,
@@ -80,6 +83,9 @@ impl AgentConfig {
             let _ = writeln!(toml, "policies = {}", toml_string(policies));
         }
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
+        if self.program_stats {
+            toml.push_str("measure_cost = true\n");
+        }
         if let Some(ring_kib) = self.ring_kib {
             let _ = writeln!(toml, "ring_kib = {ring_kib}");
         }

@@ -21,8 +21,9 @@ pub fn main(_arguments: &Arguments) -> Result<ExitCode> {
     let toolchain = guard_ebpf_builder::Toolchain::probe()?;
     println!("toolchain: {}", toolchain.describe());
     let source = shell::root().join("guard-ebpf");
-    let object = guard_ebpf_builder::build(&toolchain, &source, &shell::target().join("guard-ebpf"))?;
-    println!("object:    {}", object.display());
+    for object in guard_ebpf_builder::build(&toolchain, &source, &shell::target().join("guard-ebpf"))? {
+        println!("object:    {}", object.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

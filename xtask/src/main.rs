@@ -5,6 +5,7 @@ mod build;
 mod demo;
 mod fuzz;
 mod lint;
+mod matrix;
 mod setup;
 mod shell;
 mod style;
@@ -35,6 +36,7 @@ enum Task {
     #[command(subcommand)]
     Bench(bench::Bench),
     Fuzz(fuzz::Arguments),
+    KernelMatrix(matrix::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Lint(arguments) => lint::main(&arguments),
         Task::Bench(bench) => bench::main(&bench),
         Task::Fuzz(arguments) => fuzz::main(&arguments),
+        Task::KernelMatrix(arguments) => matrix::main(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", style::bad("error:"));

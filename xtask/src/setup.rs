@@ -56,6 +56,8 @@ pub enum Group {
     Lint,
     /// `cargo xtask fuzz`
     Fuzz,
+    /// `cargo xtask kernel-matrix`
+    Matrix,
 }
 
 const ALL: &[Group] = &[
@@ -67,6 +69,7 @@ const ALL: &[Group] = &[
     Group::Bench,
     Group::Lint,
     Group::Fuzz,
+    Group::Matrix,
 ];
 
 /// Runs the task.

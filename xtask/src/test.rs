@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Run the tests: unit tests, policies, kernel, end to end, other people's drivers, PostgreSQL's own
-/// suites, deployment files, the demo.
+/// suites, other kernels, deployment files, the demo.
 ///
 /// What is missing is installed first (see `setup`). The last line says `N passed, N failed, N skipped` over
 /// everything. A test that needs what this machine cannot do says so and counts as skipped; with CI=true in the
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, deploy, demo; not unless named:
-    /// approvals, bypass, fuzz), or parts of test names
+    /// approvals, bypass, matrix, fuzz), or parts of test names
     filter: Vec<String>,
 }
 

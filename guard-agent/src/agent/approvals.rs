@@ -34,10 +34,10 @@ use super::{Agent, LocalError, local::Serving};
 use crate::approval::{Exact, VoteError, Voter, in_words};
 
 /// Connections at the same time.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 128;
 
 /// Connections of one user at the same time.
-const PER_USER: usize = 8;
+const PER_USER: usize = 16;
 
 /// How long a connection lives: what people ask takes seconds, what says nothing must not keep its place.
 const LIVES: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 use guard_common::audit::v1::SensorState;
 
 use super::{Agent, fleet::Member};
-use crate::{config::Mode, servers::Server};
+use crate::{config::Mode, sensor::Rung, servers::Server};
 
 /// What the level follows from.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ fn level(facts: &Facts<'_>) -> (&'static str, Vec<String>) {
     if facts.running == Some(false) {
         return ("gone", vec!["its process has ended; it will be found again when it starts".to_owned()]);
     }
-    let kernel = facts.sensor.rung != "procfs" && facts.sensor.rung != "none";
+    let kernel = facts.sensor.rung != Rung::NoBpf.name();
     says.push(match (facts.proxied, facts.mode) {
         (true, Mode::Enforce) => "statements through the proxy are decided on before they run",
         (true, Mode::Monitor) => {
@@ -46,7 +46,7 @@ fn level(facts: &Facts<'_>) -> (&'static str, Vec<String>) {
     says.push(if kernel {
         "the kernel tells of every TCP connection round the proxy"
     } else {
-        "TCP connections round the proxy are looked for in /proc: short ones are missed"
+        "TCP connections round the proxy come from the kernel's tables and by their ends; who made them is read from /proc"
     });
     let unix =
         |name: &str| facts.sensor.programs.iter().any(|program| program.name == name && program.attached);
@@ -54,7 +54,7 @@ fn level(facts: &Facts<'_>) -> (&'static str, Vec<String>) {
         says.push(if unix("accept") && unix("accept4") {
             "the kernel tells of every connection on its unix sockets"
         } else {
-            "connections on its unix sockets round the proxy are not seen"
+            "connections on its unix sockets round the proxy are looked for in the kernel's tables: short ones are missed"
         });
     }
     if facts.lost > 0 {
@@ -91,17 +91,17 @@ mod tests {
             let sensor = sensor(rung, true);
             level(&Facts { running, proxied, mode, sensor: &sensor, has_unix: false, lost: 0 }).0
         };
-        assert_eq!(of(Some(true), true, Mode::Enforce, "kernel"), "enforced");
-        assert_eq!(of(None, true, Mode::Monitor, "kernel"), "monitored");
-        assert_eq!(of(None, true, Mode::Enforce, "procfs"), "proxy-only");
-        assert_eq!(of(None, false, Mode::Enforce, "kernel"), "watched");
-        assert_eq!(of(None, false, Mode::Enforce, "procfs"), "unprotected");
-        assert_eq!(of(Some(false), true, Mode::Enforce, "kernel"), "gone");
+        assert_eq!(of(Some(true), true, Mode::Enforce, "full"), "enforced");
+        assert_eq!(of(None, true, Mode::Monitor, "full"), "monitored");
+        assert_eq!(of(None, true, Mode::Enforce, "no-bpf"), "proxy-only");
+        assert_eq!(of(None, false, Mode::Enforce, "full"), "watched");
+        assert_eq!(of(None, false, Mode::Enforce, "no-bpf"), "unprotected");
+        assert_eq!(of(Some(false), true, Mode::Enforce, "full"), "gone");
     }
 
     #[test]
     fn what_is_not_seen_is_said() {
-        let sensor = sensor("kernel", false);
+        let sensor = sensor("full", false);
         let facts = Facts {
             running: None,
             proxied: true,
@@ -111,10 +111,7 @@ mod tests {
             lost: 3,
         };
         let (_, says) = level(&facts);
-        assert!(
-            says.iter().any(|line| line.contains("unix sockets") && line.contains("not seen")),
-            "{says:?}"
-        );
+        assert!(says.iter().any(|line| line.contains("unix sockets") && line.contains("missed")), "{says:?}");
         assert!(says.iter().any(|line| line.contains("lost")), "{says:?}");
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Config, SensorConfig},
-    sensor,
+    sensor::{self, Rung},
 };
 
 /// Arguments of `guard-agent doctor`.
@@ -25,7 +25,8 @@ pub struct DoctorArgs {
 
 /// Checks this host. Succeeds where everything can be attached.
 pub fn run(args: &DoctorArgs, config: &Config) -> ExitCode {
-    let mut report = Report::of(&sensor::probe(&SensorConfig { ring_kib: 64, ..SensorConfig::default() }));
+    let probed = SensorConfig { ring_kib: 64, ..config.sensor.clone() };
+    let mut report = Report::of(&sensor::probe(&probed));
     report.tls = tls::checks(config);
     report.steering = steering::checks();
     let text = if args.json {
@@ -38,13 +39,15 @@ pub fn run(args: &DoctorArgs, config: &Config) -> ExitCode {
     if report.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What was found.
+/// What was found. `docs/kernels.md` tells its shape to those who read it by program.
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     /// Everything can be attached.
     complete: bool,
-    /// kernel | procfs
+    /// How far up the ladder this host is: the name of one of `rungs`.
     rung: String,
+    /// The whole ladder, from the top.
+    rungs: Vec<RungShown>,
     /// What the programs need from the host.
     host: Vec<Check>,
     /// The programs.
@@ -58,16 +61,37 @@ struct Report {
 }
 
 #[derive(Clone, Debug, Serialize)]
+struct RungShown {
+    name: &'static str,
+    /// This host is here, or above.
+    reached: bool,
+    /// What guard does there.
+    means: &'static str,
+    /// What lifts a host from there.
+    brings: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
 struct Check {
     name: String,
     ok: bool,
-    /// What was found, or what would bring it.
+    /// What was found.
     detail: String,
+    /// What would bring it; empty where it is there, or where nothing would.
+    brings: String,
 }
 
 impl Check {
     fn new(name: &str, ok: bool, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), ok, detail: detail.into() }
+        Self { name: name.to_owned(), ok, detail: detail.into(), brings: String::new() }
+    }
+
+    /// Something that is there, or can be brought.
+    fn needed(name: &str, found: Result<String, String>, brings: &str) -> Self {
+        match found {
+            Ok(detail) => Self::new(name, true, detail),
+            Err(detail) => Self { brings: brings.to_owned(), ..Self::new(name, false, detail) },
+        }
     }
 }
 
@@ -89,6 +113,7 @@ impl Report {
         Self {
             complete: !programs.is_empty() && programs.iter().all(|program| program.ok),
             rung: found.state.rung.clone(),
+            rungs: ladder(&found.state.rung),
             host: host(found),
             programs,
             missing,
@@ -118,9 +143,28 @@ impl Report {
             text.push_str("\nsteering (`steer = \"on\"`): sk_lookup or nftables, and the rest\n");
             self.steering.iter().for_each(|check| line(&mut text, check));
         }
-        text.push_str(&format!("\nevidence comes from: {}\n", self.rung));
+        if let Some(rung) = self.rungs.iter().find(|rung| rung.name == self.rung) {
+            text.push_str(&format!("\nrung: {}\n  {}\n", rung.name, rung.means));
+            if rung.name != Rung::Full.name() {
+                text.push_str(&format!("  the next one takes: {}\n", rung.brings));
+            }
+        }
         text
     }
+}
+
+/// The ladder as seen from the rung of that name.
+fn ladder(reached: &str) -> Vec<RungShown> {
+    let own = Rung::named(reached);
+    Rung::ALL
+        .into_iter()
+        .map(|rung| RungShown {
+            name: rung.name(),
+            reached: own.is_some_and(|own| own <= rung),
+            means: rung.means(),
+            brings: rung.brings(),
+        })
+        .collect()
 }
 
 fn line(text: &mut String, check: &Check) {
@@ -128,27 +172,44 @@ fn line(text: &mut String, check: &Check) {
     let end = format!("  {mark} {:<16} {}", check.name, check.detail);
     text.push_str(end.trim_end());
     text.push('\n');
+    if !check.brings.is_empty() {
+        text.push_str(&format!("       {:<16} brought by: {}\n", "", check.brings));
+    }
 }
 
 fn host(found: &sensor::Capabilities) -> Vec<Check> {
-    let place = |path: &Option<std::path::PathBuf>, otherwise: &str| {
-        path.as_ref().map_or_else(|| otherwise.to_owned(), |path| path.display().to_string())
+    let there = |there: bool, without: &str| if there { Ok(String::new()) } else { Err(without.to_owned()) };
+    let at = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|path| path.display().to_string()).ok_or_else(|| "not mounted".to_owned())
     };
-    let btf = found.btf_error.clone();
-    vec![
+    let features = &found.features;
+    let layout = features.layout.as_ref().map(|_| "/sys/kernel/btf/vmlinux".to_owned());
+    let mut checks = vec![
         privileges(),
-        Check::new("kernel BTF", btf.is_none(), btf.unwrap_or_else(|| "/sys/kernel/btf/vmlinux".to_owned())),
-        Check::new(
-            "cgroup v2",
-            found.cgroup_root.is_some(),
-            place(&found.cgroup_root, "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified"),
+        Check::needed(
+            "ring buffer",
+            there(features.ring_buffer, "events go by one buffer for each CPU"),
+            Rung::NoRingBuffer.brings(),
         ),
-        Check::new(
-            "tracefs",
-            found.tracefs.is_some(),
-            place(&found.tracefs, "mount it: mount -t tracefs tracefs /sys/kernel/tracing"),
+        Check::needed("kernel BTF", layout.map_err(Clone::clone), "a kernel with CONFIG_DEBUG_INFO_BTF"),
+        Check::needed(
+            "cgroup links",
+            there(features.bpf_link, "programs are attached by flags"),
+            Rung::NoBpfLink.brings(),
         ),
-    ]
+        Check::needed("cgroup v2", at(&found.cgroup_root), Rung::CgroupV1.brings()),
+        Check::needed("tracefs", at(&found.tracefs), "mount -t tracefs tracefs /sys/kernel/tracing"),
+    ];
+    for (what, result) in sensor::probe_tables() {
+        let (name, module) = match what {
+            "unix" => ("unix_diag", "the kernel's module unix_diag"),
+            "TCP" => ("tcp_diag", "the kernel's module tcp_diag"),
+            _ => ("ends of sockets", "the kernel's module tcp_diag"),
+        };
+        let detail = result.map(|()| String::new()).map_err(|error| error.to_string());
+        checks.push(Check::needed(name, detail, module));
+    }
+    checks
 }
 
 /// Capabilities that loading and attaching need: `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or all of them in
@@ -170,8 +231,9 @@ fn privileges() -> Check {
     if lacking.is_empty() {
         Check::new("privileges", true, "all that are needed")
     } else {
-        let detail = format!("run as root, or with {} as well (AmbientCapabilities=)", lacking.join(", "));
-        Check::new("privileges", false, detail)
+        let lacking = lacking.join(", ");
+        let brings = format!("run as root, or with {lacking} as well (AmbientCapabilities=)");
+        Check::needed("privileges", Err(format!("without {lacking}")), &brings)
     }
 }
 
@@ -179,13 +241,16 @@ fn privileges() -> Check {
 mod tests {
     use guard_common::audit::v1::{SensorState, sensor_state::Program};
 
-    use super::{Report, sensor::Capabilities};
+    use super::{
+        Report, ladder,
+        sensor::{Capabilities, Features},
+    };
 
     fn found(attached: bool) -> Capabilities {
         let error = if attached { String::new() } else { "refused".to_owned() };
         Capabilities {
             state: SensorState {
-                rung: "kernel".to_owned(),
+                rung: if attached { "full" } else { "no-btf" }.to_owned(),
                 programs: vec![Program {
                     name: "connect4".to_owned(),
                     attached,
@@ -194,9 +259,16 @@ mod tests {
                 }],
                 missing: if attached { Vec::new() } else { vec!["connect4: it costs".to_owned()] },
             },
+            features: Features {
+                ring_buffer: attached,
+                layout: Err("no BTF here".to_owned()),
+                bpf_link: true,
+                cgroup: None,
+                helpers: 0,
+                state: None,
+            },
             cgroup_root: Some("/sys/fs/cgroup".into()),
             tracefs: None,
-            btf_error: None,
             absent: Vec::new(),
         }
     }
@@ -211,10 +283,25 @@ mod tests {
     #[test]
     fn says_what_is_missing_and_what_it_costs() {
         let text = Report::of(&found(false)).to_text();
-        for part in ["MISS connect4", "refused", "it costs", "mount -t tracefs"] {
+        for part in [
+            "MISS connect4",
+            "refused",
+            "it costs",
+            "mount -t tracefs",
+            "no BTF here",
+            "brought by: Linux 5.8",
+            "rung: no-btf",
+            "the next one takes: a kernel with CONFIG_DEBUG_INFO_BTF",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!Report::of(&found(false)).complete);
+    }
+
+    #[test]
+    fn the_ladder_is_reached_from_below() {
+        let reached = |name| ladder(name).iter().filter(|rung| rung.reached).count();
+        assert_eq!((reached("full"), reached("no-btf"), reached("no-bpf"), reached("?")), (6, 4, 1, 0));
     }
 
     #[test]

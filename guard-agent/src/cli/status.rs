@@ -43,8 +43,12 @@ fn describe(status: &StatusResponse) -> String {
         line("", format!("NEWER FILES ARE NOT IN FORCE: {}", status.policy_error));
     }
     if let Some(sensor) = &status.sensor {
-        line("evidence", sensor.rung.clone());
+        line("rung", sensor.rung.clone());
         sensor.missing.iter().for_each(|missing| line("", format!("missing: {missing}")));
+        for program in sensor.programs.iter().filter(|program| program.runs > 0) {
+            let each = program.run_ns / program.runs;
+            line("", format!("{}: {} runs of {each} ns", program.name, program.runs));
+        }
         if status.lost > 0 {
             line("", format!("{} EVENTS LOST: see the gap records", status.lost));
             let mut by_program = std::collections::BTreeMap::<&str, u64>::new();

@@ -27,7 +27,7 @@ pub fn opened(
         server: Some(database_server(server)),
         socket_cookie: match accepted.socket {
             SocketId::Cookie(cookie) => cookie,
-            SocketId::Inode(_) => 0,
+            SocketId::Inode(_) | SocketId::Serial(_) => 0,
         },
         workload: Some(accepted.workload.as_ref().clone()),
         decision: Some(decision),

@@ -211,7 +211,8 @@ impl Table {
             server: Arc::clone(server),
             at: accepted.at,
             preexisting: accepted.preexisting,
-            by_kernel: unix && !accepted.preexisting || matches!(accepted.socket, SocketId::Cookie(_)),
+            by_kernel: !accepted.preexisting
+                && (unix || matches!(accepted.socket, SocketId::Cookie(_) | SocketId::Serial(_))),
             lost_before,
             cut,
         };

@@ -34,6 +34,11 @@ pub enum KernelError {
     /// Offsets of kernel structures are not known.
     #[error("no offsets of kernel structures: {0}; a kernel with CONFIG_DEBUG_INFO_BTF brings them")]
     Layout(String),
+    /// The configuration does without what it takes.
+    #[error(
+        "`sensor.ebpf` and `sensor.without` leave no eBPF, no BTF or no ring buffer, and it takes all of them"
+    )]
+    Without,
     /// The kernel refuses the object or one of its programs.
     #[error("the kernel does not take its programs: {0}")]
     Programs(String),

@@ -175,11 +175,14 @@ fn version_after<'a, R: ReadRef<'a>>(
     }
     let section = elf.section_by_name(".rodata").filter(|section| section.size() <= RODATA_LIMIT)?;
     let data = section.data().ok()?;
-    let at = memchr::memmem::find(data, prefix)? + prefix.len();
-    let rest = data.get(at..)?;
-    let rest = rest.get(..rest.len().min(VERSION_LIMIT))?;
-    let end = rest.iter().position(|byte| byte.is_ascii_control())?;
-    std::str::from_utf8(rest.get(..end)?).ok().map(str::to_owned)
+    // The prefix may stand elsewhere, too: a version begins with a digit and ends with its line or text.
+    memchr::memmem::find_iter(data, prefix).find_map(|at| {
+        let rest = data.get(at + prefix.len()..)?;
+        let rest = rest.get(..rest.len().min(VERSION_LIMIT))?;
+        let end = rest.iter().position(|byte| byte.is_ascii_control())?;
+        let version = std::str::from_utf8(rest.get(..end)?).ok()?;
+        version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
+    })
 }
 
 #[cfg(test)]

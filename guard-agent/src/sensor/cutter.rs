@@ -121,6 +121,11 @@ impl Cutter {
                 Some((cookie, inode)) if inode == wanted => cookie,
                 Some(_) | None => return Ok(false),
             },
+            // Open as far as the kernel has told: it is the one with these ends.
+            SocketId::Serial(_) => match diag.find(local, remote).map_err(explain)? {
+                Some((cookie, _)) => cookie,
+                None => return Ok(false),
+            },
         };
         diag.destroy(local, remote, cookie).map_err(explain)
     }
@@ -143,6 +148,8 @@ fn by_descriptor(target: &Target) -> Cut {
     let wanted = match target.socket {
         SocketId::Cookie(cookie) => Wanted::Cookie(cookie),
         SocketId::Inode(inode) => Wanted::Inode(inode),
+        // A number of the sensor's own is on no descriptor.
+        SocketId::Serial(_) => return Cut::Gone,
     };
     match shutdown(&target.servers, wanted) {
         Ok(true) => Cut::Done,

@@ -52,6 +52,8 @@ pub enum SocketId {
     Cookie(u64),
     /// The inode number: unix sockets, and TCP sockets found in /proc.
     Inode(u64),
+    /// A number of the sensor's own, where the kernel gives a socket no cookie at that place.
+    Serial(u64),
 }
 
 /// Both ends of a connection.

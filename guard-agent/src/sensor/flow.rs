@@ -1,8 +1,10 @@
-//! Between the kernel's form of a TCP connection's ends and the standard library's.
+//! Between the kernel's form of a TCP connection and the agent's: its ends, its bytes.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use guard_common::kernel::socket::FlowKey;
+use guard_common::kernel::socket::{ClosedEvent, FlowKey, ended};
+
+use super::event::Bytes;
 
 /// The key under which the kernel side remembers the client of that connection.
 pub fn key(client: SocketAddr, server: SocketAddr, namespace: u64) -> FlowKey {
@@ -36,6 +38,30 @@ fn bytes(ip: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// Payload bytes of a connection. The kernel's counters take the end of a direction (FIN) for one more byte: what the
+/// program saw on the socket tells which ones there were. Where it could not look, the state before the end tells, with
+/// one case open: in FIN-WAIT-2 the client's may have been counted; it is not where the server closes first.
+pub fn payload(event: &ClosedEvent) -> Option<Bytes> {
+    if event.received == ClosedEvent::UNCOUNTED || event.acked == ClosedEvent::UNCOUNTED {
+        return None;
+    }
+    const FIN_WAIT_2: u32 = 5;
+    const CLOSE_WAIT: u32 = 8;
+    const LAST_ACK: u32 = 9;
+    const CLOSING: u32 = 11;
+    let state = event.previous_state;
+    let server_ended = matches!(state, FIN_WAIT_2 | LAST_ACK | CLOSING);
+    let (client_ended, acked) = if event.flags & ended::KNOWN != 0 {
+        (event.flags & ended::BY_CLIENT != 0, event.flags & ended::ALL_ACKED != 0)
+    } else {
+        (matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING), true)
+    };
+    Some(Bytes {
+        from_client: event.received.saturating_sub(client_ended.into()),
+        to_client: event.acked.saturating_sub((server_ended && acked).into()),
+    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,42 @@ pub fn cgroup_root() -> Option<PathBuf> {
     mount_of("cgroup2")
 }
 
+/// The root of the cgroup v2 hierarchy. Where none is mounted, one that only this process sees: attaching to it reaches
+/// every process all the same, and nothing on the host changes.
+pub fn cgroup_hierarchy() -> Option<fs::File> {
+    match cgroup_root() {
+        Some(root) => fs::File::open(root).ok(),
+        None => unseen_hierarchy().ok(),
+    }
+}
+
+/// Mounts the hierarchy nowhere (Linux 5.2).
+fn unseen_hierarchy() -> io::Result<fs::File> {
+    const CREATE: u32 = 6;
+    let opened = |result: libc::c_long| {
+        let fd = i32::try_from(result).unwrap_or(-1);
+        // SAFETY: the descriptor was just opened and belongs to nobody else.
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+    };
+    let nothing = std::ptr::null::<libc::c_char>();
+    // SAFETY: the name lives through the call.
+    let context = opened(unsafe { libc::syscall(libc::SYS_fsopen, c"cgroup2".as_ptr(), 1) })?;
+    // SAFETY: this command takes no key and no value.
+    let made = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CREATE, nothing, nothing, 0) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: no pointers.
+    let mount = opened(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, 0) })?;
+    Ok(fs::File::from(mount))
+}
+
+/// The inode number of this process's network namespace.
+pub fn namespace_inode() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino()).unwrap_or(0)
+}
+
 /// Where tracefs is mounted; on its own, or where debugfs brings it along.
 pub fn tracefs() -> Option<PathBuf> {
     mount_of("tracefs").or_else(|| {

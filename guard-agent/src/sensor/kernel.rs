@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -17,20 +17,36 @@ use aya::{
     programs::Program,
 };
 use guard_common::kernel::{
-    EventKind, UNIX_PATH_LEN, maps,
+    EventKind, UNIX_PATH_LEN, helper, maps,
     process::TaskInfo,
     socket::{FlowKey, watch},
     unix::{UnixBytes, UnixPath},
 };
 
-use crate::config::SensorConfig;
-
 use super::{
-    event::{Enforced, Verdict, Watch},
+    cgroup_attach::Attached,
+    event::{Enforced, SocketId, Verdict, Watch},
+    host,
     probe::{ObservedServer, Probes},
     refusals::Refusals,
     statements::StatementReader,
+    stream::EventStream,
 };
+use crate::config::SensorConfig;
+
+/// By what means the programs do their work.
+#[derive(Debug)]
+pub struct Means {
+    /// What is attached to cgroups without links.
+    #[expect(dead_code, reason = "dropping them detaches")]
+    pub attached: Vec<Attached>,
+    /// TCP is followed by its changes of state, not on cgroups.
+    pub by_state: bool,
+    /// What the programs may call: bits of `guard_common::kernel::helper`.
+    pub helpers: u32,
+    /// Bytes on unix sockets are counted.
+    pub counts_unix: bool,
+}
 
 /// What of refusing was attached beforehand.
 #[derive(Debug, Default)]
@@ -41,15 +57,16 @@ pub struct Hooks {
 
 /// Maps and links; dropping it detaches everything.
 pub struct Kernel {
-    ring: RingBuf<MapData>,
+    stream: EventStream,
     drops: PerCpuArray<MapData, u64>,
     ports: HashMap<MapData, u16, u8>,
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
     unix_bytes: HashMap<MapData, u64, UnixBytes>,
-    /// Whether anything is counted there.
-    counts_unix: bool,
-    probes: Probes,
+    means: Means,
+    namespace: u64,
+    /// Nothing in the object for kernels without a ring buffer: statements take one.
+    probes: Option<Probes>,
     flush_log: Option<Box<dyn FnMut() + Send>>,
     /// The kernel measures while this is open.
     _measuring: Option<OwnedFd>,
@@ -64,24 +81,28 @@ impl Kernel {
     /// Takes over what was loaded and attached.
     pub fn new(
         mut ebpf: Ebpf,
+        stream: EventStream,
+        means: Means,
         config: &SensorConfig,
-        counts_unix: bool,
         refusal: Option<Hooks>,
     ) -> Result<Self, MapError> {
-        let flush_log = if config.kernel_log { logger(&mut ebpf) } else { None };
+        let log = config.kernel_log && matches!(stream, EventStream::Ring(_));
+        let flush_log = if log { logger(&mut ebpf) } else { None };
         let measuring = if config.measure_cost { measure() } else { None };
+        let observed = ebpf.take_map(maps::OBSERVED).map(HashMap::try_from).transpose()?;
         let refusals = refusal.map(|hooks| Refusals::new(&mut ebpf, hooks.unix)).transpose()?;
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         Ok(Self {
-            ring: RingBuf::try_from(take(maps::EVENTS)?)?,
+            stream,
             drops: PerCpuArray::try_from(take(maps::DROPS)?)?,
             ports: HashMap::try_from(take(maps::WATCHED_PORTS)?)?,
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
-            counts_unix,
-            probes: Probes::new(HashMap::try_from(take(maps::OBSERVED)?)?),
+            namespace: namespace(&means),
+            means,
+            probes: observed.map(Probes::new),
             flush_log,
             _measuring: measuring,
             counted: BTreeMap::new(),
@@ -90,20 +111,30 @@ impl Kernel {
         })
     }
 
-    /// Becomes readable when there are events.
-    pub fn ring(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+    /// One of them becomes readable when there are events.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.stream.fds()
+    }
+
+    /// How the programs number this process's network namespace.
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
+    /// The cookie of the network namespace that the programs numbered so; 0 where they have none.
+    pub fn namespace_cookie(&self, number: u64) -> u64 {
+        let by_cookie = !self.means.by_state && self.means.helpers & helper::NETNS_COOKIE != 0;
+        if by_cookie { number } else { 0 }
+    }
+
+    /// The name of a socket that the programs told of by this number.
+    pub fn socket(&self, number: u64) -> SocketId {
+        if self.means.by_state { SocketId::Serial(number) } else { SocketId::Cookie(number) }
     }
 
     /// Hands the next event to `take`; false where there is none.
     pub fn next(&mut self, take: impl FnOnce(&[u8])) -> bool {
-        match self.ring.next() {
-            Some(item) => {
-                take(&item);
-                true
-            }
-            None => false,
-        }
+        self.stream.next(take)
     }
 
     /// Prints what the programs logged.
@@ -123,7 +154,7 @@ impl Kernel {
         let bytes = self.unix_bytes.get(&key, 0).ok().filter(|bytes| bytes.inode == inode)?;
         // Gone already at worst.
         let _ = self.unix_bytes.remove(&key);
-        self.counts_unix.then_some(bytes)
+        self.means.counts_unix.then_some(bytes)
     }
 
     /// What reads the statements; once.
@@ -140,7 +171,13 @@ impl Kernel {
 
     /// Observes exactly these servers from now on; tells for each why not.
     pub fn observe(&mut self, servers: &[ObservedServer]) -> Vec<Result<(), String>> {
-        self.probes.observe(&mut self.links, servers)
+        match &mut self.probes {
+            Some(probes) => probes.observe(&mut self.links, servers),
+            None => vec![
+                Err("statements take a ring buffer, which this kernel has not".to_owned());
+                servers.len()
+            ],
+        }
     }
 
     /// Each program with how often it ran and how long all of that took, since it is measured.
@@ -220,6 +257,19 @@ impl Kernel {
             }
         }
         lost
+    }
+}
+
+/// As `guard-ebpf/src/socket.rs` has it.
+fn namespace(means: &Means) -> u64 {
+    if means.by_state {
+        0
+    } else if means.helpers & helper::NETNS_COOKIE != 0 {
+        host::namespace_cookie()
+    } else if means.helpers & helper::SOCKET_READS != 0 {
+        host::namespace_inode()
+    } else {
+        0
     }
 }
 

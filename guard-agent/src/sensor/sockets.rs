@@ -12,6 +12,8 @@ use procfs::{
     process::Process,
 };
 
+use super::event::{Bytes, SocketId};
+
 /// An established TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
@@ -19,10 +21,32 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
-    /// Inode number of this end's socket.
+    /// Inode number of this end's socket; 0 where no process holds it yet, or any more.
     pub inode: u64,
     /// The network namespace; 0 for the agent's own.
     pub namespace: u64,
+    /// The kernel's cookie of this end's socket; 0 where it was not told.
+    pub cookie: u64,
+    /// The user who made this end's socket.
+    pub uid: Option<u32>,
+    /// Payload so far, for the server's side.
+    pub bytes: Option<Bytes>,
+}
+
+impl Connection {
+    /// One of which only the ends are known, in the agent's own network namespace.
+    pub fn between(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { local, remote, inode: 0, namespace: 0, cookie: 0, uid: None, bytes: None }
+    }
+
+    /// The name of this end's socket; nothing for one that only /proc tells of, and that no process holds.
+    pub fn socket(&self) -> Option<SocketId> {
+        match (self.cookie, self.inode) {
+            (0, 0) => None,
+            (0, inode) => Some(SocketId::Inode(inode)),
+            (cookie, _) => Some(SocketId::Cookie(cookie)),
+        }
+    }
 }
 
 /// A TCP socket that listens.
@@ -65,6 +89,9 @@ fn established(entries: impl Iterator<Item = TcpNetEntry>, namespace: u64) -> Ve
             remote: canonical(entry.remote_address),
             inode: entry.inode,
             namespace,
+            cookie: 0,
+            uid: (entry.inode != 0).then_some(entry.uid),
+            bytes: None,
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use aya::{Ebpf, maps::Map};
@@ -15,6 +15,8 @@ use aya_obj::{
     Object,
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
 };
+
+use guard_common::kernel::maps as kernel_maps;
 
 use super::aligned;
 
@@ -44,20 +46,30 @@ pub enum HookError {
     Attach(io::Error),
 }
 
-/// Loads the program with the maps of `ebpf` and attaches it to the cgroup and all below it.
-pub fn attach(ebpf: &Ebpf, cgroup: &File) -> Result<OwnedFd, HookError> {
-    let (instructions, license) = relocated(ebpf)?;
+/// Loads the program with the maps of `ebpf`, and `events`, which have been taken out of it, and attaches it to the cgroup
+/// and all below it.
+pub fn attach(ebpf: &Ebpf, events: BorrowedFd<'_>, cgroup: &File) -> Result<OwnedFd, HookError> {
+    let (instructions, license) = relocated(ebpf, events)?;
     let program = load(&instructions, &license)?;
     link(&program, cgroup).map_err(HookError::Attach)
 }
 
-fn relocated(ebpf: &Ebpf) -> Result<(Vec<bpf_insn>, std::ffi::CString), HookError> {
+fn relocated(ebpf: &Ebpf, events: BorrowedFd<'_>) -> Result<(Vec<bpf_insn>, std::ffi::CString), HookError> {
     let broken = |error: &dyn std::fmt::Display| HookError::Object(error.to_string());
-    let mut object = Object::parse(aligned::object()).map_err(|error| broken(&error))?;
+    let mut object = Object::parse(aligned::object(true)).map_err(|error| broken(&error))?;
     let maps = std::mem::take(&mut object.maps);
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
-    let made = maps.iter().filter_map(|(name, map)| Some((name.as_str(), descriptor(ebpf.map(name)?)?, map)));
-    object.relocate_maps(made, &text).map_err(|error| broken(&error))?;
+    let mut made = Vec::with_capacity(maps.len());
+    for (name, map) in &maps {
+        let fd = match ebpf.map(name) {
+            Some(map) => descriptor(map),
+            None if name == kernel_maps::EVENTS => Some(events.as_raw_fd()),
+            // Of other rooms, which have taken theirs: this program has nothing to do with them.
+            None => None,
+        };
+        made.extend(fd.map(|fd| (name.as_str(), fd, map)));
+    }
+    object.relocate_maps(made.into_iter(), &text).map_err(|error| broken(&error))?;
     object.relocate_calls(&text).map_err(|error| broken(&error))?;
     let program = object.programs.get(PROGRAM).ok_or_else(|| broken(&"it is not there"))?;
     let function = object.functions.get(&program.function_key()).ok_or_else(|| broken(&"it has no code"))?;

@@ -1,7 +1,9 @@
 //! The sensor's thread: drains the ring buffer, answers who connects, reports what happens on watched sockets.
 
+mod look;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     os::{
         fd::{AsFd, OwnedFd},
@@ -21,7 +23,7 @@ use guard_common::{
         EventKind,
         process::TaskInfo,
         refusal::{RefusedEvent, way},
-        socket::{AcceptedEvent, ClosedEvent, FlowKey, ended},
+        socket::{AcceptedEvent, ClosedEvent, FlowKey},
         unix::{UnixAcceptedEvent, UnixPath},
     },
 };
@@ -30,7 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     candidates::Enforcing,
+    client_ends::{Ends, Looks},
     decode::{KernelEvent, decode},
+    dump::Endings,
     event::{
         Accepted, Bytes, Candidates, Client, Closed, Endpoint, Enforced, Lost, Refused, SensorEvent,
         SocketId, Verdict, Watch, Way,
@@ -39,16 +43,18 @@ use super::{
     kernel::Kernel,
     load::Loaded,
     namespace,
+    outbox::{Outbox, PENDING_FOR},
     poller::Poller,
     probe::ObservedServer,
-    sockets::{self, Connection},
-    unix_diag,
+    sockets,
     unix_table::{OpenUnix, UnixTable},
 };
 use crate::identity::{Identifier, Workload};
 
-/// How often /proc is looked at, losses are counted and old entries are dropped.
+/// How often tables are looked at, losses are counted and old entries are dropped.
 const TICK: Duration = Duration::from_millis(250);
+/// How many times as long as a look has taken there is none: a host with many sockets has other work.
+const REST: u32 = 9;
 /// Ticks between two clean-ups.
 const TIDY_EVERY: u32 = 20;
 /// Ticks between two rounds in which all processes are candidates again: names of users and workloads change.
@@ -62,11 +68,7 @@ const BATCH: usize = 8_192;
 /// Connections of which the end is awaited.
 const OPEN_LIMIT: usize = 100_000;
 
-/// How long an event or an answer waits for the hash of a program file.
-const PENDING_FOR: Duration = Duration::from_millis(100);
-/// Events that wait for it.
-const OUTBOX_LIMIT: usize = 4_096;
-/// Answers that wait for it.
+/// Answers that wait for something pending.
 const ASKED_LIMIT: usize = 1_024;
 
 /// What the rest of the agent asks.
@@ -135,10 +137,6 @@ pub struct Inbox {
     pub wake: Arc<OwnedFd>,
 }
 
-/// A connection by its ends, the client's first, and the server's network namespace: loopback addresses are in all of
-/// them.
-type Ends = (u64, SocketAddr, SocketAddr);
-
 /// A TCP connection that the kernel side told of.
 #[derive(Clone, Copy, Debug)]
 struct Open {
@@ -168,6 +166,10 @@ pub struct Worker {
     /// What was told of since a change of what is watched, until /proc was looked at for older connections.
     told: Option<HashSet<Ends>>,
     poller: Poller,
+    /// The ends of all TCP connections, where the kernel side does not tell of them.
+    endings: Option<Endings>,
+    /// Connections on unix sockets have to be looked for.
+    unix_unseen: bool,
     unix: UnixTable,
     outbox: Outbox,
     looks: Looks,
@@ -176,6 +178,8 @@ pub struct Worker {
     enforcing: Option<Enforcing>,
     unsent: u64,
     counted_at: SystemTime,
+    /// When it may be looked around again.
+    rested: Instant,
     ticks: u32,
 }
 
@@ -187,18 +191,23 @@ impl Worker {
         events: mpsc::Sender<SensorEvent>,
         inbox: Inbox,
     ) -> Self {
+        let namespace = loaded.kernel.as_ref().map_or(0, Kernel::namespace);
+        let endings = if loaded.kernel.is_none() { look::listen_for_ends() } else { None };
+        let poller = Poller::new(endings.is_some());
         let mut worker = Self {
             kernel: loaded.kernel,
             identifier,
             events,
             inbox,
             watch: Watch::default(),
-            namespace: host::namespace_cookie(),
+            namespace,
             own_addresses: host::OwnAddresses::default(),
             own_namespace: namespace::own().unwrap_or_default(),
             open: HashMap::new(),
             told: None,
-            poller: Poller::default(),
+            poller,
+            endings,
+            unix_unseen: !loaded.unix,
             unix: UnixTable::new(),
             outbox: Outbox::default(),
             looks: Looks::default(),
@@ -206,6 +215,7 @@ impl Worker {
             enforcing: None,
             unsent: 0,
             counted_at: SystemTime::now(),
+            rested: Instant::now(),
             ticks: 0,
         };
         worker.send(SensorEvent::State(loaded.state));
@@ -224,6 +234,7 @@ impl Worker {
                 self.wait(next_tick.saturating_duration_since(Instant::now()));
             }
             self.drain();
+            self.take_endings();
             if !self.answer() {
                 break;
             }
@@ -243,7 +254,9 @@ impl Worker {
         let at_most = if pending { at_most.min(PENDING_FOR) } else { at_most };
         let timeout = PollTimeout::try_from(at_most + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO);
         let mut fds = vec![PollFd::new(self.inbox.wake.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.kernel.as_ref().map(|kernel| PollFd::new(kernel.ring(), PollFlags::POLLIN)));
+        let kernel = self.kernel.as_ref().map(Kernel::fds).unwrap_or_default();
+        let endings = self.endings.as_ref().map(Endings::fd);
+        fds.extend(kernel.into_iter().chain(endings).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, timeout);
         let _ = nix::unistd::read(&self.inbox.wake, &mut [0; 8]);
@@ -378,14 +391,17 @@ impl Worker {
             told.insert(open.ends());
         }
         self.send(SensorEvent::Accepted(Accepted {
-            socket: SocketId::Cookie(event.cookie),
+            socket: self.socket(event.cookie),
             endpoint: Endpoint::Tcp { client, server },
             workload,
             at: Duration::from_nanos(event.header.at_ns),
             preexisting: false,
             client: Client::of(&event.client),
             namespace: open.namespace,
-            namespace_cookie: event.namespace,
+            namespace_cookie: self
+                .kernel
+                .as_ref()
+                .map_or(0, |kernel| kernel.namespace_cookie(event.namespace)),
             server_pid: 0,
         }));
     }
@@ -393,10 +409,15 @@ impl Worker {
     fn closed(&mut self, event: &ClosedEvent) {
         self.open.remove(&event.cookie);
         self.send(SensorEvent::Closed(Closed {
-            socket: SocketId::Cookie(event.cookie),
-            bytes: Some(payload(event)),
+            socket: self.socket(event.cookie),
+            bytes: flow::payload(event),
             at: Duration::from_nanos(event.header.at_ns),
         }));
+    }
+
+    /// The name of a socket that the kernel side told of.
+    fn socket(&self, number: u64) -> SocketId {
+        self.kernel.as_ref().map_or(SocketId::Serial(number), |kernel| kernel.socket(number))
     }
 
     fn unix_accepted(&mut self, event: &UnixAcceptedEvent) {
@@ -538,35 +559,6 @@ impl Worker {
         }
     }
 
-    /// The best that is known of a client that the kernel side did not capture.
-    fn uncaptured(&mut self, client: SocketAddr, server: SocketAddr) -> Arc<Workload> {
-        if !self.own_addresses.contains(client.ip()) || !self.looks.may(Instant::now()) {
-            return Identifier::remote(client.ip());
-        }
-        let table = sockets::connections();
-        let own = Connection { local: server, remote: client, inode: 0, namespace: 0 };
-        self.reported(&table, &[own]).pop().unwrap_or_else(|| Identifier::remote(client.ip()))
-    }
-
-    /// Clients of several connections, given by their server's ends, each by the process that holds the other end's
-    /// socket.
-    fn reported(&mut self, table: &[Connection], wanted: &[Connection]) -> Vec<Arc<Workload>> {
-        let ends = ClientEnds::of(table);
-        let inodes: Vec<Option<u64>> = wanted.iter().map(|server_end| ends.find(server_end)).collect();
-        let owners = sockets::owners(&inodes.iter().flatten().copied().collect());
-        wanted
-            .iter()
-            .zip(inodes)
-            .map(|(server_end, inode)| {
-                let pid = inode.and_then(|inode| owners.get(&inode)).and_then(|pids| pids.first());
-                match pid {
-                    Some(pid) => self.identifier.owner(*pid),
-                    None => Identifier::remote(server_end.remote.ip()),
-                }
-            })
-            .collect()
-    }
-
     fn rewatch(&mut self, watch: Watch, done: &SyncSender<()>) {
         // A new connection may be told of and end before /proc is looked at, and is still no older one.
         self.told = Some(HashSet::new());
@@ -588,122 +580,18 @@ impl Worker {
         if !new.is_empty() {
             self.look(&new, true);
         }
-        if !new_paths.is_empty() && self.kernel.is_some() {
-            self.look_for_unix(&new_paths);
+        if !new_paths.is_empty() {
+            self.look_for_unix(&new_paths, true);
         }
         self.told = None;
     }
 
-    /// Looks in /proc for connections on `ports` that no event has told of.
-    fn look(&mut self, ports: &BTreeSet<u16>, preexisting: bool) {
-        let table = self.tables();
-        // What was accepted before the look is in the ring buffer by now.
-        self.drain();
-        let changes = self.poller.look(&table, ports);
-        self.gone(changes.closed);
-        let mut told = self.told.take().unwrap_or_default();
-        told.extend(self.open.values().map(Open::ends));
-        let was_told = |end: &Connection| {
-            let namespace = if end.namespace == 0 { self.own_namespace } else { end.namespace };
-            [namespace, 0].iter().any(|namespace| told.contains(&(*namespace, end.remote, end.local)))
-        };
-        let (known, new): (Vec<Connection>, Vec<Connection>) = changes.opened.into_iter().partition(was_told);
-        for connection in known {
-            self.poller.forget(connection.inode);
-        }
-        if new.is_empty() {
-            return;
-        }
-        let workloads = self.reported(&self.with_clients(table, preexisting), &new);
-        for (connection, workload) in new.into_iter().zip(workloads) {
-            let own = connection.namespace == 0;
-            self.send(SensorEvent::Accepted(Accepted {
-                socket: SocketId::Inode(connection.inode),
-                endpoint: Endpoint::Tcp { client: connection.remote, server: connection.local },
-                workload,
-                at: host::monotonic(),
-                preexisting,
-                namespace: if own { self.own_namespace } else { connection.namespace },
-                namespace_cookie: 0,
-                client: None,
-                server_pid: 0,
-            }));
-        }
-    }
-
-    /// Asks the kernel for connections on unix sockets that are older than the watch.
-    fn look_for_unix(&mut self, paths: &BTreeSet<PathBuf>) {
-        let found = match unix_diag::connected() {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "connections on unix sockets that are open already cannot be listed");
-                return;
-            }
-        };
-        // What was accepted before the look is in the ring buffer by now, and in the table.
-        self.drain();
-        let known = |inode: u64| self.unix.knows(inode);
-        let new: Vec<_> =
-            found.into_iter().filter(|end| paths.contains(&end.path) && !known(end.inode)).collect();
-        let owners = sockets::owners(&new.iter().flat_map(|end| [end.inode, end.peer]).collect());
-        let owner = |inode| owners.get(&inode).and_then(|pids| pids.first()).copied();
-        for end in new {
-            // The server has it in several processes for a moment; the last one is the one that serves it.
-            let server_pid = owners.get(&end.inode).and_then(|pids| pids.last()).copied();
-            let Some(server_pid) = server_pid else { continue };
-            let workload = match owner(end.peer) {
-                Some(pid) => self.identifier.owner(pid),
-                None => Arc::new(Workload { evidence: Evidence::Address.into(), ..Workload::default() }),
-            };
-            self.unix.opened(end.inode, OpenUnix { server_pid, key: 0 });
-            self.send(SensorEvent::Accepted(Accepted {
-                socket: SocketId::Inode(end.inode),
-                endpoint: Endpoint::Unix { path: end.path, peer_inode: end.peer },
-                workload,
-                at: host::monotonic(),
-                preexisting: true,
-                namespace: self.own_namespace,
-                namespace_cookie: 0,
-                server_pid,
-                client: None,
-            }));
-        }
-    }
-
-    /// Connections of the agent's network namespace and of those of the servers.
-    fn tables(&self) -> Vec<Connection> {
-        let mut table = sockets::connections();
-        for (namespace, pid) in &self.watch.namespaces {
-            table.extend(sockets::connections_in(*namespace, *pid));
-        }
-        table
-    }
-
-    /// The same with all namespaces in which clients may be, where it is worth the time.
-    fn with_clients(&self, mut table: Vec<Connection>, all: bool) -> Vec<Connection> {
-        let others = if all { namespace::others() } else { BTreeMap::new() };
-        for (namespace, pid) in others {
-            if !self.watch.namespaces.contains_key(&namespace) {
-                table.extend(sockets::connections_in(namespace, pid));
-            }
-        }
-        table
-    }
-
-    fn gone(&mut self, inodes: Vec<u64>) {
-        for inode in inodes {
-            self.ended(SocketId::Inode(inode));
-        }
-    }
-
     fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
-        if self.kernel.is_none() {
-            let ports = self.watch.database_ports.clone();
-            self.look(&ports, false);
-        } else if self.ticks.is_multiple_of(LOOK_EVERY) && !self.poller.is_empty() {
-            let changes = self.poller.ended(&self.tables());
-            self.gone(changes.closed);
+        let begun = Instant::now();
+        if begun >= self.rested {
+            self.look_around();
+            self.rested = Instant::now() + begun.elapsed() * REST;
         }
         self.keep_refusing();
         self.count_losses();
@@ -749,33 +637,6 @@ impl Worker {
         self.counted_at = now;
     }
 
-    /// Ends of connections were lost: what is no longer in /proc has ended. Only the agent's network namespace and those
-    /// of servers are listed.
-    fn reconcile(&mut self) {
-        let listed = |namespace: u64| {
-            namespace == self.own_namespace || self.watch.namespaces.contains_key(&namespace)
-        };
-        let present: HashSet<Ends> = self
-            .tables()
-            .into_iter()
-            .map(|end| {
-                let own = end.namespace == 0;
-                (if own { self.own_namespace } else { end.namespace }, end.remote, end.local)
-            })
-            .collect();
-        let gone: Vec<u64> = self
-            .open
-            .iter()
-            .filter(|(_, open)| listed(open.namespace))
-            .filter(|(_, open)| !present.contains(&open.ends()))
-            .map(|(cookie, _)| *cookie)
-            .collect();
-        for cookie in gone {
-            self.open.remove(&cookie);
-            self.ended(SocketId::Cookie(cookie));
-        }
-    }
-
     /// In the order in which it happened.
     fn send(&mut self, event: SensorEvent) {
         let now = Instant::now();
@@ -790,112 +651,6 @@ impl Worker {
         if self.events.try_send(event).is_err() {
             self.unsent += 1;
         }
-    }
-}
-
-/// Looks into /proc for a single connection: each reads all of them, and nobody may have the sensor do that all the time.
-#[derive(Debug, Default)]
-struct Looks {
-    since: Option<Instant>,
-    count: u32,
-}
-
-impl Looks {
-    const PER_SECOND: u32 = 20;
-
-    fn may(&mut self, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
-            (self.since, self.count) = (Some(now), 0);
-        }
-        self.count += 1;
-        self.count <= Self::PER_SECOND
-    }
-}
-
-/// Events on their way out. One that waits for something about its workload holds back those behind it, for a moment.
-#[derive(Debug, Default)]
-struct Outbox {
-    events: VecDeque<(Instant, SensorEvent)>,
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.events.is_empty()
-    }
-
-    fn push(&mut self, event: SensorEvent, now: Instant) {
-        self.events.push_back((now + PENDING_FOR, event));
-    }
-
-    fn next(&mut self, now: Instant, identifier: &mut Identifier) -> Option<SensorEvent> {
-        let crowded = self.events.len() > OUTBOX_LIMIT;
-        let (deadline, event) = self.events.front_mut()?;
-        let ready = match event {
-            SensorEvent::Accepted(accepted) => identifier.settle(&mut accepted.workload),
-            SensorEvent::Refused(refused) => identifier.settle(&mut refused.workload),
-            SensorEvent::Closed(_) | SensorEvent::Lost(_) | SensorEvent::State(_) => true,
-        };
-        if !ready && !crowded && now < *deadline {
-            return None;
-        }
-        self.events.pop_front().map(|(_, event)| event)
-    }
-}
-
-/// Inode numbers of clients' sockets, by how the server's end names them.
-struct ClientEnds {
-    whole: HashMap<Ends, u64>,
-    /// By the client's end alone: where an address was translated on the way, the client knows another server than the
-    /// one that it reached. 0 where several are possible.
-    by_client: HashMap<SocketAddr, u64>,
-}
-
-impl ClientEnds {
-    fn of(table: &[Connection]) -> Self {
-        let mut ends = Self { whole: HashMap::new(), by_client: HashMap::new() };
-        for end in table.iter().filter(|end| end.inode != 0) {
-            ends.whole.insert((of_loopback(end.local, end.namespace), end.local, end.remote), end.inode);
-            if !end.local.ip().is_loopback() {
-                let several = ends.by_client.insert(end.local, end.inode).is_some();
-                if several {
-                    ends.by_client.insert(end.local, 0);
-                }
-            }
-        }
-        ends
-    }
-
-    fn find(&self, server_end: &Connection) -> Option<u64> {
-        let client = server_end.remote;
-        let key = (of_loopback(client, server_end.namespace), client, server_end.local);
-        let found = self.whole.get(&key).or_else(|| self.by_client.get(&client));
-        found.copied().filter(|inode| *inode != 0)
-    }
-}
-
-/// A loopback address means something in its own namespace alone.
-fn of_loopback(address: SocketAddr, namespace: u64) -> u64 {
-    if address.ip().is_loopback() { namespace } else { 0 }
-}
-
-/// Payload bytes of a connection. The kernel's counters take the end of a direction (FIN) for one more byte: what the
-/// program saw on the socket tells which ones there were. Where it could not look, the state before the end tells, with
-/// one case open: in FIN-WAIT-2 the client's may have been counted; it is not where the server closes first.
-fn payload(event: &ClosedEvent) -> Bytes {
-    const FIN_WAIT_2: u32 = 5;
-    const CLOSE_WAIT: u32 = 8;
-    const LAST_ACK: u32 = 9;
-    const CLOSING: u32 = 11;
-    let state = event.previous_state;
-    let server_ended = matches!(state, FIN_WAIT_2 | LAST_ACK | CLOSING);
-    let (client_ended, acked) = if event.flags & ended::KNOWN != 0 {
-        (event.flags & ended::BY_CLIENT != 0, event.flags & ended::ALL_ACKED != 0)
-    } else {
-        (matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING), true)
-    };
-    Bytes {
-        from_client: event.received.saturating_sub(client_ended.into()),
-        to_client: event.acked.saturating_sub((server_ended && acked).into()),
     }
 }
 

@@ -36,7 +36,7 @@ async fn people_at_the_control_plane_decide_where_the_agent_lets_them() {
     for lets in [false, true] {
         let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let plane = Control::start(data.path(), ANY).await;
-        let journal = JournalConfig { sync: Sync::Os, ..JournalConfig::default() };
+        let journal = JournalConfig { sync: Sync::Os, sign_seconds: 0, ..JournalConfig::default() };
         let (log, journal) = AuditLog::open(&journal, dir.path()).unwrap();
         let config = ApprovalsConfig { from_control: lets, ..ApprovalsConfig::default() };
         let approvals = Approvals::in_memory(&config, log.clone());

@@ -56,7 +56,11 @@ struct Agent {
 
 impl Agent {
     fn start(dir: &Path, address: SocketAddr) -> Self {
-        Self::with(dir, address, JournalConfig { sync: Sync::Os, ..JournalConfig::default() })
+        Self::with(
+            dir,
+            address,
+            JournalConfig { sync: Sync::Os, sign_seconds: 0, ..JournalConfig::default() },
+        )
     }
 
     fn with(dir: &Path, address: SocketAddr, config: JournalConfig) -> Self {

@@ -76,7 +76,13 @@ async fn records_that_a_full_journal_dropped_are_missing_by_number() {
     let (state, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = Control::start(data.path(), ANY).await;
     let address = first.address;
-    let config = JournalConfig { max_mib: 4, segment_mib: 1, sync: Sync::Os, ..JournalConfig::default() };
+    let config = JournalConfig {
+        max_mib: 4,
+        segment_mib: 1,
+        sync: Sync::Os,
+        sign_seconds: 0,
+        ..JournalConfig::default()
+    };
     let agent = Agent::with(state.path(), address, config);
     agent.record(3);
     agent.arrived(3).await;

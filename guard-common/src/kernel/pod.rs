@@ -6,6 +6,7 @@ use super::{
     process::TaskInfo,
     refusal::{Peer, PeerVerdict, Place, UnixPlace, Verdict},
     socket::FlowKey,
+    state::StateLayout,
     statement::{Backend, Target},
     steer::{OwnConnection, SteeredAddress, SteeringRule},
     unix::{UnixBytes, UnixPath},
@@ -31,6 +32,8 @@ unsafe impl aya::Pod for Known {}
 unsafe impl aya::Pod for StopKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Stop {}
+// SAFETY: as above.
+unsafe impl aya::Pod for StateLayout {}
 // SAFETY: as above.
 unsafe impl aya::Pod for SteeredAddress {}
 // SAFETY: as above.

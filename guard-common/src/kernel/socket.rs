@@ -67,12 +67,17 @@ pub struct ClosedEvent {
     pub header: EventHeader,
     /// Cookie of the server-side socket.
     pub cookie: u64,
-    /// Payload bytes that the server's kernel received.
+    /// Payload bytes that the server's kernel received, or [`ClosedEvent::UNCOUNTED`].
     pub received: u64,
-    /// Payload bytes that the client's kernel acknowledged.
+    /// Payload bytes that the client's kernel acknowledged, or [`ClosedEvent::UNCOUNTED`].
     pub acked: u64,
     /// TCP state before the end.
     pub previous_state: u32,
     /// [`ended`] bits.
     pub flags: u32,
+}
+
+impl ClosedEvent {
+    /// In place of a number of bytes that this kernel does not tell.
+    pub const UNCOUNTED: u64 = u64::MAX;
 }

@@ -17,8 +17,10 @@ pub use toolchain::Toolchain;
 pub const TARGET: &str = "bpfel-unknown-none";
 /// File name of the sensor's object.
 const OBJECT: &str = "guard-ebpf";
-/// File name of the object that holds statements, in the folder of the sensor's.
-pub const HOLD_OBJECT: &str = "guard-hold";
+/// File name of the one that steers.
+const STEERING: &str = "guard-steer";
+/// File name of the one that holds statements.
+const HOLDING: &str = "guard-hold";
 
 /// Why there is no eBPF object.
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +52,74 @@ pub enum BuildError {
         /// What it printed.
         output: String,
     },
+    /// The object cannot be put to its place.
+    #[error("the eBPF object cannot be kept at {object}: {error}")]
+    Keep {
+        /// Its place.
+        object: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The compiler was content, but there is no object.
     #[error("the eBPF build left no object at {0}")]
     NoObject(PathBuf),
 }
 
-/// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`.
-/// Returns the path of the sensor's object; [`HOLD_OBJECT`] is beside it.
-pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Result<PathBuf, BuildError> {
+/// Which way events take in an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// A ring buffer.
+    RingBuffer,
+    /// A perf event array, for kernels without the ring buffer.
+    PerfArray,
+}
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::RingBuffer, Self::PerfArray];
+
+    /// File name of the object, once it is built.
+    pub const fn object(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "guard-ebpf.o",
+            Self::PerfArray => "guard-ebpf-perf-array.o",
+        }
+    }
+}
+
+/// Builds the programs in `source_dir` (the `guard-ebpf` folder), keeping everything below `target_dir`, and leaves one
+/// object there for every [`Variant`]. Returns their paths.
+pub fn build(
+    toolchain: &Toolchain,
+    source_dir: &Path,
+    target_dir: &Path,
+) -> Result<Vec<PathBuf>, BuildError> {
+    let mut objects = Vec::new();
+    let mut keep = |built: &Path, name: &str| -> Result<(), BuildError> {
+        let object = target_dir.join(name);
+        let copied = std::fs::copy(built, &object);
+        copied.map_err(|error| BuildError::Keep { object: object.clone(), error })?;
+        objects.push(object);
+        Ok(())
+    };
+    for variant in Variant::ALL {
+        let built = compile(toolchain, source_dir, target_dir, variant)?;
+        keep(&built, variant.object())?;
+        if variant == Variant::RingBuffer {
+            // Beside it: the program that steers connections, and those that hold statements.
+            keep(&built.with_file_name(STEERING), "guard-steer.o")?;
+            keep(&built.with_file_name(HOLDING), "guard-hold.o")?;
+        }
+    }
+    Ok(objects)
+}
+
+fn compile(
+    toolchain: &Toolchain,
+    source_dir: &Path,
+    target_dir: &Path,
+    variant: Variant,
+) -> Result<PathBuf, BuildError> {
     let mut cargo = toolchain.cargo();
     cargo
         .args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"])
@@ -65,6 +127,9 @@ pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Res
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(source_dir);
+    if variant == Variant::PerfArray {
+        cargo.args(["--features", "perf-array"]);
+    }
     let program = cargo.get_program().to_string_lossy().into_owned();
     let output = cargo.output().map_err(|error| BuildError::Start { program, error })?;
     if !output.status.success() {
@@ -74,9 +139,5 @@ pub fn build(toolchain: &Toolchain, source_dir: &Path, target_dir: &Path) -> Res
         });
     }
     let object = target_dir.join(TARGET).join("release").join(OBJECT);
-    let hold = object.with_file_name(HOLD_OBJECT);
-    if !hold.is_file() {
-        return Err(BuildError::NoObject(hold));
-    }
     if object.is_file() { Ok(object) } else { Err(BuildError::NoObject(object)) }
 }

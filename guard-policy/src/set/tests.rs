@@ -250,7 +250,7 @@ fn containers_and_pods_are_known_by_their_labels_accounts_and_owners() {
             && principal.image like "registry.example.org/*" };
         @id("pinned") permit (principal, action == Guard::Action::"connect", resource)
         when { principal has sha256 && principal.sha256 == "abc" };
-        @id("no-ci") forbid (principal, action == Guard::Action::"connect", resource)
+        @id("no-ci") @reason("no runners") forbid (principal, action == Guard::Action::"connect", resource)
         when { principal has ci_runner };
         "#)
     .unwrap();

@@ -76,9 +76,16 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     }
-    let figures = figures(&samples);
+    let mut figures = figures(&samples);
+    figures.extend(program_costs(
+        arguments,
+        &AgentConfig { program_stats: true, ..config },
+        &postgres,
+        &pgbench,
+    )?);
     println!("\n{}", table(&figures));
-    for (name, value) in figures.iter().filter(|(name, _)| name.starts_with("agent_")) {
+    let shown = |name: &str| name.starts_with("agent_") || name.starts_with("program_");
+    for (name, value) in figures.iter().filter(|(name, _)| shown(name)) {
         println!("{name}: {value:.1}");
     }
     println!("written: {}", report::write("observe", &figures)?.display());
@@ -114,6 +121,27 @@ fn measure(
         samples.add(&format!("agent_{kind}_events_lost"), to_f64(records::number(&status, "lost")));
     }
     Ok(())
+}
+
+/// Nanoseconds that each eBPF program takes for one run, under new connections: by a run of its own, since counting them
+/// costs something too.
+fn program_costs(
+    arguments: &Arguments,
+    config: &AgentConfig,
+    postgres: &Postgres,
+    pgbench: &PgBench,
+) -> Result<BTreeMap<String, f64>> {
+    let agent = Agent::start(config, postgres)?;
+    measure(arguments, postgres, pgbench, Some(&agent), "connections", &mut Samples::default())?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let status = agent.status()?;
+    let programs = records::objects(&status["sensor"], "programs").iter();
+    let cost = programs.filter_map(|program| {
+        let (runs, time) = (records::number(program, "runs"), records::number(program, "run_ns"));
+        let name = || format!("program_{}_ns", records::text(program, "name"));
+        (runs > 0).then(|| (name(), to_f64(time) / to_f64(runs)))
+    });
+    Ok(cost.collect())
 }
 
 /// Processor time of the agent so far: hundredths of a second, which is percent of a core for each second.

@@ -41,7 +41,7 @@ fn up(show: &mut Show, site: &Site) -> Result<()> {
     let attached = records::objects(&sensor, "programs");
     let all = attached.iter().all(|program| program.get("attached") == Some(&Value::Bool(true)));
     let what = format!("its {} eBPF programs are attached", attached.len());
-    show.check(&what, text(&sensor, "rung") == "kernel" && all && !attached.is_empty(), &sensor.to_string());
+    show.check(&what, text(&sensor, "rung") == "full" && all && !attached.is_empty(), &sensor.to_string());
     Ok(())
 }
 

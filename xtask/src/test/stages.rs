@@ -14,7 +14,7 @@ use super::{
     summary::{self, Counts, Skips},
 };
 use crate::{
-    fuzz,
+    fuzz, matrix,
     setup::{self, Group},
     shell, style,
 };
@@ -36,6 +36,7 @@ pub enum Stage {
     Regress,
     Disguises,
     Masking,
+    Matrix,
     Deploy,
     Demo,
     Fuzz,
@@ -70,6 +71,7 @@ impl Stage {
             Self::Regress => "regress",
             Self::Disguises => "disguises",
             Self::Masking => "masking",
+            Self::Matrix => "matrix",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
             Self::Fuzz => "fuzz",
@@ -90,6 +92,7 @@ impl Stage {
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Disguises => "disguised statements",
             Self::Masking => "masking",
+            Self::Matrix => "other kernels",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
             Self::Fuzz => "fuzzing, in short",
@@ -101,13 +104,15 @@ impl Stage {
         match self {
             Self::Drivers => &[Group::Drivers],
             Self::Regress | Self::Disguises => &[Group::Regress],
+            Self::Matrix => &[Group::Matrix],
             _ => &[],
         }
     }
 
     /// The stages that `filter` names, the usual ones where it names none; and what else it says: parts of test names.
     pub fn selected(filter: &[String]) -> (Vec<Self>, Vec<String>) {
-        let known = || USUAL.iter().copied().chain([Self::Approvals, Self::Bypass, Self::Fuzz]);
+        let extra = [Self::Approvals, Self::Bypass, Self::Matrix, Self::Fuzz];
+        let known = || USUAL.iter().copied().chain(extra);
         let named = |word: &String| known().find(|stage| stage.name() == word);
         let stages: Vec<_> = filter.iter().filter_map(named).collect();
         let names: Vec<_> = filter.iter().filter(|word| named(word).is_none()).cloned().collect();
@@ -159,6 +164,7 @@ impl Stage {
                 )?;
                 Ok(counts)
             }
+            Self::Matrix => matrix(),
             Self::Deploy => deploy(),
             Self::Demo => {
                 // By its path: what runs here may have been built anew meanwhile.
@@ -231,6 +237,15 @@ fn disguises() -> Result<Counts> {
         command.env("TMPDIR", memory);
     }
     checked(command)
+}
+
+/// An old kernel and the newest, in virtual machines.
+fn matrix() -> Result<Counts> {
+    let mut counts = Counts::default();
+    for outcome in matrix::short()? {
+        counts += Counts { passed: outcome.passed, failed: outcome.failed, skipped: outcome.skipped };
+    }
+    Ok(counts)
 }
 
 /// The ecosystem's own checkers on what is in deploy/.

@@ -1,0 +1,107 @@
+//! What runs in the virtual machines of `cargo xtask kernel-matrix`: the kernel tests, and the agent as a service before
+//! the guest's own PostgreSQL, with systemd units as its clients. Writes one line of JSON for each thing it found.
+//!
+//! Only for a guest: it installs a service and connects to the server at its usual place.
+
+mod agent;
+mod kernel;
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+/// Where the archive was unpacked.
+#[derive(Debug)]
+pub struct Work {
+    folder: PathBuf,
+}
+
+impl Work {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+fn main() -> ExitCode {
+    if !Path::new("/etc/guard-complete").exists() {
+        let _ = writeln!(io::stderr(), "this runs in the guests of `cargo xtask kernel-matrix` alone");
+        return ExitCode::FAILURE;
+    }
+    let Some(folder) = env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned)) else {
+        return ExitCode::FAILURE;
+    };
+    let work = Work { folder };
+    for (name, part) in [
+        ("doctor", host as fn(&Work) -> Result<()>),
+        ("kernel tests", kernel::run_all),
+        ("agent", agent::run_all),
+    ] {
+        if let Err(error) = part(&work) {
+            check(name, false, &format!("{error:#}"));
+        }
+    }
+    say(&json!({ "line": "end" }));
+    ExitCode::SUCCESS
+}
+
+/// What doctor says of this kernel.
+fn host(work: &Work) -> Result<()> {
+    let mut command = Command::new(work.path("guard-agent"));
+    let output = command.args(["doctor", "--json"]).stdin(Stdio::null()).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).context("doctor's JSON")?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    say(&json!({ "line": "host", "release": release.trim(), "rung": report["rung"] }));
+    let missing = format!("{} {}", report["missing"], report["programs"]);
+    let content = report["complete"] != true || report["rung"] == "full";
+    check("doctor is content on the top rung alone", content, &missing);
+    let names = report["rungs"].as_array().context("rungs")?;
+    check("doctor names the ladder", names.iter().any(|rung| rung["name"] == report["rung"]), "");
+    Ok(())
+}
+
+/// One thing that holds or does not.
+fn check(name: &str, ok: bool, detail: &str) {
+    counted(name, [i64::from(ok), i64::from(!ok), 0], if ok { "" } else { detail });
+}
+
+/// Several at once: passed, failed, skipped.
+fn counted(name: &str, [passed, failed, skipped]: [i64; 3], detail: &str) {
+    let detail: String = detail.chars().take(4_000).collect();
+    say(&json!({
+        "line": "check",
+        "name": name,
+        "passed": passed,
+        "failed": failed,
+        "skipped": skipped,
+        "detail": detail,
+    }));
+}
+
+/// To the disk behind standard output, at once: a machine that hangs is switched off. And to the console, for its log.
+fn say(line: &Value) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    // Where standard output is no disk there is nothing to do.
+    let _ = nix::unistd::fsync(out.as_fd());
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Runs a command to its end, and gives what it wrote to its outputs.
+fn run(command: &mut Command) -> Result<(bool, String)> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Runs a command that has to succeed.
+fn succeed(command: &mut Command) -> Result<String> {
+    let (ok, text) = run(command)?;
+    if ok { Ok(text) } else { bail!("{command:?} failed: {text}") }
+}
