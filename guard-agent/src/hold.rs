@@ -158,7 +158,8 @@ impl Hold {
     pub async fn servers(&self, servers: Vec<Arc<Server>>) {
         let (wanted, shown, looked_at) = (Arc::clone(&self.wanted), self.shown.clone(), servers.clone());
         // It reads /proc and programs: not where decisions are made.
-        let find = move || looked_at.iter().filter_map(|server| find(server, &wanted, &shown)).collect();
+        let find =
+            move || looked_at.iter().filter_map(|server| find(server, &wanted, &shown)).collect::<Vec<_>>();
         let found = tokio::task::spawn_blocking(find).await.unwrap_or_default();
         self.tell(|done| Command::Servers { servers, found, done }).await;
     }
