@@ -19,6 +19,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     for source in [
         "guard-ebpf/src",
+        "guard-ebpf/build.rs",
         "guard-ebpf/Cargo.toml",
         "guard-ebpf/Cargo.lock",
         "guard-common/src/kernel",

@@ -40,6 +40,7 @@ use crate::{
         Enforcer,
         folders::{FolderError, Folders},
     },
+    hold::{self, HeldServers, Hold, HoldError},
     listen::{ListenError, SessionThreads},
     observe::{self, Observer},
     sensor::{self, SensorError, SensorHandle},
@@ -105,6 +106,9 @@ pub enum AgentError {
     /// The key of masking cannot be used.
     #[error(transparent)]
     MaskingKey(#[from] KeyError),
+    /// Statements cannot be held, as they are configured to be.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// Folders that an agent before has closed cannot be given back.
     #[error(transparent)]
     Folders(#[from] FolderError),
@@ -125,6 +129,7 @@ pub(crate) struct Agent {
     pub(crate) masks: Arc<Masks>,
     pub(crate) observer: Observer,
     pub(crate) approvals: Approvals,
+    pub(crate) hold: Hold,
     /// Taken when the agent stops.
     pub(crate) uplink: std::sync::Mutex<Option<UplinkHandle>>,
     pub(crate) fleet: Mutex<Fleet>,
@@ -153,6 +158,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (enforcer, candidates) = Enforcer::new(Arc::clone(&decider), sensor.clone());
     connections.act_by(Arc::clone(&enforcer));
     audit.record(Body::AgentStarted(started(&config, &decider)));
+    let held = HeldServers::default();
     let observer = Observer::start(
         &sensor,
         observe::Rooms {
@@ -160,9 +166,18 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             decider: Arc::clone(&decider),
             audit: audit.clone(),
             limits: config.proxy.clone(),
+            held: held.clone(),
         },
     )?;
     let approvals = Approvals::open(&config.approvals, &config.paths.state.join("approvals"), audit.clone())?;
+    let lent = hold::Lent {
+        decider: Arc::clone(&decider),
+        audit: audit.clone(),
+        approvals: approvals.clone(),
+        registry: hold::Registry { sensor: sensor.clone(), connections: connections.clone() },
+        held,
+    };
+    let hold = Hold::start(&config, lent)?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
     let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
@@ -180,6 +195,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         masks,
         observer,
         approvals: approvals.clone(),
+        hold,
         uplink: std::sync::Mutex::new(Some(uplink)),
         started: SystemTime::now(),
         steering: std::sync::Mutex::new(Some(steering)),
@@ -218,6 +234,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let steering = steering::stop(&agent).await;
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
+    agent.hold.end().await;
     steering::stopped(steering).await;
     agent.observer.stop().await;
     if let Err(error) = agent.folders.open_all() {

@@ -20,7 +20,10 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, Loaded};
+use crate::{
+    config::{Config, Loaded},
+    hold,
+};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -73,6 +76,12 @@ enum Command {
     },
     /// Print the manual page
     Man,
+    /// Let statements go that are held when the agent dies; the agent starts it
+    #[command(name = hold::watchdog::COMMAND, hide = true)]
+    HoldWatchdog {
+        /// The agent's folder for sockets
+        run: PathBuf,
+    },
 }
 
 /// Runs the command line of this process.
@@ -85,6 +94,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }),
         Command::Man => print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+        Command::HoldWatchdog { run } => hold::watchdog::run(&run),
         Command::Doctor(args) => with_config(config, |loaded| doctor::run(&args, &loaded.config)),
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),

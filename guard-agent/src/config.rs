@@ -2,6 +2,7 @@
 //!
 //! Enters: a file and the environment. Leaves: a checked [`Config`], or an error that names the key and the fix.
 
+mod hold;
 mod load;
 mod masking;
 mod network;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    hold::HoldChoice,
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
     masking::{MaskingConfig, TaggedColumn},
     network::Network,
@@ -269,6 +271,16 @@ pub struct ServerConfig {
     /// Mode, where it is not the agent's own.
     #[serde(default)]
     pub mode: Option<Mode>,
+    /// Hold statements that do not come through the proxy, in the server's own processes, until policy has decided on
+    /// them. It governs everybody, superusers on the unix socket as well. It takes eBPF and PostgreSQL 13 to 18.
+    #[serde(default)]
+    pub hold: bool,
+    /// What happens to statements that are being held when guard-agent dies or hangs: `cancel` or `run`.
+    #[serde(default = "HoldChoice::cancel")]
+    pub hold_orphans: HoldChoice,
+    /// What happens to statements that come while nobody can decide on them: `run` or `cancel`.
+    #[serde(default = "HoldChoice::run")]
+    pub hold_unattended: HoldChoice,
     /// See the statements that it runs by probes in the server itself: those that go round the proxy, and those inside of
     /// functions. `false`: the proxy's word alone.
     #[serde(default = "observed")]

@@ -93,7 +93,8 @@ impl Decider {
         self.reads_reasons.load(Ordering::Relaxed)
     }
 
-    fn epoch(&self) -> u64 {
+    /// Counts the sets: another number is another set.
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connections;
 pub mod decide;
 pub mod enforce;
+pub mod hold;
 pub mod identity;
 pub mod listen;
 pub mod mask;

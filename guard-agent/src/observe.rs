@@ -22,8 +22,8 @@ use std::{
 };
 
 use crate::{
-    audit::AuditLog, config::ProxyConfig, connections::Connections, decide::Decider, sensor::SensorHandle,
-    servers::Server,
+    audit::AuditLog, config::ProxyConfig, connections::Connections, decide::Decider, hold::HeldServers,
+    sensor::SensorHandle, servers::Server,
 };
 
 /// Classification may nest deeply.
@@ -79,6 +79,8 @@ pub struct Rooms {
     pub audit: AuditLog,
     /// Caps on reading.
     pub limits: ProxyConfig,
+    /// Servers whose statements are held: what does not run there is recorded there.
+    pub held: HeldServers,
 }
 
 impl Observer {

@@ -50,6 +50,8 @@ use crate::{
     identity::{Identifier, Workload},
 };
 
+pub(crate) use aligned::hold_object;
+pub(crate) use btf::kernel_layout;
 pub use cutter::{Cut as Cutting, Target};
 pub use dump::probe as probe_tables;
 pub use event::{
@@ -57,7 +59,9 @@ pub use event::{
     Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
 };
 pub use features::Features;
+pub(crate) use host::monotonic;
 pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
+pub(crate) use load::chain;
 pub use load::{Capabilities, probe};
 pub use probe::ObservedServer;
 pub use rung::{Feature, Rung};

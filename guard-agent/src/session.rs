@@ -60,6 +60,7 @@ use self::{
     upstream::{Dial, Transport as UpstreamTransport},
     way::{Asked, Binding},
 };
+pub(crate) use self::{recorder::must_be_durable, settings::is_known_version};
 use crate::{
     approval::{Approvals, cancel_digest},
     audit::AuditLog,

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod helper;
+pub mod hold;
 pub mod layout;
 #[cfg(feature = "user")]
 mod pod;

@@ -11,6 +11,7 @@ mod bypass;
 mod entry;
 mod faults;
 mod harness;
+mod hold;
 mod least_privilege;
 mod masking;
 mod monitor_mode;

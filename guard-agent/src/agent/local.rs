@@ -185,6 +185,7 @@ fn server_status(agent: &Agent, member: &Member) -> ServerStatus {
         observed: observed.statements,
         observed_refused: observed.refused,
         observed_lost: observed.lost,
+        hold: agent.hold.shown().of(&server.name),
         non_proxied_refused: counts.non_proxied_refused,
         non_proxied_cut: counts.non_proxied_cut,
         non_proxied_not_stopped: counts.non_proxied_not_stopped,

@@ -46,15 +46,20 @@ pub struct SessionStamp {
 impl SessionStamp {
     /// The stamp of the session on `connection_id`.
     pub fn new(connection_id: &str, db_user: &str, database: &str, workload: &str) -> Self {
-        let statement = record::Statement {
+        Self::of(record::Statement {
             connection_id: connection_id.to_owned(),
             db_user: db_user.to_owned(),
             database: database.to_owned(),
             workload: workload.to_owned(),
             ..record::Statement::default()
-        };
+        })
+    }
+
+    /// What `statement` says of its session; nothing else in it may be set.
+    pub fn of(statement: record::Statement) -> Self {
+        let connection_id = &statement.connection_id;
         let outcomes =
-            record::Outcomes { connection_id: connection_id.to_owned(), ..record::Outcomes::default() };
+            record::Outcomes { connection_id: connection_id.clone(), ..record::Outcomes::default() };
         Self { statement: statement.encode_to_vec().into(), outcomes: outcomes.encode_to_vec().into() }
     }
 }

@@ -116,6 +116,16 @@ fn describe(status: &StatusResponse) -> String {
         let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
         let _ = writeln!(text, "statements of {name} round the proxy are not seen: {}", server.observe_error);
     }
+    for server in status.servers.iter().filter(|server| !server.hold.is_empty()) {
+        let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+        let _ = match server.hold.as_str() {
+            "held" => writeln!(
+                text,
+                "statements of {name} round the proxy are held until policy has decided on them"
+            ),
+            error => writeln!(text, "statements of {name} round the proxy are NOT held: {error}"),
+        };
+    }
     for server in &status.servers {
         let name = server.server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
         let error = Some(&server.proxy_error).filter(|error| !error.is_empty());

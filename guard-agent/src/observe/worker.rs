@@ -201,6 +201,10 @@ impl Worker {
         let during = session.during(&statement);
         let (session, scope) = during.as_ref().map_or((session, scope), |during| (during, during.scope()));
         let decision = Arc::clone(self.decisions.rule(session, scope, &statement).decision());
+        let elsewhere = !backend.is_proxied() && self.rooms.held.contains(backend.seen().server_pid);
+        if elsewhere && would_not_run(&decision) {
+            return; // It did not run: it was held, and its record tells of that.
+        }
         count[0] += 1;
         count[1] += u64::from(would_not_run(&decision));
         backend.runs(&statement);

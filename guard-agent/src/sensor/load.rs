@@ -449,7 +449,7 @@ fn explain(state: &mut SensorState, features: &Features) {
 }
 
 /// An error with its causes in one line; of the verifier's log, which can fill pages, the line with the reason.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

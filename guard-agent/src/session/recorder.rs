@@ -126,7 +126,7 @@ impl Recorder {
 }
 
 /// True for what must be on record before it runs: it writes, defines, grants, administers, exports, or could.
-pub(super) fn must_be_durable(statement: &Statement) -> bool {
+pub(crate) fn must_be_durable(statement: &Statement) -> bool {
     statement.effects.iter().any(|effect| match effect.action {
         Action::Connect
         | Action::Select

@@ -226,7 +226,7 @@ fn split(options: &str) -> Vec<String> {
 }
 
 /// Whether a server of this version reads by the grammar that guard has: PostgreSQL itself, and none too new.
-fn is_known_version(version: &str) -> bool {
+pub(crate) fn is_known_version(version: &str) -> bool {
     let number = version.split(' ').next().unwrap_or("");
     let mut parts = number.split('.');
     let major = parts.next().and_then(|major| major.parse::<u32>().ok());

@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// Reads a statement of a client, which may be long.
-    pub(super) async fn read(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
+    pub(crate) async fn read(&self, text: &[u8], modes: Modes) -> Arc<Statement> {
         match &self.large {
             Some(large) if text.len() >= LargeTexts::FROM_BYTES => large.classify(text, modes).await,
             _ => self.classify(text, modes),
@@ -112,7 +112,7 @@ impl Worker {
     }
 
     /// The same; `justified` where a reason is given.
-    pub(super) fn rule_with_reason(
+    pub(crate) fn rule_with_reason(
         &self,
         session: &Session,
         scope: Scope,
@@ -135,7 +135,7 @@ impl Worker {
     }
 
     /// A statement that is too long to be read.
-    pub(super) fn oversized(&self) -> Arc<Statement> {
+    pub(crate) fn oversized(&self) -> Arc<Statement> {
         Arc::clone(&self.oversized)
     }
 }

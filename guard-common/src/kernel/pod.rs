@@ -1,6 +1,7 @@
 //! Which structures userspace may copy to and from maps byte by byte.
 
 use super::{
+    hold::{HeldBackend, HeldServer, Known, Stop, StopKey},
     layout::Layout,
     process::TaskInfo,
     refusal::{Peer, PeerVerdict, Place, UnixPlace, Verdict},
@@ -21,6 +22,16 @@ unsafe impl aya::Pod for UnixPath {}
 unsafe impl aya::Pod for UnixBytes {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Layout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for HeldServer {}
+// SAFETY: as above.
+unsafe impl aya::Pod for HeldBackend {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Known {}
+// SAFETY: as above.
+unsafe impl aya::Pod for StopKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Stop {}
 // SAFETY: as above.
 unsafe impl aya::Pod for StateLayout {}
 // SAFETY: as above.
@@ -47,8 +58,9 @@ unsafe impl aya::Pod for PeerVerdict {}
 #[cfg(test)]
 mod tests {
     use super::{
-        Backend, FlowKey, Layout, OwnConnection, Peer, PeerVerdict, Place, SteeredAddress, SteeringRule,
-        Target, TaskInfo, UnixBytes, UnixPath, UnixPlace, Verdict,
+        Backend, FlowKey, HeldBackend, HeldServer, Known, Layout, OwnConnection, Peer, PeerVerdict, Place,
+        SteeredAddress, SteeringRule, Stop, StopKey, Target, TaskInfo, UnixBytes, UnixPath, UnixPlace,
+        Verdict,
     };
 
     #[test]
@@ -58,6 +70,11 @@ mod tests {
         assert_eq!(size_of::<UnixPath>(), 108);
         assert_eq!(size_of::<UnixBytes>(), 3 * 8);
         assert_eq!(size_of::<Layout>() % 4, 0);
+        assert_eq!(size_of::<HeldServer>(), 11 * 8 + 4 * 4);
+        assert_eq!(size_of::<HeldBackend>(), 5 * 8 + 2 * 4);
+        assert_eq!(size_of::<Known>(), 3 * 8 + 2 * 4);
+        assert_eq!(size_of::<StopKey>(), 8 + 2 * 4);
+        assert_eq!(size_of::<Stop>(), 5 * 8 + 2 * 4);
         assert_eq!(size_of::<SteeredAddress>(), 16 + 4);
         assert_eq!(size_of::<SteeringRule>(), 4 + 4);
         assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);

@@ -15,10 +15,12 @@ pub use toolchain::Toolchain;
 
 /// What rustc calls the target.
 pub const TARGET: &str = "bpfel-unknown-none";
-/// File name of the object.
+/// File name of the sensor's object.
 const OBJECT: &str = "guard-ebpf";
 /// File name of the one that steers.
 const STEERING: &str = "guard-steer";
+/// File name of the one that holds statements.
+const HOLDING: &str = "guard-hold";
 
 /// Why there is no eBPF object.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +106,9 @@ pub fn build(
         let built = compile(toolchain, source_dir, target_dir, variant)?;
         keep(&built, variant.object())?;
         if variant == Variant::RingBuffer {
-            // Beside it: the program that steers connections.
+            // Beside it: the program that steers connections, and those that hold statements.
             keep(&built.with_file_name(STEERING), "guard-steer.o")?;
+            keep(&built.with_file_name(HOLDING), "guard-hold.o")?;
         }
     }
     Ok(objects)
