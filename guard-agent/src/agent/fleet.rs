@@ -187,7 +187,7 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let sensor = agent.sensor.clone();
     let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
     agent.observer.refresh(&agent.config, &servers).await;
-    agent.hold.servers(servers).await;
+    agent.hold.servers(servers.clone()).await;
     steering::refresh(agent, &mut fleet).await;
     let steered = fleet.members.iter().filter(|(_, member)| !member.steering.is_empty());
     let steered: BTreeSet<String> = steered.map(|(name, _)| name.clone()).collect();
