@@ -4,6 +4,8 @@
 //! level sees everything else. The program file is shared by all servers that run it: what belongs to a server that is
 //! not observed leaves at once. The texts are those of the server's own memory, read before the statement runs.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_user,
@@ -21,7 +23,7 @@ use guard_common::kernel::{
     statement::{
         BACKENDS as BACKENDS_LIMIT, Backend, BackendEvent, CHUNK_LEN, CHUNKS, NAME_LEN, NO_RUN, RUNS, Run,
         RunsEvent, SERVERS, SETTING_LEN, StatementEvent, TEXT_LEN, Target, TextEvent, flag, level, mode,
-        switch,
+        query, switch,
     },
 };
 
@@ -78,15 +80,19 @@ pub fn statement_executor(ctx: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn executor(query: u64) -> Option<()> {
+fn executor(description: u64) -> Option<()> {
     let (backend, target) = observed()?;
+    let mut words = [const { MaybeUninit::<u64>::uninit() }; query::WORDS];
+    let from = (description + query::PLAN) as *const _;
+    // SAFETY: as many bytes as the words have; the helper writes all of them, fails on a bad address, and clears them then.
+    let (failed, plan, text, executed) = unsafe {
+        let failed = bpf_probe_read_user_raw(words.as_mut_ptr().cast(), (query::WORDS * 8) as u32, from);
+        (failed, words[0].assume_init(), words[1].assume_init(), words[query::WORDS - 1].assume_init())
+    };
     // A cursor's second fetch, or the next rows of a portal.
-    let executed: u8 = user(query, target.query_executed)?;
-    if executed != 0 {
+    if failed != 0 || executed as u8 != 0 {
         return None;
     }
-    let text: u64 = user(query, target.query_text)?;
-    let plan: u64 = user(query, target.query_plan)?;
     let place: [i32; 2] = user(plan, target.plan_location).unwrap_or([-1, 0]);
     let seen = Seen { text, place, level: level::EXECUTOR, function: 0 };
     report(backend, target, &seen)

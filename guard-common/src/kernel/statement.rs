@@ -70,6 +70,16 @@ pub mod mode {
     pub const NESTED: u32 = 2;
 }
 
+/// PostgreSQL's `QueryDesc`, the same in all versions: offsets of what is read of it, all at once.
+pub mod query {
+    /// The plan; the text follows it.
+    pub const PLAN: u64 = 8;
+    /// A byte that says that it has run before.
+    pub const EXECUTED: u64 = 96;
+    /// Words from the one to the other.
+    pub const WORDS: usize = 12;
+}
+
 /// One observed server: where things are in the memory of its processes, which all share their addresses with the first
 /// of them, and offsets in its structures. An address of 0 is one that its program does not have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,16 +103,12 @@ pub struct Target {
     pub port_database: u32,
     /// Of the user's name.
     pub port_user: u32,
-    /// Of the flag in the query's description that says that it has run before.
-    pub query_executed: u32,
-    /// Of the plan.
-    pub query_plan: u32,
-    /// Of the text.
-    pub query_text: u32,
     /// Of where in the text the plan's statement begins; its length follows.
     pub plan_location: u32,
     /// 1 where the fourth argument of `standard_ProcessUtility` says where the statement comes from, 0 for the third.
     pub utility_fourth: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A statement whose repeats are counted.

@@ -256,7 +256,9 @@ fn all_at_once(
         let cancelled = finished.stderr.matches("57014").count();
         ensure!(cancelled == TIMES / 10, "{cancelled} cancelled: {}", finished.stderr);
         steered()?;
-        let out = postgres.psql_unix(postgres::OWNER, site::DATABASE).script_as(stranger, "DELETE FROM orders;\n")?;
+        let out = postgres
+            .psql_unix(postgres::OWNER, site::DATABASE)
+            .script_as(stranger, "DELETE FROM orders;\n")?;
         ensure!(!out.stderr.contains("57014") && !out.ok(), "let in: {}", out.stderr);
     }
     assert_eq!(psql.query(TRACES)?.expect_ok("looking")?.stdout, before);

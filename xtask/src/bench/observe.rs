@@ -146,7 +146,13 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn measure(&self, agent: Option<&Agent>, beside: Beside, load: &str, samples: &mut Samples) -> Result<()> {
+    fn measure(
+        &self,
+        agent: Option<&Agent>,
+        beside: Beside,
+        load: &str,
+        samples: &mut Samples,
+    ) -> Result<()> {
         let address = self.postgres.address();
         let state = beside.name();
         let seconds = self.arguments.seconds;
@@ -246,8 +252,7 @@ fn figures(samples: &Samples) -> BTreeMap<String, f64> {
         for beside in [Beside::Connections, Beside::Statements] {
             let state = beside.name();
             let on = format!("{load}_{state}_per_second");
-            figures
-                .extend(samples.ratio(&on, &off).map(|ratio| (format!("{load}_{state}_to_off"), ratio)));
+            figures.extend(samples.ratio(&on, &off).map(|ratio| (format!("{load}_{state}_to_off"), ratio)));
         }
     }
     figures
