@@ -23,15 +23,16 @@ fn many_approvals_at_once_are_one() -> Result<()> {
         if number % 2 == 0 {
             command = desk.colleague.in_person(&command);
         }
-        Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+        Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
     });
     let clerks: Vec<_> = clerks.collect::<Result<_>>()?;
-    let mut codes = Vec::new();
-    for mut clerk in clerks {
-        codes.push(clerk.wait()?.code());
+    let mut told = Vec::new();
+    for clerk in clerks {
+        let output = clerk.wait_with_output()?;
+        told.push((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
-    assert!(codes.iter().all(|code| [Some(0), Some(3)].contains(code)), "{codes:?}");
+    assert_eq!(told.iter().filter(|(code, _)| *code == Some(0)).count(), 1, "{told:?}");
+    assert!(told.iter().all(|(code, _)| [Some(0), Some(3)].contains(code)), "{told:?}");
     desk.ended(&mut psql)?;
     assert_eq!(desk.events(&id)?, ["REQUESTED", "APPROVED", "RAN"]);
     assert_eq!(desk.rows("orders")?, 19);
