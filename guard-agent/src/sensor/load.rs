@@ -238,12 +238,15 @@ fn refusal_hooks(
 fn open(config: &SensorConfig, features: &Features) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     let layout = features.layout.as_ref().copied().unwrap_or(Layout::UNKNOWN);
+    let key = host::random_key()
+        .map_err(|error| EbpfError::FileError { path: PathBuf::from("/dev/urandom"), error })?;
     let (state, logging) = (features.state.unwrap_or_default(), u32::from(config.kernel_log));
     loader
         .override_global("LAYOUT", &layout, true)
         .override_global("HELPERS", &features.helpers, true)
         .override_global("STATE", &state, true)
-        .override_global("LOGGING", &logging, features.ring_buffer);
+        .override_global("LOGGING", &logging, features.ring_buffer)
+        .override_global("HASH_KEY", &key, features.ring_buffer);
     if features.ring_buffer {
         loader.map_max_entries(maps::EVENTS, config.ring_kib.saturating_mul(1024));
         loader.map_max_entries(maps::STATEMENTS, config.statement_ring_kib.saturating_mul(1024));
