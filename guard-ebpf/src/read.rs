@@ -156,6 +156,13 @@ pub fn current_net_namespace() -> u32 {
     namespace(nsproxy, offset!(nsproxy_net), offset!(net_ns))
 }
 
+/// Inode number of the mount namespace of a process; 0 where it cannot be told.
+#[inline(always)]
+pub fn mount_namespace_of(task: u64) -> u32 {
+    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    namespace(nsproxy, offset!(nsproxy_mnt), offset!(mnt_namespace_ns))
+}
+
 /// The process that a `struct pid` names as thread group; nothing where it has ended.
 #[inline(always)]
 pub fn task_of_pid(pid: u64) -> Option<u64> {

@@ -4,6 +4,8 @@
 //! accepts. Every refusal is reported. A place counts only where it is certain that it is the server's own: the same
 //! address or path may be another server's in another namespace.
 
+mod listener;
+
 use core::ptr::read_volatile;
 
 use aya_ebpf::{

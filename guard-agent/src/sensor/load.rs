@@ -216,14 +216,12 @@ fn refusal_hooks(
         );
         return None;
     }
-    let attached = match (layout.has_unix_refusal(), &features.cgroup, stream) {
-        (true, Some(cgroup), EventStream::Ring(ring)) => {
-            unix_hook::attach(ebpf, ring.as_fd(), cgroup).map_err(|error| error.to_string())
+    let attached = match stream {
+        EventStream::Ring(ring) => unix_hook::attach(ebpf, ring.as_fd(), features.cgroup.as_ref(), &layout)
+            .map_err(|error| error.to_string()),
+        EventStream::Perf(_) => {
+            Err("its hooks are younger than the ring buffer, which this kernel has not".to_owned())
         }
-        (true, Some(_), EventStream::Perf(_)) => {
-            Err("its hook is younger than the ring buffer, which this kernel has not".to_owned())
-        }
-        _ => Err("its BTF does not tell the offsets for it".to_owned()),
     };
     let unix = attached.map_err(|error| {
         state.missing.push(format!(
@@ -231,7 +229,11 @@ fn refusal_hooks(
              accepted ({error})"
         ));
     });
-    Some(Hooks { unix: unix.ok() })
+    let unix = unix.ok().map(|(link, hook)| {
+        tracing::debug!(%hook, "connects to unix sockets can be refused");
+        link
+    });
+    Some(Hooks { unix })
 }
 
 /// Makes the maps of the object for this kernel, and fills in what the programs have to know.
