@@ -83,9 +83,7 @@ impl Hook {
         Some(match self {
             Self::Cgroup => (kind::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, place::BPF_CGROUP_UNIX_CONNECT, 0),
             Self::Check => (kind::BPF_PROG_TYPE_TRACING, place::BPF_MODIFY_RETURN, btf::unix_check()?),
-            Self::SecurityModule => {
-                (kind::BPF_PROG_TYPE_LSM, place::BPF_LSM_MAC, btf::unix_check_of_lsm()?)
-            }
+            Self::SecurityModule => (kind::BPF_PROG_TYPE_LSM, place::BPF_LSM_MAC, btf::unix_check_of_lsm()?),
         })
     }
 

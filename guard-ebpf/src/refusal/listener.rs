@@ -4,11 +4,7 @@
 //! The listening socket is what is looked at, by whatever way the client came to it: the name to which it is bound, and
 //! the namespace of who listens. Declared as what the loader knows; the agent loads it as what this kernel takes.
 
-use aya_ebpf::{
-    helpers::{bpf_probe_read_kernel, generated},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext};
 use guard_common::kernel::{
     UNIX_PATH_LEN,
     layout::ABSENT,
@@ -17,7 +13,9 @@ use guard_common::kernel::{
 };
 
 use super::{About, UNIX_PLACES, bit, epoch, report, verdict_on};
-use crate::read::{current_task_info, member, mount_namespace_of, net_of_sock, offset, task_of_pid};
+use crate::read::{
+    current_task_info, member, mount_namespace_of, net_of_sock, offset, read_name, task_of_pid,
+};
 
 /// `security_unix_stream_connect(struct sock *sock, struct sock *other, struct sock *newsk)`. What is not 0 is what connect
 /// fails with.
@@ -63,24 +61,7 @@ fn bound_place(sock: u64) -> Option<(UnixPlace, bool)> {
     }
     let mut path = UnixPath { bytes: [0; UNIX_PATH_LEN] };
     let source = address + u64::from(offset!(unix_address_name)) + 2;
-    // SAFETY: the path is as long as what is read. What follows a shorter name in memory is the kernel's, too.
-    let read = unsafe {
-        generated::bpf_probe_read_kernel((&raw mut path).cast(), UNIX_PATH_LEN as u32, source as *const _)
-    };
-    if read != 0 {
-        return None;
-    }
-    let is_abstract = path.bytes[0] == 0;
-    let mut ended = false;
-    let mut index = 0;
-    while index < UNIX_PATH_LEN {
-        // A path ends at its first zero byte, an abstract name at its length.
-        ended = ended || index + 2 >= length as usize || (!is_abstract && path.bytes[index] == 0);
-        if ended {
-            path.bytes[index] = 0;
-        }
-        index += 1;
-    }
+    let is_abstract = read_name((&raw mut path).cast(), source, length - 2)?;
     // SAFETY: the entry is copied at once.
     let place = *unsafe { UNIX_PLACES.get(&path) }?;
     Some((place, is_abstract))

@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{debian::Apt, home, initrd, kernels::{ALL, Kernel}};
+use super::{
+    debian::Apt,
+    home, initrd,
+    kernels::{ALL, Kernel},
+};
 use crate::shell;
 
 /// The package that stands for Debian's newest kernel of a suite, without drivers for hardware.

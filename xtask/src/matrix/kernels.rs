@@ -24,7 +24,6 @@ const REFUSED: &str = "REFUSED_IN_KERNEL";
 /// The connection is ended when the server has accepted it.
 const CUT: &str = "CUT";
 
-
 /// systemd on the older hierarchies alone.
 const CGROUP_V1: &str = "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1";
 

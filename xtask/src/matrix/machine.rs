@@ -118,7 +118,8 @@ fn attempt(image: &KernelImage, images: &Images, how: How) -> Result<Attempt> {
     let _ = fs::remove_file(&answer);
     File::create(&answer)?.set_len(ANSWER)?;
     let short = if how.short { "guard.short" } else { "" };
-    let options = format!("root=/dev/vda rw systemd.show_status=0 net.ifnames=0 {short} {}", image.kernel.options);
+    let options =
+        format!("root=/dev/vda rw systemd.show_status=0 net.ifnames=0 {short} {}", image.kernel.options);
     let mut command = how.accelerator.machine(image, &options, 1024);
     for (disk, how) in [
         (&images.system, "snapshot=on"),
@@ -138,7 +139,9 @@ fn attempt(image: &KernelImage, images: &Images, how: How) -> Result<Attempt> {
     fs::remove_file(&answer)?;
     match verdict {
         Verdict::Mute => Ok(Attempt::Mute),
-        _ if output.is_empty() => bail!("the machine {}; its console: {}", verdict.describe(), console.display()),
+        _ if output.is_empty() => {
+            bail!("the machine {}; its console: {}", verdict.describe(), console.display())
+        }
         _ => Ok(Attempt::Answer(output)),
     }
 }

@@ -83,12 +83,15 @@ impl Outcome {
 
     /// What stops clients is a check of its own as well.
     fn stops(&mut self, [tcp, tcp6, unix]: [String; 3], [by_tcp, by_unix]: [&str; 2]) {
-        for (way, action, expected) in [("TCP", &tcp, by_tcp), ("IPv6", &tcp6, by_tcp), ("unix", &unix, by_unix)] {
+        for (way, action, expected) in
+            [("TCP", &tcp, by_tcp), ("IPv6", &tcp6, by_tcp), ("unix", &unix, by_unix)]
+        {
             if action == expected {
                 self.passed += 1;
             } else {
                 self.failed += 1;
-                self.problems.push(format!("clients by {way} are stopped by `{action}`, not by `{expected}`"));
+                self.problems
+                    .push(format!("clients by {way} are stopped by `{action}`, not by `{expected}`"));
             }
         }
         self.stopped = [tcp, unix];
