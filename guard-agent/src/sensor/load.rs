@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     programs::{CgroupAttachMode, Program, ProgramError, RawTracePoint, TracePoint, UProbe},
 };
 use guard_common::{
@@ -29,6 +29,10 @@ use super::{
     unix_hook,
 };
 use crate::config::SensorConfig;
+
+/// The verifier's reason for a refusal without each step on the way there: where it has taken a million of them, writing
+/// them down takes minutes.
+pub(crate) const VERIFIER_LOG: VerifierLogLevel = VerifierLogLevel::STATS;
 
 /// What a program hangs on.
 #[derive(Clone, Copy, Debug)]
@@ -242,6 +246,7 @@ fn open(config: &SensorConfig, features: &Features) -> Result<Ebpf, EbpfError> {
     let layout = features.layout.as_ref().copied().unwrap_or(Layout::UNKNOWN);
     let (state, logging) = (features.state.unwrap_or_default(), u32::from(config.kernel_log));
     loader
+        .verifier_log_level(VERIFIER_LOG)
         .override_global("LAYOUT", &layout, true)
         .override_global("HELPERS", &features.helpers, true)
         .override_global("STATE", &state, true)

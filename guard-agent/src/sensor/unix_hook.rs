@@ -19,7 +19,7 @@ use aya_obj::{
 
 use guard_common::kernel::{layout::Layout, maps as kernel_maps};
 
-use super::{aligned, btf};
+use super::{aligned, btf, load};
 
 /// What the verifier may write about a refusal.
 const LOG_BYTES: usize = 64 * 1024;
@@ -217,13 +217,15 @@ fn load(
     }
     // SAFETY: as above.
     let program = unsafe { &mut attributes.__bindgen_anon_3 };
-    program.log_level = 1;
+    program.log_level = load::VERIFIER_LOG.bits();
     program.log_size = LOG_BYTES as u32;
     program.log_buf = log.as_mut_ptr() as u64;
     call(bpf_cmd::BPF_PROG_LOAD, &mut attributes).map_err(|error| {
         let text = String::from_utf8_lossy(&log).into_owned();
         let mut last = text.trim_end_matches('\0').lines().rev().map(str::trim);
-        let reason = last.find(|line| !line.is_empty() && !line.starts_with("processed "));
+        let statistics = ["processed ", "verification time", "stack depth"];
+        let said = |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+        let reason = last.find(said);
         let reason = reason.map(|line| format!(": {line}")).unwrap_or_default();
         HookError::Load { hook, error, reason }
     })
