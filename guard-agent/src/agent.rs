@@ -180,7 +180,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let hold = Hold::start(&config, lent)?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
-    let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
+    let identity = uplink::Identity {
+        host: hostname(),
+        mode: config.mode.as_str(),
+        credentials: uplink::Credentials::in_state(&config.paths.state),
+    };
     let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
     let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
@@ -278,7 +282,8 @@ fn line(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-fn hostname() -> String {
+/// What this host calls itself.
+pub fn hostname() -> String {
     line("/proc/sys/kernel/hostname")
 }
 

@@ -1,20 +1,34 @@
 //! Agents' streams. Hello and batches enter; resume, acknowledgements and rejections leave.
 //!
-//! One task per stream. A batch is acknowledged after the store has it on disk, never before.
+//! One task per stream. A batch is acknowledged after the store has it on disk, never before. An agent with a certificate
+//! speaks for itself alone, and nobody else for it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use guard_common::api::control::{
-    Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, Reject, Resume,
-    agent_message::Message as FromAgent, control_message::Message as ToAgent, ingest_server::Ingest,
+use guard_common::{
+    api::control::{
+        Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, Reject, Resume,
+        agent_message::Message as FromAgent, control_message::Message as ToAgent, ingest_server::Ingest,
+    },
+    audit::v1::ControlEvent,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{approvals::Waiting, sessions::Sessions};
-use crate::store::{Appended, Batch, Store, StoreError, row::Row};
+use super::{
+    Revocations,
+    approvals::Waiting,
+    enrolment,
+    sessions::{NoPlace, Session, Sessions},
+    transport::Peer,
+};
+use crate::{
+    ca::Named,
+    enrol::{self, EnrolError},
+    store::{Appended, Batch, Store, StoreError, row::Row},
+};
 
 /// How long a new stream may take to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -31,12 +45,19 @@ pub struct IngestService {
     sessions: Sessions,
     waiting: Waiting,
     stopping: watch::Receiver<bool>,
+    revocations: Revocations,
 }
 
 impl IngestService {
     /// Stores into `store` until `stopping` says otherwise.
-    pub fn new(store: Store, sessions: Sessions, waiting: Waiting, stopping: watch::Receiver<bool>) -> Self {
-        Self { store, sessions, waiting, stopping }
+    pub(super) fn new(
+        store: Store,
+        sessions: Sessions,
+        waiting: Waiting,
+        stopping: watch::Receiver<bool>,
+        revocations: Revocations,
+    ) -> Self {
+        Self { store, sessions, waiting, stopping, revocations }
     }
 }
 
@@ -56,6 +77,8 @@ impl Ingest for IngestService {
             sessions: self.sessions.clone(),
             waiting: self.waiting.clone(),
             stopping: self.stopping.clone(),
+            revocations: self.revocations.clone(),
+            peer: request.extensions().get().cloned().unwrap_or(Peer::Nobody),
             messages: request.into_inner(),
             answers,
         };
@@ -77,6 +100,8 @@ struct Stream {
     sessions: Sessions,
     waiting: Waiting,
     stopping: watch::Receiver<bool>,
+    revocations: Revocations,
+    peer: Peer,
     messages: Streaming<AgentMessage>,
     answers: Answers,
 }
@@ -97,10 +122,8 @@ impl Stream {
             }
         };
         let (agent_id, oldest) = (hello.agent_id.clone(), hello.oldest_sequence);
-        let mut session = self
-            .sessions
-            .enter(&agent_id)
-            .ok_or_else(|| Status::resource_exhausted("too many agents are connected"))?;
+        self.identify(&hello).await?;
+        let mut session = self.place(&hello).await?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
         let mut place = self.waiting.enter(&agent_id, &hello.host);
         let stored_sequence = self.store.hello(hello).await.map_err(unavailable)?;
@@ -108,6 +131,7 @@ impl Stream {
         loop {
             let message = tokio::select! {
                 biased;
+                status = until_unwelcome(&self.peer, &mut self.revocations) => return Err(status),
                 _ = &mut session.superseded => {
                     return Err(Status::aborted("a newer stream of the same agent has taken over"));
                 }
@@ -143,10 +167,79 @@ impl Stream {
         }
     }
 
+    /// Makes sure that this peer may speak for the agent that it says it is.
+    async fn identify(&self, hello: &Hello) -> Result<(), Status> {
+        match &self.peer {
+            Peer::Nobody => Err(Status::unauthenticated(
+                "records are taken from agents with a certificate: `guard-agent enroll` gets one",
+            )),
+            Peer::Agent(named) if named.agent_id.to_string() != hello.agent_id => {
+                let detail = format!("its certificate is that of agent {}", named.agent_id);
+                self.note("wrong-agent", hello, &detail).await;
+                Err(Status::permission_denied(format!(
+                    "the certificate names agent {}, and this journal is that of agent {}: enroll the agent anew",
+                    named.agent_id, hello.agent_id
+                )))
+            }
+            Peer::Agent(named) => match enrol::check(&self.store, named.agent_id, &named.serial).await {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    if matches!(error, EnrolError::Revoked(_)) {
+                        self.note("revoked-connects", hello, &format!("certificate {}", named.serial)).await;
+                    }
+                    Err(enrolment::status(error))
+                }
+            },
+            // Whoever has a certificate is not believed without it.
+            Peer::Plain => match enrol::is_enrolled(&self.store, &hello.agent_id).await.map_err(unavailable)? {
+                false => Ok(()),
+                true => {
+                    self.note("duplicate-agent", hello, "it came without TLS, and its id has a certificate").await;
+                    Err(Status::permission_denied(
+                        "this agent id has a certificate: it is taken over TLS alone, at the https:// endpoint",
+                    ))
+                }
+            },
+        }
+    }
+
+    async fn place(&self, hello: &Hello) -> Result<Session, Status> {
+        match self.sessions.enter(&hello.agent_id, &hello.instance) {
+            Ok(session) => Ok(session),
+            Err(NoPlace::Full) => Err(Status::resource_exhausted("too many agents are connected")),
+            Err(NoPlace::Duplicate) => {
+                self.note("duplicate-agent", hello, "another agent with its id is connected").await;
+                Err(Status::already_exists(
+                    "another agent with this id is connected: one of the two journals is a copy. Move the copy's folder \
+                     away; it then gets an id of its own",
+                ))
+            }
+        }
+    }
+
+    /// In the control plane's own chain. Where it cannot be said, the store says why.
+    async fn note(&self, event: &str, hello: &Hello, detail: &str) {
+        let event = ControlEvent {
+            event: event.to_owned(),
+            agent_id: hello.agent_id.clone(),
+            host: hello.host.clone(),
+            detail: detail.to_owned(),
+            ..ControlEvent::default()
+        };
+        tracing::warn!(agent = event.agent_id, host = event.host, event = event.event, detail, "an agent was refused");
+        if let Err(error) = self.store.note_event(event).await {
+            tracing::error!(%error, "this could not be recorded");
+        }
+    }
+
     /// Stores a batch and says so. False: it was rejected, and the stream ends.
     async fn take(&self, agent_id: &str, oldest: u64, batch: BatchMessage) -> Result<bool, Status> {
-        let rows = batch.records.into_iter().map(Row::new).collect();
-        let batch = Batch { agent_id: agent_id.to_owned(), oldest, rows };
+        let agent = agent_id.to_owned();
+        // Decoding and hashing thousands of records: not on a thread that other streams wait for.
+        let reckoned = tokio::task::spawn_blocking(move || {
+            Batch::new(agent, oldest, batch.records.into_iter().map(Row::new).collect())
+        });
+        let batch = reckoned.await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
         match self.store.append(batch).await.map_err(unavailable)? {
             Appended::Stored(stored_sequence) => {
                 self.answer(ToAgent::Ack(Ack { stored_sequence })).await?;
@@ -169,6 +262,18 @@ impl Stream {
     }
 }
 
+/// Ends when the peer's certificate has expired or is revoked.
+async fn until_unwelcome(peer: &Peer, revocations: &mut Revocations) -> Status {
+    let Peer::Agent(Named { agent_id, serial, expires }) = peer else { return std::future::pending().await };
+    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::select! {
+        () = tokio::time::sleep(left) => Status::unauthenticated("the agent's certificate has expired"),
+        true = async { revocations.wait_for(|revoked| revoked.contains(serial)).await.is_ok() } => {
+            enrolment::status(EnrolError::Revoked(*agent_id))
+        }
+    }
+}
+
 /// The agent keeps its records and comes again.
 fn unavailable(error: StoreError) -> Status {
     Status::unavailable(error.to_string())
@@ -185,7 +290,7 @@ fn greeting(message: Option<AgentMessage>) -> Result<Hello, Status> {
         .ok_or_else(|| Status::invalid_argument("Hello.agent_id must be a UUID"))?;
     // One agent, one spelling.
     hello.agent_id = id.hyphenated().to_string();
-    let names = [&hello.host, &hello.agent_version, &hello.mode];
+    let names = [&hello.host, &hello.agent_version, &hello.mode, &hello.instance];
     let labels = hello.labels.iter().flat_map(|(name, value)| [name, value]);
     if names.into_iter().chain(labels).any(|name| name.len() > MAX_NAME) {
         return Err(Status::invalid_argument("a field of Hello is longer than 256 bytes"));
