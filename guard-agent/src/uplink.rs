@@ -9,6 +9,7 @@ mod backoff;
 mod credentials;
 mod endpoint;
 pub mod enrol;
+mod policies;
 mod stream;
 mod tls;
 
@@ -24,11 +25,12 @@ use guard_common::{
 use tokio::{sync::watch, task::JoinHandle};
 use uuid::Uuid;
 
+use self::{backoff::Backoff, stream::Stream};
 pub use self::{
     credentials::{CredentialError, Credentials, Named},
+    policies::Policies,
     tls::Fingerprint,
 };
-use self::{backoff::Backoff, stream::Stream};
 use crate::{
     approval::Approvals,
     audit::{AuditLog, ReadError, acknowledged},
@@ -159,15 +161,24 @@ pub fn start(
     identity: Identity,
     audit: AuditLog,
 ) -> Result<UplinkHandle, UplinkError> {
-    start_with(config, identity, audit, None)
+    start_with(config, identity, audit, Doors::default())
 }
 
-/// The same, and tells the control plane of the statements that wait in `approvals`.
+/// What else the stream carries.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// Statements that wait for people.
+    pub approvals: Option<Approvals>,
+    /// Policies that the control plane hands down.
+    pub policies: Option<Policies>,
+}
+
+/// The same, with what else the stream carries.
 pub fn start_with(
     config: &ControlConfig,
     identity: Identity,
     audit: AuditLog,
-    approvals: Option<Approvals>,
+    doors: Doors,
 ) -> Result<UplinkHandle, UplinkError> {
     let state = Arc::new(State::default());
     let configured = config.endpoint.clone().filter(|address| !address.is_empty());
@@ -191,21 +202,16 @@ pub fn start_with(
         labels: config.labels.clone().into_iter().collect(),
         oldest_sequence: 0,
         instance: Uuid::new_v4().to_string(),
+        takes_policies: doors.policies.as_ref().is_some_and(|policies| policies.wanted),
     };
     let (renewed, renewals) = watch::channel(0);
     let credentials = identity.credentials;
-    let renewal = way.tls.is_some().then(|| {
-        tokio::spawn(enrol::keep_renewing(credentials.clone(), way.clone(), renewed))
-    });
-    let stream = Stream {
-        way,
-        credentials,
-        renewals,
-        hello,
-        audit: audit.clone(),
-        state: state.clone(),
-        approvals,
-    };
+    let renewal = way
+        .tls
+        .is_some()
+        .then(|| tokio::spawn(enrol::keep_renewing(credentials.clone(), way.clone(), renewed)));
+    let stream =
+        Stream { way, credentials, renewals, hello, audit: audit.clone(), state: state.clone(), doors };
     let task = tokio::spawn(keep_up(stream));
     Ok(UplinkHandle { state, audit, task: Some(task), renewal })
 }

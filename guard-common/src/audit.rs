@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod display;
 pub mod export;
 pub mod merkle;
+pub mod policy;
 pub mod proof;
 pub mod verifier;
 mod workload;

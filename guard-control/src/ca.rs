@@ -179,7 +179,10 @@ impl Authority {
 
     /// What agents are told beforehand: SHA-256 over the signing certificate, in hex.
     pub fn fingerprint(&self) -> String {
-        self.certificates.first().map(|certificate| hex::encode(Sha256::digest(certificate))).unwrap_or_default()
+        self.certificates
+            .first()
+            .map(|certificate| hex::encode(Sha256::digest(certificate)))
+            .unwrap_or_default()
     }
 
     /// The certificates that are trusted, the one that signs first.
@@ -198,8 +201,7 @@ impl Authority {
 
     /// A certificate for the agent `agent_id` with the key of `request` (PKCS#10, DER), good for `lifetime`.
     pub fn issue(&self, request: &[u8], agent_id: Uuid, lifetime: Duration) -> Result<Issued, CaError> {
-        let request =
-            CertificateSigningRequestParams::from_der(&request.into()).map_err(CaError::Request)?;
+        let request = CertificateSigningRequestParams::from_der(&request.into()).map_err(CaError::Request)?;
         let uri = format!("{AGENT_URI}{agent_id}");
         let uri = SanType::URI(uri.try_into().map_err(CaError::Sign)?);
         self.sign(&request.public_key, &agent_id.to_string(), vec![uri], lifetime)

@@ -5,6 +5,7 @@ mod audit;
 mod decisions;
 mod output;
 mod place;
+mod policy;
 mod serve;
 mod source;
 mod token;
@@ -40,6 +41,8 @@ enum Command {
     Decisions(decisions::DecisionsArgs),
     /// Prove what is stored, and verify proofs
     Audit(audit::AuditArgs),
+    /// Publish policies, hand them to hosts step by step, and see what they would have done
+    Policy(policy::PolicyArgs),
     /// Make, list and take back the tokens by which agents join
     Token(token::TokenArgs),
     /// Show the agents of the fleet; revoke one, or trust its new key
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Decisions(args) => decisions::run(&args),
         Command::Agents(args) => agents::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions { shell } => {
             // In memory first: the generator panics where its output can't be written.

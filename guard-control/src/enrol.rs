@@ -130,12 +130,23 @@ pub struct Applicant {
 pub struct Registrar {
     authority: Authority,
     lifetime: Duration,
+    policy_key: Option<PublicKey>,
 }
 
 impl Registrar {
     /// Certificates of `authority`, good for `lifetime`.
     pub fn new(authority: Authority, lifetime: Duration) -> Self {
-        Self { authority, lifetime }
+        Self { authority, lifetime, policy_key: None }
+    }
+
+    /// Agents are told that this key signs policies.
+    pub fn with_policy_key(self, key: PublicKey) -> Self {
+        Self { policy_key: Some(key), ..self }
+    }
+
+    /// The key that signs policies.
+    pub fn policy_key(&self) -> Option<PublicKey> {
+        self.policy_key
     }
 
     /// Who signs.

@@ -70,8 +70,8 @@ impl SigningKey {
         file.take(MAX_KEY_BYTES).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
         let pair = Ed25519KeyPair::from_pkcs8(&bytes)
             .map_err(|error| failed(format!("it holds no Ed25519 key ({error})")))?;
-        let public = PublicKey::from_bytes(pair.public_key().as_ref())
-            .map_err(|error| failed(error.to_string()))?;
+        let public =
+            PublicKey::from_bytes(pair.public_key().as_ref()).map_err(|error| failed(error.to_string()))?;
         Ok(Self { pair, public })
     }
 

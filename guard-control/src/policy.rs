@@ -3,11 +3,7 @@
 //! A version that does not fit the schema is never stored. Which hosts run it is said by labels, step by step; going back is a
 //! new version with the old content, since agents take no older one than they have.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use guard_common::{
     api::control::{PolicyBundle, PolicyFile, SignedPolicy},
@@ -98,7 +94,8 @@ pub async fn publish(
     let number = last.map_or(1, |last| last.number + 1);
     let at = micros(SystemTime::now());
     let files = files.into_iter().map(|(name, content)| PolicyFile { name, content }).collect();
-    let bundle = PolicyBundle { version: number, files, at: at / 1_000_000, author: author.into(), note: note.into() };
+    let bundle =
+        PolicyBundle { version: number, files, at: at / 1_000_000, author: author.into(), note: note.into() };
     let bundle = bundle.encode_to_vec();
     if bundle.len() > MAX_BUNDLE {
         return Err(PublishError::TooLarge);
@@ -125,7 +122,8 @@ pub async fn publish(
 }
 
 async fn note_event(store: &Store, event: &str, detail: &str) -> Result<(), StoreError> {
-    let event = ControlEvent { event: event.to_owned(), detail: detail.to_owned(), ..ControlEvent::default() };
+    let event =
+        ControlEvent { event: event.to_owned(), detail: detail.to_owned(), ..ControlEvent::default() };
     store.note_event(event).await
 }
 
@@ -200,13 +198,14 @@ impl Rollouts {
         let select = "SELECT version, labels FROM rollouts ORDER BY id DESC LIMIT 1000";
         let lines = store.query(Sql::new(select, [])).await?;
         // Labels that cannot be read fit nobody.
-        let rollout = |line: &Line| Some((line.int(0).cast_unsigned(), serde_json::from_str(line.text(1)).ok()?));
+        let rollout =
+            |line: &Line| Some((line.int(0).cast_unsigned(), serde_json::from_str(line.text(1)).ok()?));
         Ok(Self(lines.iter().filter_map(rollout).collect()))
     }
 
     /// The version for a host with these labels: the newest that it was handed, and never an older one afterwards.
     pub fn wanted<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> Option<u64> {
-        let fits = |labels: &Labels| labels.iter().all(|(name, value)| label(name) == Some(value));
+        let fits = |labels: &Labels| labels.iter().all(|(name, value)| label(name) == Some(value.as_str()));
         self.0.iter().filter(|(_, labels)| fits(labels)).map(|(number, _)| *number).max()
     }
 }
@@ -217,7 +216,8 @@ pub async fn note_running(
     agent_id: &str,
     (version, hash, error): (u64, &str, &str),
 ) -> Result<(), StoreError> {
-    let update = "UPDATE agents SET policy_version = $1, policy_hash = $2, policy_error = $3 WHERE agent_id = $4";
+    let update =
+        "UPDATE agents SET policy_version = $1, policy_hash = $2, policy_error = $3 WHERE agent_id = $4";
     let values = [version.cast_signed().into(), hash.into(), error.into(), agent_id.into()];
     store.query(Sql::new(update, values)).await.map(drop)
 }

@@ -41,10 +41,14 @@ pub enum ProveError {
     #[error("record {0} is not in the tree yet: it follows within a minute")]
     Later(u64),
     /// There is a hole among the records of the leaf, after the fact.
-    #[error("some records beside record {0} were deleted after their time: its proof cannot be made any more")]
+    #[error(
+        "some records beside record {0} were deleted after their time: its proof cannot be made any more"
+    )]
     Deleted(u64),
     /// No earlier tree.
-    #[error("there is no tree of {0} leaves here: the file is from another control plane, or the tree was cut")]
+    #[error(
+        "there is no tree of {0} leaves here: the file is from another control plane, or the tree was cut"
+    )]
     Unknown(u64),
     /// The store failed.
     #[error(transparent)]
@@ -152,13 +156,15 @@ impl Growing {
     fn close(self, key: &SigningKey) -> Vec<Sql> {
         let insert = "INSERT INTO nodes (level, number, hash) VALUES ($1, $2, $3)";
         let node = |(place, hash): &(Place, Hash)| {
-            let values = [i64::from(place.level).into(), place.number.cast_signed().into(), hash.to_vec().into()];
+            let values =
+                [i64::from(place.level).into(), place.number.cast_signed().into(), hash.to_vec().into()];
             Sql::new(insert, values)
         };
         let mut steps: Vec<Sql> = self.new.iter().map(node).collect();
         // INVARIANT: the right edge of a tree is among the nodes that were read or made.
         let edge = merkle::subtrees(0, self.size);
-        let root = merkle::fold(&edge.iter().filter_map(|place| self.nodes.get(place).copied()).collect::<Vec<_>>());
+        let root =
+            merkle::fold(&edge.iter().filter_map(|place| self.nodes.get(place).copied()).collect::<Vec<_>>());
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let at = i64::try_from(at).unwrap_or(i64::MAX);
         let signature = key.sign(&TreeHead::message(self.size, &root, at));
@@ -253,7 +259,9 @@ async fn path(store: &Store, spans: &[Span]) -> Result<Vec<String>, StoreError> 
     let all: Vec<Place> = places.iter().flatten().copied().collect();
     let nodes = nodes(store, &all).await?;
     let over = |places: &Vec<Place>| {
-        hex::encode(merkle::fold(&places.iter().filter_map(|place| nodes.get(place).copied()).collect::<Vec<_>>()))
+        hex::encode(merkle::fold(
+            &places.iter().filter_map(|place| nodes.get(place).copied()).collect::<Vec<_>>(),
+        ))
     };
     Ok(places.iter().map(over).collect())
 }
@@ -261,9 +269,8 @@ async fn path(store: &Store, spans: &[Span]) -> Result<Vec<String>, StoreError> 
 /// The nodes at these places.
 async fn nodes(store: &Store, places: &[Place]) -> Result<HashMap<Place, Hash>, StoreError> {
     let select = "SELECT hash FROM nodes WHERE level = $1 AND number = $2";
-    let question = |place: &Place| {
-        Sql::new(select, [i64::from(place.level).into(), place.number.cast_signed().into()])
-    };
+    let question =
+        |place: &Place| Sql::new(select, [i64::from(place.level).into(), place.number.cast_signed().into()]);
     let answers = store.run(places.iter().map(question).collect()).await?;
     let mut nodes = HashMap::new();
     for (place, lines) in places.iter().zip(answers) {

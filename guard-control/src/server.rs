@@ -23,8 +23,8 @@ use std::{
 
 use guard_common::{
     api::control::{
-        approvals_server::ApprovalsServer, enrolment_server::EnrolmentServer,
-        ingest_server::IngestServer, query_server::QueryServer,
+        approvals_server::ApprovalsServer, enrolment_server::EnrolmentServer, ingest_server::IngestServer,
+        query_server::QueryServer,
     },
     audit::MAX_SEALED_LEN,
 };
@@ -55,6 +55,7 @@ use self::{
 use crate::{
     ca::CaError,
     enrol::{self, Registrar},
+    policy::Rollouts,
     store::Store,
 };
 
@@ -168,7 +169,10 @@ impl Server {
         drop(connections);
         let (revoked, revocations) = watch::channel(Arc::default());
         tasks.spawn(follow_revocations(self.store.clone(), revoked));
-        let services = services(self.store, registrar, stopped.clone(), revocations);
+        let (handing, rollouts) = watch::channel(Rollouts::default());
+        tasks.spawn(follow_rollouts(self.store.clone(), handing));
+        let news = News { stopping: stopped.clone(), revocations, rollouts };
+        let services = services(self.store, registrar, news);
         let server = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -204,15 +208,10 @@ async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerErr
     Ok((listener, address))
 }
 
-fn services(
-    store: Store,
-    registrar: Option<Arc<Registrar>>,
-    stopped: watch::Receiver<bool>,
-    revocations: Revocations,
-) -> Services {
+fn services(store: Store, registrar: Option<Arc<Registrar>>, news: News) -> Services {
     let sessions = Sessions::default();
     let waiting = Waiting::default();
-    let ingest = IngestService::new(store.clone(), sessions.clone(), waiting.clone(), stopped, revocations);
+    let ingest = IngestService::new(store.clone(), sessions.clone(), waiting.clone(), news);
     let query = QueryService::new(store.clone(), sessions);
     Services {
         ingest: IngestServer::new(ingest)
@@ -243,6 +242,31 @@ impl Drop for Tasks {
 
 /// Serials of certificates that are revoked and have not expired.
 type Revocations = watch::Receiver<Arc<HashSet<String>>>;
+
+/// What every stream has to know as soon as it changes.
+#[derive(Clone)]
+struct News {
+    stopping: watch::Receiver<bool>,
+    revocations: Revocations,
+    rollouts: watch::Receiver<Rollouts>,
+}
+
+/// Looks which policies go to whom.
+async fn follow_rollouts(store: Store, rollouts: watch::Sender<Rollouts>) {
+    loop {
+        match Rollouts::load(&store).await {
+            Ok(found) => {
+                rollouts.send_if_modified(|known| {
+                    let changed = *known != found;
+                    *known = found;
+                    changed
+                });
+            }
+            Err(error) => tracing::debug!(%error, "cannot look which policies go to whom"),
+        }
+        tokio::time::sleep(REVOCATION).await;
+    }
+}
 
 /// Looks for certificates that somebody has revoked: by a command beside this server, or at another replica.
 async fn follow_revocations(store: Store, revoked: watch::Sender<Arc<HashSet<String>>>) {

@@ -28,13 +28,17 @@ const MAX_BYTES: u64 = 5 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum HandedError {
     /// Not signed, or by nobody who counts.
-    #[error("the policies that the control plane hands down are not signed by a key that this agent was given when it joined")]
+    #[error(
+        "the policies that the control plane hands down are not signed by a key that this agent was given when it joined"
+    )]
     Unsigned,
     /// What was signed is no bundle.
     #[error("the policies that the control plane hands down cannot be read")]
     Unreadable,
     /// Played back.
-    #[error("the control plane hands down policies of version {offered}, and this agent has version {known} already")]
+    #[error(
+        "the control plane hands down policies of version {offered}, and this agent has version {known} already"
+    )]
     Older {
         /// The version that was offered.
         offered: u64,
@@ -175,7 +179,8 @@ mod tests {
 
         fn signed(&self, key: &Ed25519KeyPair, version: u64, text: &str) -> SignedPolicy {
             let file = PolicyFile { name: "a/policy.cedar".to_owned(), content: text.to_owned() };
-            let bundle = PolicyBundle { version, files: vec![file], ..PolicyBundle::default() }.encode_to_vec();
+            let bundle =
+                PolicyBundle { version, files: vec![file], ..PolicyBundle::default() }.encode_to_vec();
             let public = PublicKey::from_bytes(key.public_key().as_ref()).unwrap();
             let signature = key.sign(&message(&bundle)).as_ref().to_vec();
             SignedPolicy { bundle, key_id: public.id(), signature }

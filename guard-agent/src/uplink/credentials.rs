@@ -154,20 +154,21 @@ impl Credentials {
     /// Key, certificate and authorities; nothing where the agent has not enrolled.
     pub fn load(&self) -> Result<Option<Held>, CredentialError> {
         let path = self.dir.join(IDENTITY);
-        let content = |problem: &str| CredentialError::Content { path: path.clone(), problem: problem.to_owned() };
+        let content =
+            |problem: &str| CredentialError::Content { path: path.clone(), problem: problem.to_owned() };
         let Some(identity) = self.read(IDENTITY)? else { return Ok(None) };
         let key = PrivateKeyDer::from_pem_slice(identity.as_bytes()).map_err(|_| content("holds no key"))?;
-        let certificate =
-            CertificateDer::from_pem_slice(identity.as_bytes()).map_err(|_| content("holds no certificate"))?;
+        let certificate = CertificateDer::from_pem_slice(identity.as_bytes())
+            .map_err(|_| content("holds no certificate"))?;
         let named = Named::of(&certificate).ok_or_else(|| content("holds the certificate of no agent"))?;
         let authorities = self.read(AUTHORITIES)?.unwrap_or_default();
-        let authorities = CertificateDer::pem_slice_iter(authorities.as_bytes()).collect::<Result<Vec<_>, _>>();
-        let authorities = authorities.ok().filter(|found| !found.is_empty()).ok_or_else(|| {
-            CredentialError::Content {
+        let authorities =
+            CertificateDer::pem_slice_iter(authorities.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let authorities =
+            authorities.ok().filter(|found| !found.is_empty()).ok_or_else(|| CredentialError::Content {
                 path: self.dir.join(AUTHORITIES),
                 problem: "holds no certificate authority".to_owned(),
-            }
-        })?;
+            })?;
         Ok(Some(Held { key, certificate, authorities, named }))
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use guard_common::api::control::{
-    AgentMessage, Batch, ControlMessage, Hello, agent_message::Message as ToControl,
+    AgentMessage, Batch, ControlMessage, Hello, PolicyStatus, agent_message::Message as ToControl,
     control_message::Message as FromControl, ingest_client::IngestClient,
 };
 use prost::Message;
@@ -18,13 +18,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, codec::CompressionEncoding, transport::Channel};
 
 use super::{
-    State, UplinkError, approvals::Telling, credentials::Credentials, endpoint::Way, expiry, reason, root_cause,
-    tls,
+    Doors, State, UplinkError, approvals::Telling, credentials::Credentials, endpoint::Way, expiry, reason,
+    root_cause, tls,
 };
-use crate::{
-    approval::Approvals,
-    audit::{AuditLog, ReadError, Reader},
-};
+use crate::audit::{AuditLog, ReadError, Reader};
 
 /// Batches that may be on their way.
 const WINDOW: usize = 4;
@@ -47,7 +44,7 @@ pub struct Stream {
     pub(super) hello: Hello,
     pub(super) audit: AuditLog,
     pub(super) state: Arc<State>,
-    pub(super) approvals: Option<Approvals>,
+    pub(super) doors: Doors,
 }
 
 /// An open stream.
@@ -62,6 +59,8 @@ struct Open {
     saved: Instant,
     /// Where the control plane wants to hear of approvals.
     telling: Option<Telling>,
+    /// What runs, where the control plane wants to hear of it.
+    running: Option<watch::Receiver<PolicyStatus>>,
 }
 
 impl Stream {
@@ -141,7 +140,7 @@ impl Stream {
         if reader.position() > stored + 1 && reader.position() != oldest {
             return Err(ReadError::Missing { expected: stored + 1 }.into());
         }
-        let telling = match &self.approvals {
+        let telling = match &self.doors.approvals {
             Some(approvals) if resume.takes_approvals => {
                 Some(Telling::begin(approvals, messages.clone()).await)
             }
@@ -155,6 +154,12 @@ impl Stream {
             acknowledged: stored,
             saved: Instant::now(),
             telling,
+            running: self
+                .doors
+                .policies
+                .as_ref()
+                .filter(|_| resume.takes_policy_status)
+                .map(|door| door.running()),
         })
     }
 
@@ -177,6 +182,11 @@ impl Stream {
                     waiting_since = tokio::time::Instant::now();
                 }
                 () = tell(&mut open.telling) => {}
+                status = next_status(&mut open.running) => {
+                    let message = AgentMessage { message: Some(ToControl::PolicyStatus(status)) };
+                    // A stream that has ended says why by itself.
+                    let _ = open.messages.send(message).await;
+                }
                 Ok(()) = renewals.changed() => return Err(UplinkError::Renewed),
                 changed = durable.changed(), if open.in_flight.len() < WINDOW => {
                     if changed.is_err() {
@@ -220,6 +230,12 @@ impl Stream {
                 }
                 Ok(())
             }
+            Some(FromControl::Policy(offer)) => {
+                if let (Some(door), Some(signed)) = (&self.doors.policies, offer.policy) {
+                    door.offer(signed);
+                }
+                Ok(())
+            }
             None => Err(UplinkError::Nonsense("a message that this version does not know")),
         }
     }
@@ -241,6 +257,14 @@ async fn tell(telling: &mut Option<Telling>) {
     match telling {
         Some(telling) => telling.next().await,
         None => std::future::pending().await,
+    }
+}
+
+/// What runs now, where anybody wants to hear it.
+async fn next_status(running: &mut Option<watch::Receiver<PolicyStatus>>) -> PolicyStatus {
+    match running {
+        Some(running) if running.changed().await.is_ok() => running.borrow_and_update().clone(),
+        _ => std::future::pending().await,
     }
 }
 

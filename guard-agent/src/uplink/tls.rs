@@ -70,7 +70,11 @@ fn finished(mut config: ClientConfig) -> ClientConfig {
 }
 
 /// Connects.
-pub async fn connect(way: &Way, name: &ServerName<'static>, config: ClientConfig) -> Result<Channel, UplinkError> {
+pub async fn connect(
+    way: &Way,
+    name: &ServerName<'static>,
+    config: ClientConfig,
+) -> Result<Channel, UplinkError> {
     let connector = TlsConnector::from(Arc::new(config));
     let (name, host, port) = (name.clone(), way.host.clone(), way.port);
     let service = tower::service_fn(move |_: Uri| {

@@ -4,6 +4,7 @@
 mod approvals;
 mod enrolment;
 mod outages;
+mod policies;
 mod restarts;
 mod trouble;
 

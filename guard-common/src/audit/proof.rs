@@ -32,7 +32,9 @@ pub enum ProofError {
     #[error("the record was changed: its content does not give its hash")]
     Record,
     /// The record is not in its leaf.
-    #[error("the record is not among those of its leaf: the proof's first path does not lead to the leaf's root")]
+    #[error(
+        "the record is not among those of its leaf: the proof's first path does not lead to the leaf's root"
+    )]
     Leaf,
     /// The leaf is not in the tree.
     #[error("the leaf is not in the tree: the proof's second path does not lead to the signed root")]
@@ -132,7 +134,8 @@ impl TreeHead {
     pub fn verify(&self, key: &PublicKey) -> Result<Hash, ProofError> {
         let root = hash(&self.root)?;
         let signature = hex::decode(&self.signature).map_err(|_| ProofError::Hash)?;
-        let signed = self.key_id == key.id() && key.signed(&Self::message(self.size, &root, self.at), &signature);
+        let signed =
+            self.key_id == key.id() && key.signed(&Self::message(self.size, &root, self.at), &signature);
         if signed { Ok(root) } else { Err(ProofError::Signature(key.id())) }
     }
 }

@@ -88,7 +88,8 @@ pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
         AuditCommand::Prove { agent, sequence, since, output, place } => match (agent, sequence, since) {
             (Some(agent), Some(sequence), _) => {
                 let agent = agent.to_string();
-                let proof = place.beside(async |store| Ok(proof::inclusion(store, &agent, *sequence).await?))?;
+                let proof =
+                    place.beside(async |store| Ok(proof::inclusion(store, &agent, *sequence).await?))?;
                 written(output.as_ref(), &proof)
             }
             (_, _, Some(since)) => {
@@ -118,7 +119,9 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let file = fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    file.take(MAX_FILE).read_to_string(&mut text).with_context(|| format!("cannot read `{}`", path.display()))?;
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(text)
 }
 
@@ -163,7 +166,8 @@ fn verified(key: &PublicKey, file: &Path) -> anyhow::Result<String> {
             at(from)
         ));
     }
-    let head: TreeHead = serde_json::from_value(value).context("it is neither a proof nor a head of a tree")?;
+    let head: TreeHead =
+        serde_json::from_value(value).context("it is neither a proof nor a head of a tree")?;
     head.verify(key)?;
     Ok(format!("a tree of {} leaves, signed at {}", head.size, at(&head)))
 }

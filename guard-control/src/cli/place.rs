@@ -38,7 +38,9 @@ impl Place {
     /// Opens the store for the server.
     pub async fn open(&self) -> Result<Opened, StoreError> {
         match &self.store {
-            Some(url) => Ok(Opened { store: Store::postgres(url, self.store_ca.clone()).await?, handle: None }),
+            Some(url) => {
+                Ok(Opened { store: Store::postgres(url, self.store_ca.clone()).await?, handle: None })
+            }
             None => {
                 let (store, handle) = Store::open(&self.data)?;
                 Ok(Opened { store, handle: Some(handle) })

@@ -119,6 +119,7 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     let key = SigningKey::open(&args.place.keys())?;
+    let policy_key = key.public();
     if args.prove_seconds > 0 {
         tokio::spawn(proof::keep_gathering(store.clone(), key, Duration::from_secs(args.prove_seconds)));
     }
@@ -130,7 +131,7 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
         anyhow::ensure!(args.certificate_ttl >= SHORTEST, "--certificate-ttl must be at least a second");
         let authority = Authority::open(&args.place.keys())?;
         tracing::info!(fingerprint = authority.fingerprint(), "certificate authority");
-        let registrar = Arc::new(Registrar::new(authority, args.certificate_ttl));
+        let registrar = Arc::new(Registrar::new(authority, args.certificate_ttl).with_policy_key(policy_key));
         server = server.with_tls(listen, names(args, listen), registrar).await?;
     }
     let tls = server.tls_address().map(|address| format!(", over TLS on {address}")).unwrap_or_default();

@@ -119,7 +119,8 @@ fn list(json: bool, place: &Place) -> anyhow::Result<()> {
 /// `90s`, `10m`, `1h`, `2d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| "write it as 90s, 10m, 1h or 2d".to_owned())?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| error.to_string())?;
+    let duration =
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| error.to_string())?;
     duration.try_into().map_err(|_| "it must not be negative".to_owned())
 }
 

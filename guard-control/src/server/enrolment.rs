@@ -90,7 +90,8 @@ fn peer<T>(request: &Request<T>) -> Peer {
 
 fn applicant(request: &EnrolRequest) -> Result<Applicant, Status> {
     let agent_id = Uuid::try_parse(&request.agent_id).ok().filter(|id| !id.is_nil());
-    let agent_id = agent_id.ok_or_else(|| Status::invalid_argument("EnrolRequest.agent_id must be a UUID"))?;
+    let agent_id =
+        agent_id.ok_or_else(|| Status::invalid_argument("EnrolRequest.agent_id must be a UUID"))?;
     if request.host.len() > MAX_NAME || request.request.len() > MAX_REQUEST {
         return Err(Status::invalid_argument("a field of EnrolRequest is too long"));
     }
@@ -105,7 +106,7 @@ fn answer(registrar: &Registrar, issued: Issued) -> Enrolled {
     Enrolled {
         certificate: issued.certificate.to_vec(),
         authorities: registrar.authority().certificates().iter().map(|der| der.to_vec()).collect(),
-        policy_keys: Vec::new(),
+        policy_keys: registrar.policy_key().iter().map(|key| key.as_bytes().to_vec()).collect(),
     }
 }
 

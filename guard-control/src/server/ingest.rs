@@ -3,12 +3,16 @@
 //! One task per stream. A batch is acknowledged after the store has it on disk, never before. An agent with a certificate
 //! speaks for itself alone, and nobody else for it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use guard_common::{
     api::control::{
-        Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, Reject, Resume,
-        agent_message::Message as FromAgent, control_message::Message as ToAgent, ingest_server::Ingest,
+        Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, PolicyOffer,
+        PolicyStatus, Reject, Resume, agent_message::Message as FromAgent,
+        control_message::Message as ToAgent, ingest_server::Ingest,
     },
     audit::v1::ControlEvent,
 };
@@ -18,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{
-    Revocations,
+    News, Revocations,
     approvals::Waiting,
     enrolment,
     sessions::{NoPlace, Session, Sessions},
@@ -27,6 +31,7 @@ use super::{
 use crate::{
     ca::Named,
     enrol::{self, EnrolError},
+    policy,
     store::{Appended, Batch, Store, StoreError, row::Row},
 };
 
@@ -38,26 +43,21 @@ const READ_TIME: Duration = Duration::from_secs(60);
 const ANSWERS: usize = 16;
 const MAX_LABELS: usize = 64;
 const MAX_NAME: usize = 256;
+/// Longest word of an agent about its policies.
+const MAX_PROBLEM: usize = 4_096;
 
 /// The ingest service.
 pub struct IngestService {
     store: Store,
     sessions: Sessions,
     waiting: Waiting,
-    stopping: watch::Receiver<bool>,
-    revocations: Revocations,
+    news: News,
 }
 
 impl IngestService {
-    /// Stores into `store` until `stopping` says otherwise.
-    pub(super) fn new(
-        store: Store,
-        sessions: Sessions,
-        waiting: Waiting,
-        stopping: watch::Receiver<bool>,
-        revocations: Revocations,
-    ) -> Self {
-        Self { store, sessions, waiting, stopping, revocations }
+    /// Stores into `store` until the news say otherwise.
+    pub(super) fn new(store: Store, sessions: Sessions, waiting: Waiting, news: News) -> Self {
+        Self { store, sessions, waiting, news }
     }
 }
 
@@ -76,8 +76,8 @@ impl Ingest for IngestService {
             store: self.store.clone(),
             sessions: self.sessions.clone(),
             waiting: self.waiting.clone(),
-            stopping: self.stopping.clone(),
-            revocations: self.revocations.clone(),
+            news: self.news.clone(),
+            offered: 0,
             peer: request.extensions().get().cloned().unwrap_or(Peer::Nobody),
             messages: request.into_inner(),
             answers,
@@ -92,6 +92,14 @@ enum Came {
     Message(Option<Box<AgentMessage>>),
     /// Of a person, for the agent.
     Verdict(Box<ApprovalVerdict>),
+    /// Somebody has handed out policies.
+    Rollouts,
+}
+
+/// What an agent runs policies by.
+struct Wants {
+    policies: bool,
+    labels: HashMap<String, String>,
 }
 
 /// One agent's stream.
@@ -99,8 +107,9 @@ struct Stream {
     store: Store,
     sessions: Sessions,
     waiting: Waiting,
-    stopping: watch::Receiver<bool>,
-    revocations: Revocations,
+    news: News,
+    /// The version of the policies that the agent has, or was offered last.
+    offered: u64,
     peer: Peer,
     messages: Streaming<AgentMessage>,
     answers: Answers,
@@ -126,25 +135,33 @@ impl Stream {
         let mut session = self.place(&hello).await?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
         let mut place = self.waiting.enter(&agent_id, &hello.host);
+        let wants = Wants { policies: hello.takes_policies, labels: hello.labels.clone() };
         let stored_sequence = self.store.hello(hello).await.map_err(unavailable)?;
-        self.answer(ToAgent::Resume(Resume { stored_sequence, takes_approvals: true })).await?;
+        let resume = Resume { stored_sequence, takes_approvals: true, takes_policy_status: true };
+        self.answer(ToAgent::Resume(resume)).await?;
+        self.news.rollouts.mark_changed();
         loop {
             let message = tokio::select! {
                 biased;
-                status = until_unwelcome(&self.peer, &mut self.revocations) => return Err(status),
+                status = until_unwelcome(&self.peer, &mut self.news.revocations) => return Err(status),
                 _ = &mut session.superseded => {
                     return Err(Status::aborted("a newer stream of the same agent has taken over"));
                 }
-                _ = self.stopping.wait_for(|stopping| *stopping) => {
+                _ = self.news.stopping.wait_for(|stopping| *stopping) => {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 Some(verdict) = place.verdicts.recv() => Came::Verdict(Box::new(verdict)),
+                Ok(()) = self.news.rollouts.changed(), if wants.policies => Came::Rollouts,
                 message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
                 Came::Message(message) => message,
                 Came::Verdict(verdict) => {
                     self.answer(ToAgent::ApprovalVerdict(*verdict)).await?;
+                    continue;
+                }
+                Came::Rollouts => {
+                    self.offer(&wants).await?;
                     continue;
                 }
             };
@@ -159,12 +176,41 @@ impl Stream {
                     update.request.into_iter().for_each(|request| place.update(request));
                 }
                 Some(Some(FromAgent::ApprovalAnswer(answer))) => place.answer(answer),
+                Some(Some(FromAgent::PolicyStatus(status))) => self.runs(&agent_id, status).await?,
                 Some(Some(FromAgent::Hello(_))) => {
                     return Err(Status::failed_precondition("Hello comes once, as the first message"));
                 }
                 Some(None) => return Err(Status::unimplemented("a message that this version does not know")),
             }
         }
+    }
+
+    /// Offers the agent the version that somebody has chosen for its labels, where it is newer than what it has.
+    async fn offer(&mut self, wants: &Wants) -> Result<(), Status> {
+        let wanted = {
+            let rollouts = self.news.rollouts.borrow_and_update();
+            rollouts.wanted(|name| wants.labels.get(name).map(String::as_str))
+        };
+        let Some(wanted) = wanted.filter(|wanted| *wanted > self.offered) else { return Ok(()) };
+        match policy::signed(&self.store, wanted).await {
+            Ok(signed) => {
+                self.offered = wanted;
+                self.answer(ToAgent::Policy(PolicyOffer { policy: Some(signed) })).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, wanted, "a version of the policies cannot be handed out");
+                Ok(())
+            }
+        }
+    }
+
+    async fn runs(&mut self, agent_id: &str, mut status: PolicyStatus) -> Result<(), Status> {
+        self.offered = self.offered.max(status.version);
+        for text in [&mut status.hash, &mut status.error] {
+            text.truncate(text.floor_char_boundary(MAX_PROBLEM));
+        }
+        let running = (status.version, status.hash.as_str(), status.error.as_str());
+        policy::note_running(&self.store, agent_id, running).await.map_err(unavailable)
     }
 
     /// Makes sure that this peer may speak for the agent that it says it is.
@@ -191,10 +237,14 @@ impl Stream {
                 }
             },
             // Whoever has a certificate is not believed without it.
-            Peer::Plain => match enrol::is_enrolled(&self.store, &hello.agent_id).await.map_err(unavailable)? {
+            Peer::Plain => match enrol::is_enrolled(&self.store, &hello.agent_id)
+                .await
+                .map_err(unavailable)?
+            {
                 false => Ok(()),
                 true => {
-                    self.note("duplicate-agent", hello, "it came without TLS, and its id has a certificate").await;
+                    self.note("duplicate-agent", hello, "it came without TLS, and its id has a certificate")
+                        .await;
                     Err(Status::permission_denied(
                         "this agent id has a certificate: it is taken over TLS alone, at the https:// endpoint",
                     ))
@@ -226,7 +276,13 @@ impl Stream {
             detail: detail.to_owned(),
             ..ControlEvent::default()
         };
-        tracing::warn!(agent = event.agent_id, host = event.host, event = event.event, detail, "an agent was refused");
+        tracing::warn!(
+            agent = event.agent_id,
+            host = event.host,
+            event = event.event,
+            detail,
+            "an agent was refused"
+        );
         if let Err(error) = self.store.note_event(event).await {
             tracing::error!(%error, "this could not be recorded");
         }

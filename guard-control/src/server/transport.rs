@@ -93,10 +93,11 @@ impl Own {
 /// TLS 1.3 for agents with certificates of `authority`, and for those who have none yet.
 pub(super) fn acceptor(authority: &Authority, own: Arc<Own>) -> Result<TlsAcceptor, CaError> {
     let provider = Arc::new(default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()?), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()?), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)

@@ -182,8 +182,9 @@ impl Fitting<'_> {
         if checkpoint.agent_id != agent || !key.vouches(checkpoint, before) {
             return Err(Refused {
                 sequence: before.sequence + 1,
-                reason: "the checkpoint's signature does not hold for the agent's known key and its stored chain"
-                    .to_owned(),
+                reason:
+                    "the checkpoint's signature does not hold for the agent's known key and its stored chain"
+                        .to_owned(),
                 event: "signature-wrong",
             });
         }

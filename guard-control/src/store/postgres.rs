@@ -67,7 +67,15 @@ impl Keep for Postgres {
         let row = client
             .query_one(
                 &statement,
-                &[&hello.agent_id, &clean(&hello.host), &clean(&hello.agent_version), &clean(&hello.mode), &clean(&labels), &now, &genesis],
+                &[
+                    &hello.agent_id,
+                    &clean(&hello.host),
+                    &clean(&hello.agent_version),
+                    &clean(&hello.mode),
+                    &clean(&labels),
+                    &now,
+                    &genesis,
+                ],
             )
             .await?;
         Ok(row.get::<_, i64>(0).cast_unsigned())
@@ -106,7 +114,8 @@ impl Keep for Postgres {
         let agent = match request.agent_id.as_str() {
             "" => None,
             agent_id => {
-                let found = transaction.query_opt("SELECT id FROM agents WHERE agent_id = $1", &[&agent_id]).await?;
+                let found =
+                    transaction.query_opt("SELECT id FROM agents WHERE agent_id = $1", &[&agent_id]).await?;
                 match found {
                     Some(row) => Some(row.get::<_, i64>(0)),
                     None => return Ok(DecisionsResponse::default()),
@@ -143,7 +152,8 @@ impl Keep for Postgres {
 
     async fn hashes(&self, agent_id: &str, first: u64, last: u64) -> Result<Vec<Hash>, StoreError> {
         let client = self.pool.client().await?;
-        let Some(agent) = client.query_opt("SELECT id FROM agents WHERE agent_id = $1", &[&agent_id]).await? else {
+        let Some(agent) = client.query_opt("SELECT id FROM agents WHERE agent_id = $1", &[&agent_id]).await?
+        else {
             return Ok(Vec::new());
         };
         let agent: i64 = agent.get(0);

@@ -79,9 +79,7 @@ impl Row {
                 let mark = mark(&record).map(Box::new);
                 Self { sealed, columns: columns(record), mark }
             }
-            Err(_) => {
-                Self { sealed, columns: Columns { malformed: true, ..Columns::default() }, mark: None }
-            }
+            Err(_) => Self { sealed, columns: Columns { malformed: true, ..Columns::default() }, mark: None },
         }
     }
 }

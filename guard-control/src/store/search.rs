@@ -145,7 +145,8 @@ const HASHES_SQLITE: &str = "SELECT r.hash FROM records r, agents a
 
 /// All agents with what their certificates say.
 pub(super) const AGENTS: &str = "SELECT a.agent_id, a.host, version, mode, first_seen, last_seen, head_sequence, alarm,
-        gaps, missing, signed_sequence, key_alarm, c.expires, CASE WHEN c.good = 0 THEN 1 ELSE 0 END
+        gaps, missing, signed_sequence, key_alarm, c.expires, CASE WHEN c.good = 0 THEN 1 ELSE 0 END, policy_version,
+        policy_hash, policy_error
     FROM agents a LEFT JOIN (
         SELECT agent_id, count(*) FILTER (WHERE revoked IS NULL) AS good,
             max(expires) FILTER (WHERE revoked IS NULL) AS expires
@@ -171,6 +172,9 @@ pub(super) fn agent(line: &Line) -> Agent {
         signed_sequence: line.int(10).cast_unsigned(),
         certificate_expires: line.maybe_int(12).map(time),
         revoked: line.int(13) != 0,
+        policy_version: line.int(14).cast_unsigned(),
+        policy_hash: line.text(15).to_owned(),
+        policy_error: line.text(16).to_owned(),
     }
 }
 

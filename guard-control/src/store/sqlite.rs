@@ -136,10 +136,7 @@ impl Writer {
                     {
                         result = Err(error);
                     }
-                    Answer::Append(
-                        result.map(|outcome| outcome.unwrap_or_else(rejected)),
-                        reply,
-                    )
+                    Answer::Append(result.map(|outcome| outcome.unwrap_or_else(rejected)), reply)
                 }
             });
             // A full disk makes SQLite roll back everything, and what follows would run outside of the transaction.
@@ -417,10 +414,8 @@ fn note(at: &Connection, body: Body) -> Result<(), StoreError> {
         tracing::error!(reason = refused.reason, "the control plane's own chain is full");
         return Err(StoreError::Unwritten);
     }
-    at.prepare_cached(
-        "UPDATE agents SET head_sequence = ?2, head_hash = ?3, last_seen = ?4 WHERE id = ?1",
-    )?
-    .execute(params![agent, head.sequence.cast_signed(), head.hash, now()])?;
+    at.prepare_cached("UPDATE agents SET head_sequence = ?2, head_hash = ?3, last_seen = ?4 WHERE id = ?1")?
+        .execute(params![agent, head.sequence.cast_signed(), head.hash, now()])?;
     Ok(())
 }
 

@@ -14,7 +14,11 @@ use guard_control::{
     enrol,
     keys::SigningKey,
     proof,
-    store::{Appended, Batch, Store, StoreError, row::Row, sql::{Sql, Value}},
+    store::{
+        Appended, Batch, Store, StoreError,
+        row::Row,
+        sql::{Sql, Value},
+    },
 };
 use guard_tests::{Postgres, skip};
 use uuid::Uuid;
@@ -98,7 +102,8 @@ async fn holes_are_counted_and_what_is_no_record_is_kept() {
         append(store, &chain.id, 1, &records[..2]).await;
         assert_eq!(rejected(append(store, &chain.id, 11, &records[11..]).await), 12);
         assert_eq!(append(store, &chain.id, 11, &records[10..]).await, Appended::Stored(20));
-        let opaque = [chain.head.seal(vec![0xff; 100].into()), chain.head.seal(Vec::new().into()), chain.seal(gap())];
+        let opaque =
+            [chain.head.seal(vec![0xff; 100].into()), chain.head.seal(Vec::new().into()), chain.seal(gap())];
         assert_eq!(append(store, &chain.id, 11, &opaque).await, Appended::Stored(23));
         let agent = store.agents().await.unwrap().remove(0);
         assert_eq!((agent.missing, agent.gaps, agent.stored_sequence), (8, 2, 23));
@@ -135,9 +140,15 @@ async fn decisions_are_searched_alike() {
         assert_eq!(sequences(store, request(&|r| r.verdict = "refused".to_owned())).await, [2]);
         assert_eq!(sequences(store, request(&|r| r.kind = "connection".to_owned())).await, [3]);
         assert_eq!(sequences(store, request(&|r| r.non_proxied = true)).await, [3]);
-        for (part, found) in
-            [("CUSTOMERS", &[2][..]), ("100%", &[1]), ("b\\c", &[1]), ("a%c", &[]), ("_", &[1]), ("psql", &[3]), ("'; --", &[])]
-        {
+        for (part, found) in [
+            ("CUSTOMERS", &[2][..]),
+            ("100%", &[1]),
+            ("b\\c", &[1]),
+            ("a%c", &[]),
+            ("_", &[1]),
+            ("psql", &[3]),
+            ("'; --", &[]),
+        ] {
             assert_eq!(sequences(store, request(&|r| r.contains = part.to_owned())).await, found, "{part}");
         }
         let nobody = DecisionsRequest { agent_id: "nobody".to_owned(), ..DecisionsRequest::default() };
@@ -148,7 +159,8 @@ async fn decisions_are_searched_alike() {
         assert_eq!(answer.decisions.len(), 2);
         page.page = answer.next_page;
         assert_eq!(sequences(store, page).await, [1]);
-        let wrong = store.decisions(DecisionsRequest { verdict: "maybe".to_owned(), ..DecisionsRequest::default() });
+        let wrong =
+            store.decisions(DecisionsRequest { verdict: "maybe".to_owned(), ..DecisionsRequest::default() });
         assert!(matches!(wrong.await, Err(StoreError::Request(_))));
     })
     .await;
@@ -181,9 +193,13 @@ async fn statements_of_one_run_stand_or_fall_together() {
         };
         store.run(vec![insert("a"), insert("b")]).await.unwrap();
         assert!(store.run(vec![insert("c"), insert("a")]).await.is_err());
-        let lines = store.query(Sql::new("SELECT hash, used, name, expires FROM tokens ORDER BY hash", [])).await.unwrap();
+        let lines = store
+            .query(Sql::new("SELECT hash, used, name, expires FROM tokens ORDER BY hash", []))
+            .await
+            .unwrap();
         assert_eq!(lines.len(), 2, "{lines:?}");
-        let expected = [Value::Bytes(b"a".to_vec()), Value::Null, Value::Text("name".to_owned()), Value::Int(2)];
+        let expected =
+            [Value::Bytes(b"a".to_vec()), Value::Null, Value::Text("name".to_owned()), Value::Int(2)];
         assert_eq!(lines[0].0, expected);
         // And it goes on afterwards.
         store.run(vec![insert("d")]).await.unwrap();
@@ -223,7 +239,8 @@ async fn every_record_is_proved_and_the_tree_only_grows() {
         let mut forged = proof::inclusion(store, &chains[0].id, 7).await.unwrap();
         forged.record.payload = "Zm9yZ2Vk".to_owned();
         forged.verify(&public).unwrap_err();
-        let change = Sql::new("UPDATE nodes SET hash = $1 WHERE level = 0 AND number = 1", [vec![7; 32].into()]);
+        let change =
+            Sql::new("UPDATE nodes SET hash = $1 WHERE level = 0 AND number = 1", [vec![7; 32].into()]);
         store.run(vec![change]).await.unwrap();
         let first = heads[0].clone();
         proof::consistency(store, TreeHead { size: 2, ..first }).await.unwrap().verify(&public).unwrap_err();
@@ -313,7 +330,10 @@ async fn replicas_keep_one_chain_between_them() {
         task.await.unwrap();
     }
     assert_eq!(stores[0].hashes(&chain.id, 1, 400).await.unwrap().len(), 400);
-    let own = stores[0].query(Sql::new("SELECT head_sequence FROM agents WHERE mode = 'control'", [])).await.unwrap();
+    let own = stores[0]
+        .query(Sql::new("SELECT head_sequence FROM agents WHERE mode = 'control'", []))
+        .await
+        .unwrap();
     assert_eq!((own.len(), own[0].int(0)), (1, 40));
 }
 

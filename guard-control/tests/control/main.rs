@@ -48,8 +48,7 @@ impl Control {
 
     async fn launch(data: &Path, lifetime: Option<Duration>) -> Self {
         let (store, writer) = Store::open(data).expect("the store opens");
-        let mut server =
-            Server::bind(ANY.parse().unwrap(), false, store.clone()).await.expect("it listens");
+        let mut server = Server::bind(ANY.parse().unwrap(), false, store.clone()).await.expect("it listens");
         if let Some(lifetime) = lifetime {
             let registrar = Registrar::new(authority(data), lifetime);
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];

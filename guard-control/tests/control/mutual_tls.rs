@@ -6,7 +6,10 @@ use guard_common::api::control::{
     AgentsRequest, ListApprovalsRequest, RenewRequest, approvals_client::ApprovalsClient,
     enrolment_client::EnrolmentClient, query_client::QueryClient,
 };
-use guard_control::{enrol, store::{Store, sql::Sql}};
+use guard_control::{
+    enrol,
+    store::{Store, sql::Sql},
+};
 use rcgen::KeyPair;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -66,7 +69,8 @@ async fn open(
 pub async fn events(store: &Store) -> Vec<String> {
     use guard_common::audit::v1::{Record, record::Body};
     use prost::Message;
-    let lines = store.query(Sql::new("SELECT payload FROM records WHERE kind = 71 ORDER BY id", [])).await.unwrap();
+    let lines =
+        store.query(Sql::new("SELECT payload FROM records WHERE kind = 71 ORDER BY id", [])).await.unwrap();
     let event = |bytes: &[u8]| match Record::decode(bytes).unwrap().body {
         Some(Body::ControlEvent(event)) => event.event,
         other => panic!("{other:?}"),
@@ -117,7 +121,13 @@ async fn a_token_works_once_and_in_its_time() {
     assert_eq!(taken, 1);
     // One that was taken back.
     let back = token(store, HOUR).await;
-    let id = enrol::tokens(store).await.unwrap().into_iter().find(|token| token.used.is_none() && token.expires - token.created > 60_000_000).unwrap().id;
+    let id = enrol::tokens(store)
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|token| token.used.is_none() && token.expires - token.created > 60_000_000)
+        .unwrap()
+        .id;
     assert!(enrol::delete_token(store, &id).await.unwrap());
     assert!(site.enrol_with(&back, &Chain::new().id).await.is_err());
     site.control.stop().await;
@@ -167,7 +177,10 @@ async fn certificates_of_others_expired_ones_and_old_tls_are_refused_in_the_hand
     assert!(refused.message().contains("ProtocolVersion"), "{refused:?}");
     // A control plane of another authority is not the one that the agent knows.
     let wrong = channel(site.control.tls, &foreign, None).await.unwrap_err();
-    assert!(wrong.message().contains("UnknownIssuer") || wrong.message().contains("BadSignature"), "{wrong:?}");
+    assert!(
+        wrong.message().contains("UnknownIssuer") || wrong.message().contains("BadSignature"),
+        "{wrong:?}"
+    );
     // Signed by the authority, and yet never given to anybody here.
     let unknown = signed(&own, DAY);
     let result = open(site.control.tls, site.dir.path(), Some(&unknown), &id).await;
@@ -230,8 +243,9 @@ async fn a_revoked_agent_is_cut_off_and_may_join_again() {
     assert_eq!(ended.unwrap_err().code(), Code::PermissionDenied);
     let Err(status) = site.stream(&identity, &chain.id).await else { panic!("revoked and let in") };
     assert_eq!(status.code(), Code::PermissionDenied);
-    let mut client =
-        EnrolmentClient::new(channel(site.control.tls, &authority(site.dir.path()), Some(&identity)).await.unwrap());
+    let mut client = EnrolmentClient::new(
+        channel(site.control.tls, &authority(site.dir.path()), Some(&identity)).await.unwrap(),
+    );
     let request = RenewRequest { request: tls_client::request(&KeyPair::generate().unwrap()) };
     assert_eq!(client.renew(request).await.unwrap_err().code(), Code::PermissionDenied);
     assert!(site.control.store.agents().await.unwrap().remove(0).revoked);
@@ -240,7 +254,10 @@ async fn a_revoked_agent_is_cut_off_and_may_join_again() {
     assert_eq!(stored, 3);
     stream.store(chain.next(1)).await;
     assert!(!site.control.store.agents().await.unwrap().remove(0).revoked);
-    assert_eq!(site.events().await, ["enrolled", "duplicate-agent", "revoked", "revoked-connects", "enrolled"]);
+    assert_eq!(
+        site.events().await,
+        ["enrolled", "duplicate-agent", "revoked", "revoked-connects", "enrolled"]
+    );
     site.control.stop().await;
 }
 
@@ -256,7 +273,8 @@ async fn a_certificate_is_renewed_by_who_shows_it_and_a_stream_ends_with_its_cer
     let key = KeyPair::generate().unwrap();
     let answer = EnrolmentClient::new(over).renew(RenewRequest { request: tls_client::request(&key) }).await;
     let next = Identity { key, certificate: answer.unwrap().into_inner().certificate.into() };
-    let ended = tokio::time::timeout(Duration::from_secs(10), stream.answer()).await.expect("it ends in time");
+    let ended =
+        tokio::time::timeout(Duration::from_secs(10), stream.answer()).await.expect("it ends in time");
     assert_eq!(ended.unwrap_err().code(), Code::Unauthenticated);
     // Nobody renews without one.
     let nobody = channel(site.control.tls, &authority(site.dir.path()), None).await.unwrap();

@@ -27,7 +27,8 @@ fn public(key: &Ed25519KeyPair) -> PublicKey {
 
 fn announcement(key: &Ed25519KeyPair) -> Body {
     let public = public(key);
-    let change = KeyChange { public_key: public.as_bytes().to_vec(), key_id: public.id(), ..KeyChange::default() };
+    let change =
+        KeyChange { public_key: public.as_bytes().to_vec(), key_id: public.id(), ..KeyChange::default() };
     Body::KeyChange(change)
 }
 

@@ -3,11 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use guard_common::api::control::{EnrolRequest, Enrolled, enrolment_client::EnrolmentClient};
-use guard_control::{
-    ca::Authority,
-    enrol,
-    store::Store,
-};
+use guard_control::{ca::Authority, enrol, store::Store};
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
@@ -17,7 +13,10 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tonic::{Status, transport::{Channel, Endpoint, Uri}};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
 
 /// A key, and perhaps the certificate that goes with it.
 pub struct Identity {

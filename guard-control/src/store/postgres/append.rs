@@ -125,7 +125,11 @@ async fn stored(at: &Transaction<'_>, agent_id: &str) -> Result<Stored, StoreErr
 }
 
 /// Repeated records must be the ones that are stored.
-async fn differing(at: &Transaction<'_>, agent: i64, repeated: &[Row]) -> Result<Option<Refused>, StoreError> {
+async fn differing(
+    at: &Transaction<'_>,
+    agent: i64,
+    repeated: &[Row],
+) -> Result<Option<Refused>, StoreError> {
     for row in repeated {
         let sequence = row.sealed.sequence;
         let Some(id) = record_id(agent, sequence) else {
@@ -164,7 +168,8 @@ async fn keep(
         return Ok(Some(refused));
     }
     let (after, missing) = (&fitting.after, fitting.hole.map_or(0, |hole| hole.records()));
-    let update = "UPDATE agents SET head_sequence = $2, head_hash = $3, gaps = gaps + $4, missing = missing + $5,
+    let update =
+        "UPDATE agents SET head_sequence = $2, head_hash = $3, gaps = gaps + $4, missing = missing + $5,
              malformed = malformed + $6, last_seen = $7, alarm = NULL, signing_key = $8, signed_sequence = $9,
              key_alarm = $10 WHERE id = $1";
     at.execute(
@@ -196,8 +201,20 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
         return Ok(None);
     }
     const TYPES: [Type; 14] = [
-        Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::INT8,
-        Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::BYTEA,
+        Type::BYTEA,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
     ];
     let sink = at
         .copy_in::<_, Bytes>(
@@ -214,14 +231,27 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
             return Ok(Some(Refused::chain(sequence, "its number is out of range")));
         };
         let columns = &row.columns;
-        let texts = [&columns.policy, &columns.executable, &columns.db_user, &columns.workload, &columns.text]
-            .map(|text| text.as_deref().map(clean));
+        let texts =
+            [&columns.policy, &columns.executable, &columns.db_user, &columns.workload, &columns.text]
+                .map(|text| text.as_deref().map(clean));
         let numbers = (columns.verdict.map(i64::from), columns.access.map(i64::from));
         let (hash, payload) = (&row.sealed.hash[..], &row.sealed.payload[..]);
         let malformed = i64::from(columns.malformed);
         let values: [&(dyn ToSql + Sync); 14] = [
-            &id, &received, &columns.at, &columns.kind, &hash, &payload, &malformed, &numbers.0, &numbers.1, &texts[0],
-            &texts[1], &texts[2], &texts[3], &texts[4],
+            &id,
+            &received,
+            &columns.at,
+            &columns.kind,
+            &hash,
+            &payload,
+            &malformed,
+            &numbers.0,
+            &numbers.1,
+            &texts[0],
+            &texts[1],
+            &texts[2],
+            &texts[3],
+            &texts[4],
         ];
         writer.as_mut().write(&values).await?;
     }

@@ -73,7 +73,8 @@ impl Url {
         self.0.get_hosts().iter().any(|host| match host {
             Host::Unix(_) => false,
             Host::Tcp(name) => {
-                name != "localhost" && !name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+                name != "localhost"
+                    && !name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
             }
         })
     }
@@ -187,7 +188,10 @@ pub(super) struct Lent {
 
 impl Lent {
     /// Prepares a statement, once for each connection.
-    pub(super) async fn prepare_cached(&self, text: &'static str) -> Result<Statement, tokio_postgres::Error> {
+    pub(super) async fn prepare_cached(
+        &self,
+        text: &'static str,
+    ) -> Result<Statement, tokio_postgres::Error> {
         let Some(session) = &self.session else { return self.prepare(text).await };
         let known = session.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(text).cloned();
         if let Some(statement) = known {
@@ -241,7 +245,10 @@ mod tests {
     fn another_host_is_reached_over_tls_or_by_a_clear_word() {
         let pool = |url: &str| Pool::new(&url.parse().unwrap(), None).map(drop);
         assert!(matches!(pool("postgresql://a@db.example/guard"), Err(StoreError::PostgresTls)));
-        assert!(matches!(pool("postgresql://a@10.0.0.1/guard?sslmode=require"), Err(StoreError::PostgresTls)));
+        assert!(matches!(
+            pool("postgresql://a@10.0.0.1/guard?sslmode=require"),
+            Err(StoreError::PostgresTls)
+        ));
         pool("postgresql://a@127.0.0.1/guard").unwrap();
         pool("postgresql://a@db.example/guard?sslmode=disable").unwrap();
         pool("postgresql:///guard?host=/run/postgresql&user=a").unwrap();
