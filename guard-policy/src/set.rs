@@ -145,6 +145,11 @@ impl PolicySet {
         self.slices.reads_reasons
     }
 
+    /// True where a policy reads the hash of a program: without one nobody needs to wait for it.
+    pub fn reads_hashes(&self) -> bool {
+        self.slices.reads_hashes
+    }
+
     /// True where a policy can make a statement wait.
     pub fn asks_people(&self) -> bool {
         self.told.values().any(|told| told.needs.is_some())
