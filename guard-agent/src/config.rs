@@ -119,11 +119,14 @@ impl Default for Paths {
 pub struct PolicyConfig {
     /// Seconds between two looks at the policy folder; 0: only SIGHUP takes it anew.
     pub watch_seconds: u64,
+    /// Run the policies that the control plane hands down, once it has, instead of the folder's. They count only if they are
+    /// signed by the key that this agent was given when it joined.
+    pub from_control: bool,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { watch_seconds: 2 }
+        Self { watch_seconds: 2, from_control: false }
     }
 }
 
