@@ -61,8 +61,8 @@ pub use event::{
 pub use features::Features;
 pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
 pub(crate) use host::{monotonic, random_key};
-pub(crate) use load::chain;
 pub use load::{Capabilities, probe};
+pub(crate) use load::{VERIFIER_LOG, chain};
 pub use probe::ObservedServer;
 pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};

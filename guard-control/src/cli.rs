@@ -1,10 +1,14 @@
 //! The command line of `guard-control`.
 
 mod agents;
+mod audit;
 mod decisions;
 mod output;
+mod place;
+mod policy;
 mod serve;
 mod source;
+mod token;
 
 use std::{io, process::ExitCode};
 
@@ -18,6 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     max_term_width = 110,
     after_help = "Examples:\n  \
         guard-control serve --data /var/lib/guard-control\n  \
+        guard-control token create --ttl 1h --name db7\n  \
         guard-control decisions --verdict refused\n  \
         guard-control decisions --non-proxied --json | jq .connection.workload.executable\n  \
         guard-control agents\n\n\
@@ -34,7 +39,13 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show what was decided, the newest first
     Decisions(decisions::DecisionsArgs),
-    /// Show the agents of the fleet
+    /// Prove what is stored, and verify proofs
+    Audit(audit::AuditArgs),
+    /// Publish policies, hand them to hosts step by step, and see what they would have done
+    Policy(policy::PolicyArgs),
+    /// Make, list and take back the tokens by which agents join
+    Token(token::TokenArgs),
+    /// Show the agents of the fleet; revoke one, or trust its new key
     Agents(agents::AgentsArgs),
     /// Print a completion script for a shell
     Completions {
@@ -51,6 +62,9 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Decisions(args) => decisions::run(&args),
         Command::Agents(args) => agents::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions { shell } => {
             // In memory first: the generator panics where its output can't be written.
             let mut script = Vec::new();

@@ -32,6 +32,8 @@ pub enum Origin {
     BuiltIn,
     /// A folder.
     Folder(PathBuf),
+    /// A version that the control plane handed down.
+    Control(u64),
 }
 
 impl fmt::Display for Origin {
@@ -39,6 +41,7 @@ impl fmt::Display for Origin {
         match self {
             Self::BuiltIn => f.write_str("built-in"),
             Self::Folder(path) => path.display().fmt(f),
+            Self::Control(version) => write!(f, "control plane, version {version}"),
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     probes::FileId,
-    sensor::{chain, hold_object, kernel_layout, lift_memory_limit, monotonic, random_key},
+    sensor::{VERIFIER_LOG, chain, hold_object, kernel_layout, lift_memory_limit, monotonic, random_key},
 };
 
 /// Why the kernel side cannot work here.
@@ -77,6 +77,7 @@ impl HoldKernel {
         lift_memory_limit();
         let key = random_key()?;
         let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VERIFIER_LOG)
             .override_global("LAYOUT", &layout, true)
             .override_global("HASH_KEY", &key, true)
             .load(hold_object())

@@ -89,6 +89,7 @@ fn body(body: &Body) -> String {
         Body::Checkpoint(checkpoint) => {
             format!("records up to {} signed by key {}", checkpoint.sequence, visible(&checkpoint.key_id))
         }
+        Body::ControlEvent(event) => format!("{}: {}", visible(&event.event), short(&event.detail, 200)),
     }
 }
 

@@ -53,7 +53,8 @@ impl Scene {
                 | Body::Gap(_)
                 | Body::Approval(_)
                 | Body::KeyChange(_)
-                | Body::Checkpoint(_),
+                | Body::Checkpoint(_)
+                | Body::ControlEvent(_),
             ) => {}
             None => tally.skipped("record of a newer version"),
         }
