@@ -239,8 +239,8 @@ pub struct ServerConfig {
     /// alone, for clients from the network too, and the `local` lines of `pg_hba.conf` decide about them.
     #[serde(default)]
     pub unix_socket: Option<PathBuf>,
-    /// In enforce mode, take everybody's way to the folder of `unix_socket` but its owner's and root's: for kernels before
-    /// 6.7, which cannot refuse a connect there. The folder has to be the server's own; it is given back at the end.
+    /// In enforce mode, take everybody's way to the folder of `unix_socket` but its owner's and root's: for kernels
+    /// that cannot refuse a connect there. The folder has to be the server's own; it is given back at the end.
     #[serde(default)]
     pub close_socket_folder: bool,
     /// Where the proxy for it listens; no proxy without it.

@@ -59,14 +59,14 @@ pub use event::{
     Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
 };
 pub use features::Features;
-pub(crate) use host::monotonic;
 pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
-pub(crate) use load::chain;
+pub(crate) use host::{monotonic, random_key};
 pub use load::{Capabilities, probe};
+pub(crate) use load::{VERIFIER_LOG, chain};
 pub use probe::ObservedServer;
 pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
-pub use statements::{BackendSeen, Cut, Level, Seen, StatementReader, StatementSeen};
+pub use statements::{BackendSeen, Cut, Level, RunsSeen, Seen, StatementReader, StatementSeen};
 use worker::{Command, Worker};
 
 /// Events that may wait for the connection table.

@@ -97,7 +97,7 @@ fn in_enforce_mode_every_way_is_stopped_and_proxied_sessions_feel_nothing() -> R
     let scene = Scene::new("enforce")?;
     let beside = Beside::start(&scene.site)?;
     // It would go on for long after it has been let in.
-    let ways = Ways::new(&scene.site, &scene.network, "SELECT pg_sleep(20)")?;
+    let ways = Ways::new(&scene.site, &scene.network, "SELECT pg_sleep(100)")?;
     let mut done = Vec::new();
     for way in ways.all() {
         let attempt = way(&ways)?;

@@ -7,13 +7,17 @@
 
 mod array;
 mod calendar;
+mod canonical;
+mod clean;
 mod composite;
 mod copy;
 mod decimal;
 mod detector;
 mod engine;
+mod hashed;
 mod hstore;
 mod json;
+mod lanes;
 mod network;
 mod number;
 mod numeric;
@@ -33,6 +37,7 @@ mod xml;
 mod tests;
 
 pub use self::{
+    clean::Clean,
     copy::{CopyFormat, CopyOptions, CopyRewriter, MAX_ROW_BYTES},
     detector::{Detector, Detectors, Hint, Hit, Hits, KeyNames, Named},
     row::{Rewritten, RowRewriter},

@@ -123,7 +123,11 @@ impl<'a> Ways<'a> {
 
     fn in_time(&self, way: &str, started: Instant, client: &Finished) -> Result<()> {
         let took = started.elapsed();
-        ensure!(client.ok() || took < STOPPED_WITHIN, "{way}: stopped after {took:?}: {}", client.stderr);
+        ensure!(
+            client.ok() || took < run::patience(STOPPED_WITHIN),
+            "{way}: stopped after {took:?}: {}",
+            client.stderr
+        );
         Ok(())
     }
 
