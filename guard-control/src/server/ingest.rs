@@ -16,7 +16,7 @@ use guard_common::{
     },
     audit::v1::ControlEvent,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -77,7 +77,7 @@ impl Ingest for IngestService {
             sessions: self.sessions.clone(),
             waiting: self.waiting.clone(),
             news: self.news.clone(),
-            offered: 0,
+            offered: None,
             peer: request.extensions().get().cloned().unwrap_or(Peer::Nobody),
             messages: request.into_inner(),
             answers,
@@ -108,8 +108,8 @@ struct Stream {
     sessions: Sessions,
     waiting: Waiting,
     news: News,
-    /// The version of the policies that the agent has, or was offered last.
-    offered: u64,
+    /// The version of the policies that the agent has, or was offered last; nothing before it has said what it has.
+    offered: Option<u64>,
     peer: Peer,
     messages: Streaming<AgentMessage>,
     answers: Answers,
@@ -139,7 +139,6 @@ impl Stream {
         let stored_sequence = self.store.hello(hello).await.map_err(unavailable)?;
         let resume = Resume { stored_sequence, takes_approvals: true, takes_policy_status: true };
         self.answer(ToAgent::Resume(resume)).await?;
-        self.news.rollouts.mark_changed();
         loop {
             let message = tokio::select! {
                 biased;
@@ -151,7 +150,7 @@ impl Stream {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 Some(verdict) = place.verdicts.recv() => Came::Verdict(Box::new(verdict)),
-                Ok(()) = self.news.rollouts.changed(), if wants.policies => Came::Rollouts,
+                Ok(()) = self.news.rollouts.changed(), if wants.policies && self.offered.is_some() => Came::Rollouts,
                 message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
@@ -191,10 +190,10 @@ impl Stream {
             let rollouts = self.news.rollouts.borrow_and_update();
             rollouts.wanted(|name| wants.labels.get(name).map(String::as_str))
         };
-        let Some(wanted) = wanted.filter(|wanted| *wanted > self.offered) else { return Ok(()) };
+        let Some(wanted) = wanted.filter(|wanted| Some(*wanted) > self.offered) else { return Ok(()) };
         match policy::signed(&self.store, wanted).await {
             Ok(signed) => {
-                self.offered = wanted;
+                self.offered = Some(wanted);
                 self.answer(ToAgent::Policy(PolicyOffer { policy: Some(signed) })).await
             }
             Err(error) => {
@@ -205,7 +204,11 @@ impl Stream {
     }
 
     async fn runs(&mut self, agent_id: &str, mut status: PolicyStatus) -> Result<(), Status> {
-        self.offered = self.offered.max(status.version);
+        if self.offered.is_none() {
+            // What was handed out before it came.
+            self.news.rollouts.mark_changed();
+        }
+        self.offered = self.offered.max(Some(status.version));
         for text in [&mut status.hash, &mut status.error] {
             text.truncate(text.floor_char_boundary(MAX_PROBLEM));
         }
