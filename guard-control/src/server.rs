@@ -2,10 +2,11 @@
 //!
 //! Everything a peer sends is bounded, and so is how many peers there are. Plaintext stays on this host.
 
-mod approvals;
+pub mod approvals;
 mod ingest;
+pub mod live;
 mod query;
-mod sessions;
+pub mod sessions;
 
 use std::{
     convert::Infallible,
@@ -17,9 +18,7 @@ use std::{
 };
 
 use guard_common::{
-    api::control::{
-        approvals_server::ApprovalsServer, ingest_server::IngestServer, query_server::QueryServer,
-    },
+    api::control::{ingest_server::IngestServer, query_server::QueryServer},
     audit::MAX_SEALED_LEN,
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -31,12 +30,7 @@ use tonic::{
 };
 use tower::Service;
 
-use self::{
-    approvals::{ApprovalsService, Waiting},
-    ingest::IngestService,
-    query::QueryService,
-    sessions::Sessions,
-};
+use self::{approvals::Waiting, ingest::IngestService, live::Live, query::QueryService, sessions::Sessions};
 use crate::store::Store;
 
 /// Largest message: an agent ends a batch with the record that takes it over 1 MiB.
@@ -75,7 +69,20 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    store: Store,
+    fleet: Fleet,
+}
+
+/// What is known of all hosts at this moment; cheap to clone.
+#[derive(Clone)]
+pub struct Fleet {
+    /// What was recorded.
+    pub store: Store,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// What waits for people.
+    pub waiting: Waiting,
+    /// What is being recorded.
+    pub live: Live,
 }
 
 impl Server {
@@ -91,7 +98,13 @@ impl Server {
         let failed = |error| ServerError::Listen { listen, error };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, store })
+        let fleet = Fleet {
+            store,
+            sessions: Sessions::default(),
+            waiting: Waiting::default(),
+            live: Live::default(),
+        };
+        Ok(Self { listener, address, fleet })
     }
 
     /// Where it listens.
@@ -99,19 +112,20 @@ impl Server {
         self.address
     }
 
+    /// What people look at and decide on.
+    pub fn fleet(&self) -> Fleet {
+        self.fleet.clone()
+    }
+
     /// Serves until `stop`, and then until the open requests have ended.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (stopping, stopped) = watch::channel(false);
-        let sessions = Sessions::default();
-        let waiting = Waiting::default();
-        let ingest =
-            IngestService::new(self.store.clone(), sessions.clone(), waiting.clone(), stopped.clone());
-        let query = QueryService::new(self.store, sessions);
+        let ingest = IngestService::new(self.fleet.clone(), stopped.clone());
+        let Fleet { store, sessions, .. } = self.fleet;
+        let query = QueryService::new(store, sessions);
         let services = Services {
             ingest: IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE),
             query: QueryServer::new(query).max_decoding_message_size(64 * 1024),
-            approvals: ApprovalsServer::new(ApprovalsService::new(waiting))
-                .max_decoding_message_size(64 * 1024),
         };
         let transport = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -146,7 +160,6 @@ impl Server {
 struct Services {
     ingest: IngestServer<IngestService>,
     query: QueryServer<QueryService>,
-    approvals: ApprovalsServer<ApprovalsService>,
 }
 
 impl Service<Request<Body>> for Services {
@@ -164,7 +177,6 @@ impl Service<Request<Body>> for Services {
             path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         match service {
             Some(<QueryServer<QueryService> as NamedService>::NAME) => self.query.call(request),
-            Some(<ApprovalsServer<ApprovalsService> as NamedService>::NAME) => self.approvals.call(request),
             // It answers what it does not know with UNIMPLEMENTED.
             _ => self.ingest.call(request),
         }

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use guard_common::api::control::{Agent, DecisionsRequest, DecisionsResponse, Hello};
+use guard_common::{
+    api::control::{Agent, DecisionsRequest, DecisionsResponse, Hello},
+    audit::v1::record::Body,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{row::Row, search::Search, sqlite::Writer};
@@ -26,6 +29,8 @@ const QUEUE: usize = 64;
 const SEARCH_TIME: Duration = Duration::from_secs(30);
 /// Name of the database in the data folder.
 const FILE: &str = "guard.sqlite";
+/// The mode of the control plane's own chain, which is no agent's.
+const OWN: &str = "control";
 
 /// Why the store can't do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +104,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Command {
     Hello(Box<Hello>, Reply<u64>),
     Append(Batch, Reply<Appended>),
+    Note(Box<Body>, Reply<()>),
     Stop,
 }
 
@@ -136,6 +142,11 @@ impl Store {
     /// Verifies and stores a batch: all of it or nothing.
     pub async fn append(&self, batch: Batch) -> Result<Appended, StoreError> {
         self.ask(|reply| Command::Append(batch, reply)).await
+    }
+
+    /// Adds a record to the control plane's own chain.
+    pub async fn note(&self, body: Body) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Note(Box::new(body), reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {

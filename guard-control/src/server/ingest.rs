@@ -13,8 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{approvals::Waiting, sessions::Sessions};
-use crate::store::{Appended, Batch, Store, StoreError, row::Row};
+use super::Fleet;
+use crate::store::{Appended, Batch, StoreError, row::Row};
 
 /// How long a new stream may take to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -27,16 +27,14 @@ const MAX_NAME: usize = 256;
 
 /// The ingest service.
 pub struct IngestService {
-    store: Store,
-    sessions: Sessions,
-    waiting: Waiting,
+    fleet: Fleet,
     stopping: watch::Receiver<bool>,
 }
 
 impl IngestService {
-    /// Stores into `store` until `stopping` says otherwise.
-    pub fn new(store: Store, sessions: Sessions, waiting: Waiting, stopping: watch::Receiver<bool>) -> Self {
-        Self { store, sessions, waiting, stopping }
+    /// Stores into the fleet's store until `stopping` says otherwise.
+    pub fn new(fleet: Fleet, stopping: watch::Receiver<bool>) -> Self {
+        Self { fleet, stopping }
     }
 }
 
@@ -52,9 +50,7 @@ impl Ingest for IngestService {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let stream = Stream {
-            store: self.store.clone(),
-            sessions: self.sessions.clone(),
-            waiting: self.waiting.clone(),
+            fleet: self.fleet.clone(),
             stopping: self.stopping.clone(),
             messages: request.into_inner(),
             answers,
@@ -73,9 +69,7 @@ enum Came {
 
 /// One agent's stream.
 struct Stream {
-    store: Store,
-    sessions: Sessions,
-    waiting: Waiting,
+    fleet: Fleet,
     stopping: watch::Receiver<bool>,
     messages: Streaming<AgentMessage>,
     answers: Answers,
@@ -96,14 +90,15 @@ impl Stream {
                 return Err(Status::deadline_exceeded("the first message must be Hello, and come at once"));
             }
         };
-        let (agent_id, oldest) = (hello.agent_id.clone(), hello.oldest_sequence);
+        let (agent_id, host, oldest) = (hello.agent_id.clone(), hello.host.clone(), hello.oldest_sequence);
         let mut session = self
+            .fleet
             .sessions
             .enter(&agent_id)
             .ok_or_else(|| Status::resource_exhausted("too many agents are connected"))?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
-        let mut place = self.waiting.enter(&agent_id, &hello.host);
-        let stored_sequence = self.store.hello(hello).await.map_err(unavailable)?;
+        let mut place = self.fleet.waiting.enter(&agent_id, &host);
+        let stored_sequence = self.fleet.store.hello(hello).await.map_err(unavailable)?;
         self.answer(ToAgent::Resume(Resume { stored_sequence, takes_approvals: true })).await?;
         loop {
             let message = tokio::select! {
@@ -127,7 +122,7 @@ impl Stream {
             match message.map(|message| message.message) {
                 None => return Ok(()),
                 Some(Some(FromAgent::Batch(batch))) => {
-                    if !self.take(&agent_id, oldest, batch).await? {
+                    if !self.take((&agent_id, &host), oldest, batch).await? {
                         return Ok(());
                     }
                 }
@@ -144,11 +139,18 @@ impl Stream {
     }
 
     /// Stores a batch and says so. False: it was rejected, and the stream ends.
-    async fn take(&self, agent_id: &str, oldest: u64, batch: BatchMessage) -> Result<bool, Status> {
+    async fn take(
+        &self,
+        (agent_id, host): (&str, &str),
+        oldest: u64,
+        batch: BatchMessage,
+    ) -> Result<bool, Status> {
+        let seen = self.fleet.live.glimpse(&batch.records);
         let rows = batch.records.into_iter().map(Row::new).collect();
         let batch = Batch { agent_id: agent_id.to_owned(), oldest, rows };
-        match self.store.append(batch).await.map_err(unavailable)? {
+        match self.fleet.store.append(batch).await.map_err(unavailable)? {
             Appended::Stored(stored_sequence) => {
+                self.fleet.live.tell(agent_id, host, seen);
                 self.answer(ToAgent::Ack(Ack { stored_sequence })).await?;
                 Ok(true)
             }

@@ -21,6 +21,8 @@ pub mod kind {
     pub const CONNECTION_OPENED: i64 = 20;
     /// `Statement`
     pub const STATEMENT: i64 = 30;
+    /// `PersonAction`
+    pub const PERSON_ACTION: i64 = 70;
 }
 
 /// The searchable part of a record.
@@ -96,6 +98,7 @@ fn kind_of(body: &Body) -> i64 {
         Body::Approval(_) => 50,
         Body::KeyChange(_) => 60,
         Body::Checkpoint(_) => 61,
+        Body::PersonAction(_) => kind::PERSON_ACTION,
     }
 }
 

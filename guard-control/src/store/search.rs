@@ -16,7 +16,7 @@ use prost::Message;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params_from_iter, types::Value};
 
 use super::{
-    FILE, SEARCH_TIME, StoreError,
+    FILE, OWN, SEARCH_TIME, StoreError,
     row::kind,
     schema,
     sqlite::{record_id, sequence_of},
@@ -119,9 +119,9 @@ impl Search {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT agent_id, host, version, mode, first_seen, last_seen, head_sequence, alarm, gaps, missing
-                 FROM agents ORDER BY host, agent_id",
+                 FROM agents WHERE mode <> ?1 ORDER BY host, agent_id",
             )?;
-            let agents = statement.query_map([], |row| {
+            let agents = statement.query_map([OWN], |row| {
                 Ok(Agent {
                     agent_id: row.get(0)?,
                     host: row.get(1)?,

@@ -12,13 +12,17 @@ use std::{
 
 use guard_common::{
     api::control::Hello,
-    audit::chain::{GENESIS, Head},
+    audit::{
+        chain::{GENESIS, Head},
+        v1::{Record, record::Body},
+    },
 };
+use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior, params};
 use tokio::sync::mpsc;
 
 use super::{
-    Appended, Batch, Command, Reply, StoreError,
+    Appended, Batch, Command, OWN, Reply, StoreError,
     row::{Row, kind},
     schema,
 };
@@ -110,6 +114,9 @@ impl Writer {
                 Command::Hello(hello, reply) => {
                     Answer::Hello(in_savepoint(savepoint, |at| greet(at, &hello)), reply)
                 }
+                Command::Note(body, reply) => {
+                    Answer::Note(in_savepoint(savepoint, |at| note(at, *body)), reply)
+                }
                 Command::Stop => continue,
                 Command::Append(batch, reply) => {
                     let mut result = in_savepoint(savepoint, |at| append(at, &batch));
@@ -137,6 +144,7 @@ impl Writer {
 enum Answer {
     Hello(Result<u64, StoreError>, Reply<u64>),
     Append(Result<Appended, StoreError>, Reply<Appended>),
+    Note(Result<(), StoreError>, Reply<()>),
 }
 
 impl Answer {
@@ -147,6 +155,9 @@ impl Answer {
                 _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
             }
             Self::Append(result, reply) => {
+                _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
+            }
+            Self::Note(result, reply) => {
                 _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
             }
         }
@@ -172,6 +183,12 @@ trait Keep {
 }
 
 impl Keep for u64 {
+    fn keep(&self) -> bool {
+        true
+    }
+}
+
+impl Keep for () {
     fn keep(&self) -> bool {
         true
     }
@@ -211,6 +228,34 @@ fn greet(at: &Connection, hello: &Hello) -> Result<u64, StoreError> {
     )?;
     let row = params![hello.agent_id, hello.host, hello.agent_version, hello.mode, labels, now(), GENESIS];
     Ok(statement.query_row(row, |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+/// Adds a record to the control plane's own chain, which begins with the first one.
+fn note(at: &Connection, body: Body) -> Result<(), StoreError> {
+    let known: Option<String> = at
+        .prepare_cached("SELECT agent_id FROM agents WHERE mode = ?1")?
+        .query_row([OWN], |row| row.get(0))
+        .optional()?;
+    let agent_id = match known {
+        Some(agent_id) => agent_id,
+        None => {
+            let hello = Hello {
+                agent_id: uuid::Uuid::now_v7().to_string(),
+                host: "control plane".to_owned(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                mode: OWN.to_owned(),
+                ..Hello::default()
+            };
+            greet(at, &hello)?;
+            hello.agent_id
+        }
+    };
+    let mut head = stored(at, &agent_id)?.head;
+    let row = Row::new(head.seal(Record::now(body).encode_to_vec().into()));
+    match append(at, &Batch { agent_id, oldest: 1, rows: vec![row] })? {
+        Ok(_) => Ok(()),
+        Err(_) => Err(StoreError::Unwritten),
+    }
 }
 
 /// Where an agent's chain stands.

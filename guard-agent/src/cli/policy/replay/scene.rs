@@ -53,7 +53,8 @@ impl Scene {
                 | Body::Gap(_)
                 | Body::Approval(_)
                 | Body::KeyChange(_)
-                | Body::Checkpoint(_),
+                | Body::Checkpoint(_)
+                | Body::PersonAction(_),
             ) => {}
             None => tally.skipped("record of a newer version"),
         }
