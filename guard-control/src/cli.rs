@@ -1,8 +1,11 @@
 //! The command line of `guard-control`.
 
 mod agents;
+mod approvals;
 mod decisions;
 mod output;
+mod people;
+mod program;
 mod serve;
 mod source;
 
@@ -36,6 +39,10 @@ enum Command {
     Decisions(decisions::DecisionsArgs),
     /// Show the agents of the fleet
     Agents(agents::AgentsArgs),
+    /// Decide on statements that wait, with an API token
+    Approvals(approvals::ApprovalsArgs),
+    /// Say who may sign in at the console, on this host
+    People(people::PeopleArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -51,6 +58,11 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Decisions(args) => decisions::run(&args),
         Command::Agents(args) => agents::run(&args),
+        Command::Approvals(args) => match approvals::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::People(args) => people::run(&args),
         Command::Completions { shell } => {
             // In memory first: the generator panics where its output can't be written.
             let mut script = Vec::new();

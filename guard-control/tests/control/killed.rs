@@ -22,7 +22,7 @@ pub struct Process {
 impl Process {
     pub fn start(data: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_guard-control"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--console", "none", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
