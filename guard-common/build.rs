@@ -11,10 +11,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 mod proto {
     use std::{env, error::Error, fs, path::PathBuf};
 
-    const FILES: [&str; 5] = [
+    const FILES: [&str; 7] = [
         "guard/audit/v1/record.proto",
         "guard/control/v1/ingest.proto",
         "guard/control/v1/approvals.proto",
+        "guard/control/v1/enrol.proto",
+        "guard/control/v1/policy.proto",
         "guard/agent/v1/local.proto",
         "guard/agent/v1/approvals.proto",
     ];

@@ -5,6 +5,7 @@
 
 mod approvals;
 mod fleet;
+mod handed;
 mod local;
 mod policies;
 mod protection;
@@ -180,8 +181,14 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let hold = Hold::start(&config, lent)?;
     let threads = SessionThreads::start(&config.proxy, &decider)?;
     let (stop, stopping) = watch::channel(false);
-    let identity = uplink::Identity { host: hostname(), mode: config.mode.as_str() };
-    let uplink = uplink::start_with(&config.control, identity, audit.clone(), Some(approvals.clone()))?;
+    let identity = uplink::Identity {
+        host: hostname(),
+        mode: config.mode.as_str(),
+        credentials: uplink::Credentials::in_state(&config.paths.state),
+    };
+    let (policies_door, offers) = uplink::Policies::new(config.policy.from_control);
+    let doors = uplink::Doors { approvals: Some(approvals.clone()), policies: Some(policies_door.clone()) };
+    let uplink = uplink::start_with(&config.control, identity, audit.clone(), doors)?;
     let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
         fleet: Mutex::new(Fleet::new(threads, stopping.clone(), config.proxy.max_connections)),
@@ -213,6 +220,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let people = approvals::serve(Arc::clone(&agent))?;
     let rediscovery = tokio::spawn(fleet::keep_up(Arc::clone(&agent)));
     let watch = tokio::spawn(policies::watch(Arc::clone(&agent), stamp));
+    let handing = tokio::spawn(policies::follow_control(Arc::clone(&agent), policies_door, offers));
     announce(&agent).await;
     let reason = loop {
         tokio::select! {
@@ -231,6 +239,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     rediscovery.abort();
     keeping_time.abort();
     watch.abort();
+    handing.abort();
     let steering = steering::stop(&agent).await;
     let _ = stop.send(true);
     wait_for_sessions(&agent).await;
@@ -278,7 +287,8 @@ fn line(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-fn hostname() -> String {
+/// What this host calls itself.
+pub fn hostname() -> String {
     line("/proc/sys/kernel/hostname")
 }
 

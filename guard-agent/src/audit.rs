@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 pub(crate) use self::statement::effect_record;
 pub use self::{
-    folder::{acknowledged, agent_id},
+    folder::{acknowledged, agent_id, claim_agent_id},
     journal::JournalOpenError,
     reader::{ReadError, Reader},
     segment::{HeaderError, MAX_FRAME},

@@ -7,6 +7,7 @@ pub mod audit;
 mod config;
 mod detach;
 pub mod doctor;
+mod enroll;
 mod policy;
 mod restore;
 mod run;
@@ -57,6 +58,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Find out what this host's kernel can do for guard
     Doctor(doctor::DoctorArgs),
+    /// Join a control plane: get the certificate by which it knows this agent
+    Enroll(enroll::EnrollArgs),
     /// Take away what a stopped or killed agent has left in the kernel
     Detach(detach::DetachArgs),
     /// List, show, approve and deny statements that wait
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => with_config(config, |loaded| doctor::run(&args, &loaded.config)),
         Command::Config(args) => config::run(&args, config.as_deref()),
         Command::Run => with_config(config, run::run),
+        Command::Enroll(args) => with_config(config, |loaded| enroll::run(args, &loaded.config)),
         Command::Detach(args) => with_config(config, |loaded| detach::run(&args, &loaded.config)),
         Command::Restore => with_config(config, |loaded| restore::run(&loaded.config)),
         Command::Status(args) => with_config(config, |loaded| status::run(&args, &loaded.config)),

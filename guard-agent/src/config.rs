@@ -119,11 +119,14 @@ impl Default for Paths {
 pub struct PolicyConfig {
     /// Seconds between two looks at the policy folder; 0: only SIGHUP takes it anew.
     pub watch_seconds: u64,
+    /// Run the policies that the control plane hands down, once it has, instead of the folder's. They count only if they are
+    /// signed by the key that this agent was given when it joined.
+    pub from_control: bool,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { watch_seconds: 2 }
+        Self { watch_seconds: 2, from_control: false }
     }
 }
 
@@ -236,8 +239,8 @@ pub struct ServerConfig {
     /// alone, for clients from the network too, and the `local` lines of `pg_hba.conf` decide about them.
     #[serde(default)]
     pub unix_socket: Option<PathBuf>,
-    /// In enforce mode, take everybody's way to the folder of `unix_socket` but its owner's and root's: for kernels before
-    /// 6.7, which cannot refuse a connect there. The folder has to be the server's own; it is given back at the end.
+    /// In enforce mode, take everybody's way to the folder of `unix_socket` but its owner's and root's: for kernels
+    /// that cannot refuse a connect there. The folder has to be the server's own; it is given back at the end.
     #[serde(default)]
     pub close_socket_folder: bool,
     /// Where the proxy for it listens; no proxy without it.

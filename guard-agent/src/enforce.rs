@@ -88,7 +88,8 @@ impl Enforcer {
     pub fn follow(&self) {
         let enforced = {
             let mut state = self.state();
-            let policy_hash = self.decider.policies().hash().to_owned();
+            let policies = self.decider.policies();
+            let policy_hash = policies.hash().to_owned();
             let servers = self.enforced_servers(&mut state);
             if servers == state.told.servers && policy_hash == state.policy_hash {
                 return;
@@ -96,7 +97,8 @@ impl Enforcer {
             state.changes += 1;
             let epoch = if servers.is_empty() { 0 } else { state.changes };
             state.policy_hash = policy_hash;
-            state.told = Enforced { epoch, servers };
+            let by_hash = policies.reads_hashes();
+            state.told = Enforced { epoch, servers, by_hash };
             state.told.clone()
         };
         self.sensor.enforce(enforced, self.candidates.clone());

@@ -6,6 +6,7 @@
 
 mod backend;
 mod record;
+mod runs;
 mod servers;
 mod tally;
 mod text;

@@ -59,14 +59,14 @@ pub use event::{
     Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
 };
 pub use features::Features;
-pub(crate) use host::monotonic;
 pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
-pub(crate) use load::chain;
+pub(crate) use host::{monotonic, random_key};
 pub use load::{Capabilities, probe};
+pub(crate) use load::{VERIFIER_LOG, chain};
 pub use probe::ObservedServer;
 pub use rung::{Feature, Rung};
 pub use sockets::{Listener, UnixListener, listeners, socket_inodes, unix_listeners};
-pub use statements::{BackendSeen, Cut, Level, Seen, StatementReader, StatementSeen};
+pub use statements::{BackendSeen, Cut, Level, RunsSeen, Seen, StatementReader, StatementSeen};
 use worker::{Command, Worker};
 
 /// Events that may wait for the connection table.
@@ -145,19 +145,28 @@ impl SensorHandle {
 
     /// Who is at the other end of a unix socket that the proxy accepted, by its `SO_PEERCRED`.
     pub async fn attest_unix(&self, pid: u32, uid: u32, gid: u32) -> Arc<Workload> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Command::AttestUnix { pid, uid, gid, reply });
-        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
-            Ok(Ok(workload)) => workload,
-            Ok(Err(_)) | Err(_) => Arc::new(Workload {
+        self.attested_unix(pid, (uid, gid), ANSWER_WITHIN).await.unwrap_or_else(|| {
+            Arc::new(Workload {
                 evidence: Evidence::Reported.into(),
                 pid,
                 uid,
                 gid,
                 euid: uid,
                 ..Workload::default()
-            }),
-        }
+            })
+        })
+    }
+
+    /// The same, for whoever needs all of it: `None` where the sensor has not answered in time.
+    pub async fn attested_unix(
+        &self,
+        pid: u32,
+        (uid, gid): (u32, u32),
+        within: Duration,
+    ) -> Option<Arc<Workload>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::AttestUnix { pid, uid, gid, reply });
+        tokio::time::timeout(within, answer).await.ok()?.ok()
     }
 
     /// Watches these ports and sockets from now on, and no others. Returns when the kernel side does: at once, or

@@ -6,18 +6,31 @@
 
 mod approvals;
 mod backoff;
+mod credentials;
 mod endpoint;
+pub mod enrol;
+mod policies;
 mod stream;
+mod tls;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use guard_common::api::{agent::UplinkStatus, control::Hello};
-use tokio::task::JoinHandle;
+use guard_common::{
+    api::{agent::UplinkStatus, control::Hello},
+    audit::timestamp,
+};
+use tokio::{sync::watch, task::JoinHandle};
+use uuid::Uuid;
 
 use self::{backoff::Backoff, stream::Stream};
+pub use self::{
+    credentials::{CredentialError, Credentials, Named},
+    policies::Policies,
+    tls::Fingerprint,
+};
 use crate::{
     approval::Approvals,
     audit::{AuditLog, ReadError, acknowledged},
@@ -32,10 +45,24 @@ pub enum UplinkError {
     Endpoint(String),
     /// Plaintext would leave this host.
     #[error(
-        "`control.endpoint` is `{0}`: this version speaks to control planes without TLS, and therefore only on this \
-         host. Name a loopback address such as `http://127.0.0.1:7400` and put a tunnel behind it"
+        "`control.endpoint` is `{0}`: without TLS records do not leave this host. Name it as `https://..` and join it with \
+         `guard-agent enroll`; `http://` is for a loopback address such as `http://127.0.0.1:7400`"
     )]
     Plaintext(String),
+    /// There is no certificate.
+    #[error(
+        "this agent has no certificate for the control plane at {0}: `guard-control token create` there says how to get one"
+    )]
+    NotEnrolled(String),
+    /// The certificate has expired, or names another chain.
+    #[error("the certificate for the control plane {0}: enroll this agent again with `guard-agent enroll`")]
+    Unusable(String),
+    /// The credentials cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// The stream begins anew with the next certificate. No failure.
+    #[error("the certificate was renewed")]
+    Renewed,
     /// Nobody answers.
     #[error("the control plane at {endpoint} does not answer: {reason}")]
     Unreachable {
@@ -88,6 +115,7 @@ impl UplinkError {
     fn is_alarm(&self) -> bool {
         match self {
             Self::Ahead { .. } | Self::Rejected { .. } => true,
+            Self::NotEnrolled(_) | Self::Unusable(_) | Self::Credentials(_) => true,
             Self::Journal(error) => !matches!(error, ReadError::Missing { .. }),
             _ => false,
         }
@@ -101,6 +129,8 @@ pub struct Identity {
     pub host: String,
     /// `monitor` or `enforce`.
     pub mode: &'static str,
+    /// What the agent is known by at the control plane, where it has enrolled.
+    pub credentials: Credentials,
 }
 
 /// The running uplink. Dropped, it stops.
@@ -109,6 +139,7 @@ pub struct UplinkHandle {
     state: Arc<State>,
     audit: AuditLog,
     task: Option<JoinHandle<()>>,
+    renewal: Option<JoinHandle<()>>,
 }
 
 /// What the task tells others.
@@ -130,26 +161,37 @@ pub fn start(
     identity: Identity,
     audit: AuditLog,
 ) -> Result<UplinkHandle, UplinkError> {
-    start_with(config, identity, audit, None)
+    start_with(config, identity, audit, Doors::default())
 }
 
-/// The same, and tells the control plane of the statements that wait in `approvals`.
+/// What else the stream carries.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// Statements that wait for people.
+    pub approvals: Option<Approvals>,
+    /// Policies that the control plane hands down.
+    pub policies: Option<Policies>,
+}
+
+/// The same, with what else the stream carries.
 pub fn start_with(
     config: &ControlConfig,
     identity: Identity,
     audit: AuditLog,
-    approvals: Option<Approvals>,
+    doors: Doors,
 ) -> Result<UplinkHandle, UplinkError> {
     let state = Arc::new(State::default());
-    let Some(address) = config.endpoint.as_deref().filter(|address| !address.is_empty()) else {
-        return Ok(UplinkHandle { state, audit, task: None });
+    let configured = config.endpoint.clone().filter(|address| !address.is_empty());
+    // Whoever has enrolled needs to configure nothing.
+    let Some(address) = configured.or_else(|| identity.credentials.control()) else {
+        return Ok(UplinkHandle { state, audit, task: None, renewal: None });
     };
-    let endpoint = endpoint::parse(address)?;
+    let way = endpoint::parse(&address)?;
     // From here on, what is deleted before the control plane has it is a gap.
     let known = acknowledged(audit.dir()).unwrap_or(0).min(*audit.durable().borrow());
     audit.set_acknowledged(known);
     state.update(|status| {
-        status.endpoint = address.to_owned();
+        status.endpoint.clone_from(&address);
         status.acknowledged_sequence = known;
     });
     let hello = Hello {
@@ -159,17 +201,19 @@ pub fn start_with(
         mode: identity.mode.to_owned(),
         labels: config.labels.clone().into_iter().collect(),
         oldest_sequence: 0,
+        instance: Uuid::new_v4().to_string(),
+        takes_policies: doors.policies.as_ref().is_some_and(|policies| policies.wanted),
     };
-    let stream = Stream {
-        endpoint,
-        address: address.to_owned(),
-        hello,
-        audit: audit.clone(),
-        state: state.clone(),
-        approvals,
-    };
+    let (renewed, renewals) = watch::channel(0);
+    let credentials = identity.credentials;
+    let renewal = way
+        .tls
+        .is_some()
+        .then(|| tokio::spawn(enrol::keep_renewing(credentials.clone(), way.clone(), renewed)));
+    let stream =
+        Stream { way, credentials, renewals, hello, audit: audit.clone(), state: state.clone(), doors };
     let task = tokio::spawn(keep_up(stream));
-    Ok(UplinkHandle { state, audit, task: Some(task) })
+    Ok(UplinkHandle { state, audit, task: Some(task), renewal })
 }
 
 impl UplinkHandle {
@@ -201,9 +245,7 @@ impl UplinkHandle {
 
 impl Drop for UplinkHandle {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.task.iter().chain(&self.renewal).for_each(JoinHandle::abort);
     }
 }
 
@@ -215,6 +257,9 @@ async fn keep_up(stream: Stream) {
         let (error, had_progress) = stream.run().await;
         if let Err(error) = stream.audit.save_acknowledged() {
             tracing::warn!(%error, "cannot write down what the control plane has acknowledged");
+        }
+        if matches!(error, UplinkError::Renewed) {
+            continue;
         }
         let text = error.to_string();
         stream.state.update(|status| {
@@ -233,5 +278,27 @@ async fn keep_up(stream: Stream) {
         last_error = text;
         let pause = if error.is_alarm() { backoff.longest() } else { backoff.next() };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// When the agent's certificate expires, for the command line.
+fn expiry(named: &Named) -> Option<pbjson_types::Timestamp> {
+    Some(timestamp(named.expires))
+}
+
+/// What is at the bottom of an error: "transport error" tells nobody anything.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// What a control plane said, or what kept it from saying something.
+fn reason(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => root_cause(source),
+        None => status.message().to_owned(),
     }
 }

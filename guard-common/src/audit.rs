@@ -7,6 +7,9 @@ pub mod chain;
 pub mod checkpoint;
 pub mod display;
 pub mod export;
+pub mod merkle;
+pub mod policy;
+pub mod proof;
 pub mod verifier;
 mod workload;
 

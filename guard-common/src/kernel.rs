@@ -46,11 +46,13 @@ pub enum EventKind {
     Backend = 9,
     /// [`refusal::RefusedEvent`].
     Refused = 10,
+    /// [`statement::RunsEvent`].
+    StatementRuns = 11,
 }
 
 impl EventKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -62,6 +64,7 @@ impl EventKind {
         Self::StatementText,
         Self::Backend,
         Self::Refused,
+        Self::StatementRuns,
     ];
 
     /// The kind with that number.
@@ -78,7 +81,9 @@ impl EventKind {
             Self::Cgroup => "cgroup_mkdir",
             Self::Accepted | Self::Closed => "socket_ops",
             Self::UnixAccepted => "accept",
-            Self::Statement | Self::StatementText | Self::Backend => "statement_executor",
+            Self::Statement | Self::StatementText | Self::Backend | Self::StatementRuns => {
+                "statement_executor"
+            }
             Self::Refused => "connect4",
         }
     }
@@ -97,6 +102,7 @@ impl EventKind {
             Self::StatementText => "statement-text",
             Self::Backend => "backend",
             Self::Refused => "refused",
+            Self::StatementRuns => "statement-runs",
         }
     }
 }
@@ -137,7 +143,7 @@ pub mod maps {
     pub const BACKENDS: &str = "BACKENDS";
     /// Process id of a backend whose client the proxy sees to the time of its start.
     pub const PROXIED: &str = "PROXIED";
-    /// 1 at index 0 while the agent looks for statements again and again by itself.
+    /// Words of the agent by [`super::statement::switch`].
     pub const AWAKE: &str = "AWAKE";
     /// The epoch of verdicts that are in force; 0: none is.
     pub const EPOCH: &str = "EPOCH";

@@ -2,12 +2,16 @@
 
 mod agents;
 mod approvals;
+mod audit;
 mod decisions;
 mod output;
 mod people;
+mod place;
+mod policy;
 mod program;
 mod serve;
 mod source;
+mod token;
 
 use std::{io, process::ExitCode};
 
@@ -21,6 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     max_term_width = 110,
     after_help = "Examples:\n  \
         guard-control serve --data /var/lib/guard-control\n  \
+        guard-control token create --ttl 1h --name db7\n  \
         guard-control decisions --verdict refused\n  \
         guard-control decisions --non-proxied --json | jq .connection.workload.executable\n  \
         guard-control agents\n\n\
@@ -37,7 +42,13 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show what was decided, the newest first
     Decisions(decisions::DecisionsArgs),
-    /// Show the agents of the fleet
+    /// Prove what is stored, and verify proofs
+    Audit(audit::AuditArgs),
+    /// Publish policies, hand them to hosts step by step, and see what they would have done
+    Policy(policy::PolicyArgs),
+    /// Make, list and take back the tokens by which agents join
+    Token(token::TokenArgs),
+    /// Show the agents of the fleet; revoke one, or trust its new key
     Agents(agents::AgentsArgs),
     /// Decide on statements that wait, with an API token
     Approvals(approvals::ApprovalsArgs),
@@ -63,6 +74,9 @@ pub fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::People(args) => people::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions { shell } => {
             // In memory first: the generator panics where its output can't be written.
             let mut script = Vec::new();

@@ -1,37 +1,59 @@
 //! The gRPC side: agents' streams and people's questions enter, acknowledgements and answers leave.
 //!
-//! Everything a peer sends is bounded, and so is how many peers there are. Plaintext stays on this host.
+//! Everything a peer sends is bounded, and so is how many peers there are. Plaintext stays on this host; over TLS only
+//! agents are heard, and each of them as nobody else.
 
 pub mod approvals;
+mod enrolment;
 mod ingest;
 pub mod live;
 mod query;
 pub mod sessions;
+mod transport;
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use guard_common::{
-    api::control::{ingest_server::IngestServer, query_server::QueryServer},
+    api::control::{
+        enrolment_server::EnrolmentServer, ingest_server::IngestServer, query_server::QueryServer,
+    },
     audit::MAX_SEALED_LEN,
 };
 use tokio::{net::TcpListener, sync::watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
+    Status,
     body::Body,
-    codegen::http::{Request, Response},
+    codegen::{
+        CompressionEncoding,
+        http::{Request, Response},
+    },
     server::NamedService,
-    transport::{Server as Transport, server::TcpIncoming},
+    transport::Server as Transport,
 };
 use tower::Service;
 
-use self::{approvals::Waiting, ingest::IngestService, live::Live, query::QueryService, sessions::Sessions};
-use crate::store::Store;
+pub use self::transport::Peer;
+use self::{
+    approvals::Waiting, enrolment::EnrolmentService, ingest::IngestService, live::Live, query::QueryService,
+    sessions::Sessions, transport::Own,
+};
+use crate::{
+    ca::CaError,
+    enrol::{self, Registrar},
+    policy::Rollouts,
+    store::Store,
+};
 
 /// Largest message: an agent ends a batch with the record that takes it over 1 MiB.
 const MAX_MESSAGE: usize = MAX_SEALED_LEN + 2 * 1024 * 1024;
@@ -39,6 +61,8 @@ const MAX_MESSAGE: usize = MAX_SEALED_LEN + 2 * 1024 * 1024;
 const MAX_STREAMS: u32 = 64;
 /// How often a silent peer is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How soon a revoked agent's stream ends.
+const REVOCATION: Duration = Duration::from_secs(2);
 /// How long open requests may take to end after the signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -48,8 +72,8 @@ pub enum ServerError {
     /// Plaintext would leave this host.
     #[error(
         "refusing to listen on {0} without TLS: records would cross the network readable and forgeable. \
-         Listen on a loopback address such as 127.0.0.1:7400 (and tunnel to it), or accept the risk with \
-         --insecure-plaintext"
+         Give agents of other hosts an address with --listen-tls, and leave this one on loopback such as \
+         127.0.0.1:7400; or accept the risk with --insecure-plaintext"
     )]
     Plaintext(SocketAddr),
     /// The address can't be had.
@@ -60,6 +84,9 @@ pub enum ServerError {
         /// What the operating system said.
         error: io::Error,
     },
+    /// The certificates for TLS cannot be made or used.
+    #[error(transparent)]
+    Certificates(#[from] CaError),
     /// The transport failed.
     #[error("the server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -67,8 +94,9 @@ pub enum ServerError {
 
 /// A server that listens.
 pub struct Server {
-    listener: TcpListener,
+    plain: Option<TcpListener>,
     address: SocketAddr,
+    tls: Option<Tls>,
     fleet: Fleet,
 }
 
@@ -85,6 +113,16 @@ pub struct Fleet {
     pub live: Live,
 }
 
+/// The side of the server that other hosts reach.
+struct Tls {
+    listener: TcpListener,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    own: Arc<Own>,
+    names: Vec<String>,
+    registrar: Arc<Registrar>,
+}
+
 impl Server {
     /// Listens on `listen`. Addresses that other hosts can reach need `insecure_plaintext`.
     pub async fn bind(
@@ -95,21 +133,39 @@ impl Server {
         if !listen.ip().to_canonical().is_loopback() && !insecure_plaintext {
             return Err(ServerError::Plaintext(listen));
         }
-        let failed = |error| ServerError::Listen { listen, error };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = bind(listen).await?;
         let fleet = Fleet {
             store,
             sessions: Sessions::default(),
             waiting: Waiting::default(),
             live: Live::default(),
         };
-        Ok(Self { listener, address, fleet })
+        Ok(Self { plain: Some(listener), address, tls: None, fleet })
     }
 
-    /// Where it listens.
+    /// Listens on `listen` too, over TLS 1.3, for agents with certificates of `registrar`. `names`: what agents call this
+    /// control plane.
+    pub async fn with_tls(
+        mut self,
+        listen: SocketAddr,
+        names: Vec<String>,
+        registrar: Arc<Registrar>,
+    ) -> Result<Self, ServerError> {
+        let own = Own::new(registrar.authority(), &names)?;
+        let acceptor = transport::acceptor(registrar.authority(), own.clone())?;
+        let (listener, address) = bind(listen).await?;
+        self.tls = Some(Tls { listener, address, acceptor, own, names, registrar });
+        Ok(self)
+    }
+
+    /// Where it listens in plaintext.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens over TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|tls| tls.address)
     }
 
     /// What people look at and decide on.
@@ -120,26 +176,36 @@ impl Server {
     /// Serves until `stop`, and then until the open requests have ended.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (stopping, stopped) = watch::channel(false);
-        let ingest = IngestService::new(self.fleet.clone(), stopped.clone());
-        let Fleet { store, sessions, .. } = self.fleet;
-        let query = QueryService::new(store, sessions);
-        let services = Services {
-            ingest: IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE),
-            query: QueryServer::new(query).max_decoding_message_size(64 * 1024),
-        };
-        let transport = Transport::builder()
+        let registrar = self.tls.as_ref().map(|tls| tls.registrar.clone());
+        let (connections, incoming) = transport::channel();
+        let mut tasks = Tasks::default();
+        if let Some(plain) = self.plain {
+            tasks.spawn(transport::accept(plain, None, connections.clone()));
+        }
+        if let Some(tls) = self.tls {
+            tasks.spawn(transport::accept(tls.listener, Some(tls.acceptor), connections.clone()));
+            tasks.spawn(keep_own_certificate(tls.own, tls.registrar, tls.names));
+        }
+        drop(connections);
+        let (revoked, revocations) = watch::channel(Arc::default());
+        tasks.spawn(follow_revocations(self.fleet.store.clone(), revoked));
+        let (handing, rollouts) = watch::channel(Rollouts::default());
+        tasks.spawn(follow_rollouts(self.fleet.store.clone(), handing));
+        let news = News { stopping: stopped.clone(), revocations, rollouts };
+        let services = services(self.fleet, registrar, news);
+        let server = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(Some(1024 * 1024))
             .initial_connection_window_size(Some(4 * 1024 * 1024));
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let signal = async move {
             stop.await;
             // Agents' streams never end by themselves.
             let _ = stopping.send(true);
         };
-        let serving = transport.serve_with_incoming_shutdown(services, incoming, signal);
+        let incoming = ReceiverStream::new(incoming);
+        let serving = server.serve_with_incoming_shutdown(services, incoming, signal);
         tokio::pin!(serving);
         let mut overdue = stopped;
         tokio::select! {
@@ -155,11 +221,101 @@ impl Server {
     }
 }
 
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let failed = |error| ServerError::Listen { listen, error };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+fn services(fleet: Fleet, registrar: Option<Arc<Registrar>>, news: News) -> Services {
+    let ingest = IngestService::new(fleet.clone(), news);
+    let Fleet { store, sessions, .. } = fleet;
+    let query = QueryService::new(store.clone(), sessions);
+    Services {
+        ingest: IngestServer::new(ingest)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .accept_compressed(CompressionEncoding::Zstd),
+        query: QueryServer::new(query).max_decoding_message_size(64 * 1024),
+        enrolment: EnrolmentServer::new(EnrolmentService::new(store, registrar))
+            .max_decoding_message_size(64 * 1024),
+    }
+}
+
+/// Tasks that end with the server.
+#[derive(Default)]
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+
+impl Tasks {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(tokio::spawn(task));
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Serials of certificates that are revoked and have not expired.
+type Revocations = watch::Receiver<Arc<HashSet<String>>>;
+
+/// What every stream has to know as soon as it changes.
+#[derive(Clone)]
+struct News {
+    stopping: watch::Receiver<bool>,
+    revocations: Revocations,
+    rollouts: watch::Receiver<Rollouts>,
+}
+
+/// Looks which policies go to whom.
+async fn follow_rollouts(store: Store, rollouts: watch::Sender<Rollouts>) {
+    loop {
+        match Rollouts::load(&store).await {
+            Ok(found) => {
+                rollouts.send_if_modified(|known| {
+                    let changed = *known != found;
+                    *known = found;
+                    changed
+                });
+            }
+            Err(error) => tracing::debug!(%error, "cannot look which policies go to whom"),
+        }
+        tokio::time::sleep(REVOCATION).await;
+    }
+}
+
+/// Looks for certificates that somebody has revoked: by a command beside this server, or at another replica.
+async fn follow_revocations(store: Store, revoked: watch::Sender<Arc<HashSet<String>>>) {
+    loop {
+        match enrol::revoked(&store).await {
+            Ok(serials) if serials != **revoked.borrow() => {
+                let _ = revoked.send(Arc::new(serials));
+            }
+            Ok(_) => {}
+            // New streams ask the store themselves.
+            Err(error) => tracing::debug!(%error, "cannot look for revoked certificates"),
+        }
+        tokio::time::sleep(REVOCATION).await;
+    }
+}
+
+async fn keep_own_certificate(own: Arc<Own>, registrar: Arc<Registrar>, names: Vec<String>) {
+    loop {
+        tokio::time::sleep(Own::RENEW).await;
+        if let Err(error) = own.renew(registrar.authority(), &names) {
+            tracing::error!(%error, "the control plane's own certificate could not be renewed");
+        }
+    }
+}
+
 /// All services behind one address.
 #[derive(Clone)]
 struct Services {
     ingest: IngestServer<IngestService>,
     query: QueryServer<QueryService>,
+    enrolment: EnrolmentServer<EnrolmentService>,
 }
 
 impl Service<Request<Body>> for Services {
@@ -175,7 +331,14 @@ impl Service<Request<Body>> for Services {
         let path = request.uri().path();
         let service =
             path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        // INVARIANT: whoever comes over TLS is an agent, or wants to be one. People's questions are not for them.
+        let plain = request.extensions().get::<Peer>() == Some(&Peer::Plain);
         match service {
+            Some(<EnrolmentServer<EnrolmentService> as NamedService>::NAME) => self.enrolment.call(request),
+            Some(<QueryServer<QueryService> as NamedService>::NAME) if !plain => {
+                let status = Status::permission_denied("agents do not ask this: it is for people");
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
             Some(<QueryServer<QueryService> as NamedService>::NAME) => self.query.call(request),
             // It answers what it does not know with UNIMPLEMENTED.
             _ => self.ingest.call(request),

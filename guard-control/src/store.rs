@@ -1,30 +1,38 @@
 //! Keeps what agents send: verified, once, and durable before it is acknowledged.
 //!
-//! Batches enter; one thread writes them, several agents' in one transaction where they come together. Reads go over
-//! connections of their own. The chain of every agent is checked here, against what is stored, and nowhere else.
+//! Batches enter, answers leave after the commit. The chain of every agent is checked here, against what is stored, and
+//! nowhere else ([`fit`]). Where it is kept is behind [`Keep`].
 
+mod embedded;
+mod fit;
+pub mod postgres;
 pub mod row;
 mod schema;
 pub mod search;
+pub mod sql;
 mod sqlite;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use guard_common::{
     api::control::{Agent, DecisionsRequest, DecisionsResponse, Hello},
-    audit::v1::record::Body,
+    audit::{
+        chain::{ChainError, GENESIS, HASH_LEN, Hash},
+        v1::{ControlEvent, SealedRecord, record::Body},
+    },
 };
-use tokio::sync::{mpsc, oneshot};
 
-use self::{row::Row, search::Search, sqlite::Writer};
+pub use self::embedded::StoreHandle;
+use self::{
+    embedded::Embedded,
+    row::Row,
+    sql::{Line, Sql},
+};
 
-/// Batches that may wait for the disk: with the limit of a message's size it bounds the memory.
-const QUEUE: usize = 64;
 /// The longest that a search may take.
 const SEARCH_TIME: Duration = Duration::from_secs(30);
 /// Name of the database in the data folder.
@@ -38,6 +46,26 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("the store cannot be used: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL refused, or is not there.
+    #[error("the store cannot be used: {}", described(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// No connection is free.
+    #[error("the store has no free connection: PostgreSQL answers too slowly")]
+    Busy,
+    /// PostgreSQL on another host, without TLS.
+    #[error(
+        "PostgreSQL is on another host, and nothing says whom to trust there: name its certificate authority with \
+         --store-ca, or write `sslmode=disable` into the URL to go without TLS"
+    )]
+    PostgresTls,
+    /// The authorities for PostgreSQL's certificate cannot be used.
+    #[error("cannot use the certificate authorities in `{}`: {problem}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The data folder can't be used.
     #[error("cannot use the data folder `{}`: {error}", path.display())]
     Folder {
@@ -69,9 +97,23 @@ pub enum StoreError {
     /// The transaction was not kept: disk full, I/O error. The log says why.
     #[error("the store could not be written: its log says why")]
     Unwritten,
+    /// A part of what belongs together is missing.
+    #[error("the store has lost a part of its tree of records: put it back from a copy")]
+    Torn,
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
+}
+
+/// The server's own words, where there are some: the error alone only says that there are.
+fn described(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(told) => format!("PostgreSQL says: {}", told.message()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("PostgreSQL: {error}: {source}"),
+            None => format!("PostgreSQL: {error}"),
+        },
+    }
 }
 
 /// What became of a batch.
@@ -91,97 +133,158 @@ pub enum Appended {
 /// A batch of one agent.
 #[derive(Debug)]
 pub struct Batch {
-    /// The agent, which has said hello.
-    pub agent_id: String,
+    agent_id: String,
     /// The oldest record that its journal had when it said hello.
-    pub oldest: u64,
+    oldest: u64,
     /// In the order of the chain.
-    pub rows: Vec<Row>,
+    rows: Vec<Row>,
+    /// The first row that does not follow from the one before.
+    broken: Option<(usize, ChainError)>,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+impl Batch {
+    /// A batch of an agent that has said hello. Reckons the hashes: not for a thread that others wait for, where it is
+    /// large.
+    pub fn new(agent_id: String, oldest: u64, rows: Vec<Row>) -> Self {
+        let broken = fit::first_broken(&rows);
+        Self { agent_id, oldest, rows, broken }
+    }
 
-enum Command {
-    Hello(Box<Hello>, Reply<u64>),
-    Append(Batch, Reply<Appended>),
-    Note(Box<Body>, Reply<()>),
-    Stop,
+    /// The rows up to what is stored already.
+    fn repeated(&self, stored: u64) -> &[Row] {
+        &self.rows[..self.rows.partition_point(|row| row.sealed.sequence <= stored)]
+    }
+}
+
+/// What every store does. One set of tests holds all of them to it: `tests/control/contract.rs`.
+#[tonic::async_trait]
+pub trait Keep: Send + Sync {
+    /// Notes that an agent is there; says which of its records is the last that is stored.
+    async fn hello(&self, hello: Hello) -> Result<u64, StoreError>;
+    /// Verifies and stores a batch: all of it or nothing.
+    async fn append(&self, batch: Batch) -> Result<Appended, StoreError>;
+    /// Adds a record to the control plane's own chain.
+    async fn note(&self, body: Body) -> Result<(), StoreError>;
+    /// Runs statements in one transaction; the rows that each of them leads to. Nothing of it is kept after an error.
+    async fn run(&self, statements: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError>;
+    /// Searches decisions, the newest first.
+    async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError>;
+    /// All agents that were ever seen, by host. Who is connected is not known here.
+    async fn agents(&self) -> Result<Vec<Agent>, StoreError>;
+    /// Deletes what came, or happened, before `oldest` (microseconds since 1970); how much it was, in records or days.
+    async fn forget(&self, oldest: i64) -> Result<u64, StoreError>;
+    /// The hashes of an agent's records from `first` to `last`, as far as they are stored.
+    async fn hashes(&self, agent_id: &str, first: u64, last: u64) -> Result<Vec<Hash>, StoreError>;
 }
 
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    commands: mpsc::Sender<Command>,
-    search: Arc<Search>,
-}
-
-/// Keeps the store's writer.
-pub struct StoreHandle {
-    commands: mpsc::Sender<Command>,
-    thread: Option<JoinHandle<()>>,
+    keep: Arc<dyn Keep>,
 }
 
 impl Store {
-    /// Opens the store in `dir`, making it if need be.
+    /// Opens the embedded store in `dir`, making it if need be.
     pub fn open(dir: &Path) -> Result<(Self, StoreHandle), StoreError> {
-        let writer = Writer::open(dir, FILE)?;
-        let search = Arc::new(Search::open(dir)?);
-        let (commands, queue) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("guard-store".to_owned())
-            .spawn(move || writer.run(queue))
-            .map_err(|error| StoreError::Folder { path: dir.to_owned(), error })?;
-        Ok((Self { commands: commands.clone(), search }, StoreHandle { commands, thread: Some(thread) }))
+        let (keep, handle) = Embedded::open(dir, true)?;
+        Ok((Self { keep: Arc::new(keep) }, handle))
     }
 
-    /// Notes that an agent is there; says which of its records is the last that is stored.
+    /// Opens the embedded store in `dir` for a command, beside a server that may be running. It must be there: made by the
+    /// wrong user, it would be of no use to the server.
+    pub fn open_beside(dir: &Path) -> Result<(Self, StoreHandle), StoreError> {
+        if !dir.join(FILE).exists() {
+            return Err(StoreError::Absent(dir.to_owned()));
+        }
+        let (keep, handle) = Embedded::open(dir, false)?;
+        Ok((Self { keep: Arc::new(keep) }, handle))
+    }
+
+    /// Connects to PostgreSQL, and makes its tables if need be. `authorities`: PEM, for TLS to it.
+    pub async fn postgres(url: &postgres::Url, authorities: Option<PathBuf>) -> Result<Self, StoreError> {
+        Ok(Self { keep: Arc::new(postgres::Postgres::open(url, authorities).await?) })
+    }
+
+    /// See [`Keep::hello`].
     pub async fn hello(&self, hello: Hello) -> Result<u64, StoreError> {
-        self.ask(|reply| Command::Hello(Box::new(hello), reply)).await
+        self.keep.hello(hello).await
     }
 
-    /// Verifies and stores a batch: all of it or nothing.
+    /// See [`Keep::append`].
     pub async fn append(&self, batch: Batch) -> Result<Appended, StoreError> {
-        self.ask(|reply| Command::Append(batch, reply)).await
+        self.keep.append(batch).await
     }
 
-    /// Adds a record to the control plane's own chain.
+    /// See [`Keep::note`].
     pub async fn note(&self, body: Body) -> Result<(), StoreError> {
-        self.ask(|reply| Command::Note(Box::new(body), reply)).await
+        self.keep.note(body).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+    /// Says in the control plane's own chain what it did or noticed.
+    pub async fn note_event(&self, event: ControlEvent) -> Result<(), StoreError> {
+        self.note(Body::ControlEvent(event)).await
     }
 
-    /// Searches decisions, the newest first.
+    /// See [`Keep::run`].
+    pub async fn run(&self, statements: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.keep.run(statements).await
+    }
+
+    /// Runs one statement.
+    pub async fn query(&self, statement: Sql) -> Result<Vec<Line>, StoreError> {
+        Ok(self.run(vec![statement]).await?.pop().unwrap_or_default())
+    }
+
+    /// See [`Keep::decisions`].
     pub async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
-        self.read(move |search| search.decisions(&request)).await
+        self.keep.decisions(request).await
     }
 
-    /// All agents that were ever seen, by host. Who is connected is not known here.
+    /// See [`Keep::agents`].
     pub async fn agents(&self) -> Result<Vec<Agent>, StoreError> {
-        self.read(Search::agents).await
+        self.keep.agents().await
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Search) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let search = self.search.clone();
-        tokio::task::spawn_blocking(move || work(&search)).await.map_err(|_| StoreError::Closed)?
+    /// See [`Keep::forget`].
+    pub async fn forget(&self, oldest: i64) -> Result<u64, StoreError> {
+        self.keep.forget(oldest).await
+    }
+
+    /// See [`Keep::hashes`].
+    pub async fn hashes(&self, agent_id: &str, first: u64, last: u64) -> Result<Vec<Hash>, StoreError> {
+        self.keep.hashes(agent_id, first, last).await
+    }
+
+    /// One record of an agent, as it was sealed.
+    pub async fn record(&self, agent_id: &str, sequence: u64) -> Result<Option<SealedRecord>, StoreError> {
+        let select = "SELECT r.hash, r.payload,
+                 coalesce(p.hash, (SELECT h.previous FROM holes h WHERE h.agent = a.id AND h.last = $2 - 1))
+             FROM agents a
+             JOIN records r ON r.id = a.id * $1 + $2
+             LEFT JOIN records p ON p.id = a.id * $1 + $2 - 1
+             WHERE a.agent_id = $3";
+        let values = [(1_i64 << 44).into(), sequence.cast_signed().into(), agent_id.into()];
+        let lines = self.query(Sql::new(select, values)).await?;
+        Ok(lines.first().map(|line| SealedRecord {
+            sequence,
+            previous: if sequence == 1 { GENESIS.to_vec() } else { line.bytes(2).to_vec() }.into(),
+            hash: line.bytes(0).to_vec().into(),
+            payload: line.bytes(1).to_vec().into(),
+        }))
     }
 }
 
-impl StoreHandle {
-    /// Ends the writer after what was handed over before, and waits for it. Blocks: not for async code.
-    pub fn close(mut self) {
-        let _ = self.commands.blocking_send(Command::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the store's writer ended in a panic");
-        }
-    }
+/// Microseconds since 1970.
+pub fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn now() -> i64 {
+    micros(SystemTime::now())
+}
+
+/// A hash from a store; what is none cannot have been stored here.
+pub(crate) fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
+    <[u8; HASH_LEN]>::try_from(bytes).map_err(|_| StoreError::Unwritten)
 }

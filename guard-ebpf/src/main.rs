@@ -8,6 +8,9 @@
 
 mod cgroup;
 mod events;
+#[cfg(not(feature = "perf-array"))]
+#[path = "hold/hash.rs"]
+mod hash;
 mod process;
 mod read;
 mod refusal;

@@ -2,10 +2,10 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+    generated::{self, bpf_get_current_cgroup_id, bpf_get_current_task},
 };
 use guard_common::kernel::{
-    helper,
+    UNIX_PATH_LEN, helper,
     layout::{ABSENT, Layout},
     process::{COMM_LEN, TaskInfo, UNSET},
 };
@@ -57,6 +57,36 @@ pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
 #[inline(always)]
 pub fn member_or<T: Copy>(base: u64, offset: u32, absent: T) -> T {
     member(base, offset).unwrap_or(absent)
+}
+
+/// Reads the name of a unix socket from where the kernel has it, `length` bytes at most; true for an abstract one. `to` has to
+/// be all zero. By helpers, without a loop: a verifier follows every way through one.
+#[inline(always)]
+pub fn read_name(to: *mut u8, source: u64, length: i32) -> Option<bool> {
+    const MOST: u32 = UNIX_PATH_LEN as u32;
+    let first: u8 = member(source, 0)?;
+    // Of a path, one more: for the zero byte that is put behind it.
+    let wanted = length as u32 + u32::from(first != 0);
+    let wanted = if wanted > MOST { MOST } else { wanted };
+    // The verifier takes a size whose bounds it has seen: the compiler would leave out what it knows itself.
+    // SAFETY: a variable of this function.
+    let size = unsafe { core::ptr::read_volatile(&raw const wanted) } & 127;
+    if length <= 0 || size == 0 || size > MOST {
+        return None;
+    }
+    if first == 0 {
+        // SAFETY: the caller has room for the longest name; the helper checks the source.
+        let read = unsafe { generated::bpf_probe_read_kernel(to.cast(), size, source as *const _) };
+        return (read == 0).then_some(true);
+    }
+    // SAFETY: as above.
+    let read = unsafe { generated::bpf_probe_read_kernel_str(to.cast(), size, source as *const _) };
+    // A path of all bytes, without a zero byte behind it, is none that guard knows.
+    let last = u64::from(MOST) - 1;
+    if read <= 0 || (read == i64::from(MOST) && member::<u8>(source + last, 0)? != 0) {
+        return None;
+    }
+    Some(false)
 }
 
 /// Everything about the process of `task`, which may be any of its threads.
@@ -154,6 +184,13 @@ pub fn current_net_namespace() -> u32 {
     let task = unsafe { bpf_get_current_task() };
     let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
     namespace(nsproxy, offset!(nsproxy_net), offset!(net_ns))
+}
+
+/// Inode number of the mount namespace of a process; 0 where it cannot be told.
+#[inline(always)]
+pub fn mount_namespace_of(task: u64) -> u32 {
+    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    namespace(nsproxy, offset!(nsproxy_mnt), offset!(mnt_namespace_ns))
 }
 
 /// The process that a `struct pid` names as thread group; nothing where it has ended.

@@ -4,12 +4,14 @@
 //! accepts. Every refusal is reported. A place counts only where it is certain that it is the server's own: the same
 //! address or path may be another server's in another namespace.
 
+mod listener;
+
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_F_NO_PREALLOC, sk_action::SK_DROP, sk_action::SK_PASS},
-    helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns},
     macros::{cgroup_sock_addr, map, sk_lookup},
     maps::{Array, HashMap, LruHashMap},
     programs::{SkLookupContext, SockAddrContext},
@@ -24,7 +26,7 @@ use guard_common::kernel::{
 
 use crate::{
     events::{header, reserve},
-    read::{current_task_info, member, member_or, offset},
+    read::{current_task_info, member, member_or, offset, read_name},
     socket::{AF_INET, AF_INET6, bytes, client_of, is_loopback, mapped},
 };
 
@@ -246,26 +248,8 @@ fn asked_place(context: u64) -> Option<(UnixPlace, bool)> {
         return None;
     }
     let mut path = UnixPath { bytes: [0; UNIX_PATH_LEN] };
-    // SAFETY: the path is as long as what is read; the family stands first, and the kernel's copy is longer than the
-    // longest path.
-    let read = unsafe {
-        let to = (&raw mut path).cast();
-        bpf_probe_read_kernel(to, UNIX_PATH_LEN as u32, (address + 2) as *const _)
-    };
-    if read != 0 {
-        return None;
-    }
-    let is_abstract = path.bytes[0] == 0;
-    let mut ended = false;
-    let mut index = 0;
-    while index < UNIX_PATH_LEN {
-        // A path ends at its first zero byte, whatever follows; an abstract name at its length.
-        ended = ended || index + 2 >= length as usize || (!is_abstract && path.bytes[index] == 0);
-        if ended {
-            path.bytes[index] = 0;
-        }
-        index += 1;
-    }
+    // A path ends at its first zero byte, whatever follows; an abstract name at its length.
+    let is_abstract = read_name((&raw mut path).cast(), address + 2, length as i32 - 2)?;
     // SAFETY: the entry is copied at once.
     let place = *unsafe { UNIX_PLACES.get(&path) }?;
     Some((place, is_abstract))

@@ -92,6 +92,19 @@ pub fn client_of(flow: &FlowKey) -> Option<TaskInfo> {
     unsafe { CLIENTS.get(flow) }.copied()
 }
 
+/// The local process at the client's end of what a server accepts; nobody where there is none.
+///
+/// The kernel evicts first what nobody has looked for since it was put there. That would be whoever connects at this
+/// very moment, with the table full of accepted ones: what was looked for is put there anew, so that the oldest goes.
+#[inline(always)]
+pub fn accepted_client(flow: &FlowKey) -> TaskInfo {
+    let Some(task) = client_of(flow) else { return TaskInfo::default() };
+    if CLIENTS.remove(flow).is_ok() {
+        let _ = CLIENTS.insert(flow, &task, 0);
+    }
+    task
+}
+
 /// Called for every TCP socket of the host at a few points of its life.
 #[sock_ops]
 pub fn socket_ops(ctx: SockOpsContext) -> u32 {
@@ -133,12 +146,8 @@ fn on_accept(ctx: &SockOpsContext) {
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let _ = OPEN.insert(&cookie, &1, 0);
+    let client = accepted_client(&flow);
     let Some(mut entry) = reserve::<AcceptedEvent>(EventKind::Accepted) else { return };
-    // SAFETY: the entry is copied at once.
-    let client = match unsafe { CLIENTS.get(&flow) } {
-        Some(task) => *task,
-        None => TaskInfo::default(),
-    };
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
         cookie,

@@ -24,7 +24,7 @@ use guard_common::kernel::{
 use crate::{
     events::{header, reserve},
     read::{load, member, net_of_sock, offset, traced_task_info},
-    socket::{CLIENTS, watched},
+    socket::{CLIENTS, accepted_client, watched},
 };
 
 const TCP: u16 = 6;
@@ -134,12 +134,8 @@ fn accepted(ctx: &TracePointContext, socket: u64) -> Option<()> {
     // SAFETY: helpers without arguments.
     let number = unsafe { (bpf_ktime_get_ns() << 8) | u64::from(bpf_get_smp_processor_id() & 0xff) };
     let _ = ACCEPTED.insert(&socket, &number, 0);
+    let client = accepted_client(&flow);
     let mut entry = reserve::<AcceptedEvent>(EventKind::Accepted)?;
-    // SAFETY: the entry is copied at once.
-    let client = match unsafe { CLIENTS.get(&flow) } {
-        Some(task) => *task,
-        None => TaskInfo::default(),
-    };
     entry.write(AcceptedEvent {
         header: header(EventKind::Accepted),
         cookie: number,

@@ -4,11 +4,14 @@
 //! level sees everything else. The program file is shared by all servers that run it: what belongs to a server that is
 //! not observed leaves at once. The texts are those of the server's own memory, read before the statement runs.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_user,
         generated::{
-            bpf_get_current_task, bpf_probe_read_user as bpf_probe_read_user_raw, bpf_probe_read_user_str,
+            bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user as bpf_probe_read_user_raw,
+            bpf_probe_read_user_str,
         },
     },
     macros::{map, uprobe},
@@ -18,13 +21,15 @@ use aya_ebpf::{
 use guard_common::kernel::{
     EventKind,
     statement::{
-        BACKENDS as BACKENDS_LIMIT, Backend, BackendEvent, CHUNK_LEN, CHUNKS, NAME_LEN, SERVERS, SETTING_LEN,
-        StatementEvent, TEXT_LEN, Target, TextEvent, flag, level, mode,
+        BACKENDS as BACKENDS_LIMIT, Backend, BackendEvent, CHUNK_LEN, CHUNKS, NAME_LEN, NO_RUN, RUNS, Run,
+        RunsEvent, SERVERS, SETTING_LEN, StatementEvent, TEXT_LEN, Target, TextEvent, flag, level, mode,
+        query, switch,
     },
 };
 
 use crate::{
     events::{header, lost},
+    hash::Hash,
     read::{member, member_or, offset},
     unix::file_of,
 };
@@ -34,6 +39,10 @@ const SUBCOMMAND: u32 = 3;
 /// Words that are compared at once, and how often.
 const WORDS: usize = 8;
 const COMPARED: u32 = 768;
+/// Chunks of a text whose repeats are counted: about 2 KiB. Longer ones are told of each time.
+const COUNTED: usize = 32;
+/// How often what the proxy sees may be counted before it is noticed that it does: a power of two.
+const NOTICED: u64 = 64;
 /// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`.
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
@@ -58,9 +67,9 @@ static BACKENDS: LruHashMap<u32, Backend> = LruHashMap::with_max_entries(BACKEND
 #[map]
 static PROXIED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(BACKENDS_LIMIT, 0);
 
-/// 1 while the agent looks by itself: then nobody has to be woken.
+/// What the agent tells: [`switch`].
 #[map]
-static AWAKE: Array<u32> = Array::with_max_entries(1, 0);
+static AWAKE: Array<u32> = Array::with_max_entries(switch::COUNT, 0);
 
 /// `standard_ExecutorRun(QueryDesc *queryDesc, ..)`.
 #[uprobe]
@@ -71,15 +80,19 @@ pub fn statement_executor(ctx: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn executor(query: u64) -> Option<()> {
+fn executor(description: u64) -> Option<()> {
     let (backend, target) = observed()?;
+    let mut words = [const { MaybeUninit::<u64>::uninit() }; query::WORDS];
+    let from = (description + query::PLAN) as *const _;
+    // SAFETY: as many bytes as the words have; the helper writes all of them, fails on a bad address, and clears them then.
+    let (failed, plan, text, executed) = unsafe {
+        let failed = bpf_probe_read_user_raw(words.as_mut_ptr().cast(), (query::WORDS * 8) as u32, from);
+        (failed, words[0].assume_init(), words[1].assume_init(), words[query::WORDS - 1].assume_init())
+    };
     // A cursor's second fetch, or the next rows of a portal.
-    let executed: u8 = user(query, target.query_executed)?;
-    if executed != 0 {
+    if failed != 0 || executed as u8 != 0 {
         return None;
     }
-    let text: u64 = user(query, target.query_text)?;
-    let plan: u64 = user(query, target.query_plan)?;
     let place: [i32; 2] = user(plan, target.plan_location).unwrap_or([-1, 0]);
     let seen = Seen { text, place, level: level::EXECUTOR, function: 0 };
     report(backend, target, &seen)
@@ -141,6 +154,11 @@ fn replication(text: u64) -> Option<()> {
 /// A process has ended: another may get its number.
 #[inline(always)]
 pub fn ended(pid: u32) {
+    if let Some(backend) = BACKENDS.get_ptr_mut(&pid)
+        && !tell_runs(backend)
+    {
+        lost(EventKind::StatementRuns);
+    }
     let _ = BACKENDS.remove(&pid);
     let _ = PROXIED.remove(&pid);
 }
@@ -196,27 +214,41 @@ fn admit(pid: u32) {
 fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
     let sent: u64 = user(target.client_text, 0).unwrap_or(0);
     let nested = seen.text != 0 && seen.text != sent && !same_text(seen.text, sent);
-    if !nested && is_proxied(backend) {
+    // SAFETY: a value of the map, of a process with one thread; here and below.
+    if !nested && unsafe { (*backend).mode } == mode::NESTED {
         return None;
     }
     let settings = settings(target);
+    let standard: u8 = user(target.standard_strings, 0).unwrap_or(1);
+    let mut flags = if nested { flag::NESTED } else { 0 };
+    if standard != 0 {
+        flags |= flag::STANDARD_STRINGS;
+    }
+    let identity = if is_on(switch::EACH) { 0 } else { identity(seen, settings, flags) };
     // SAFETY: as above.
-    let known = unsafe { (*backend).settings };
-    if known != settings {
+    let utility = unsafe { (*backend).utility };
+    if seen.level == level::UTILITY {
+        // SAFETY: as above.
+        unsafe { (*backend).utility = identity };
+    }
+    if identity != 0 && ran_again(backend, identity) {
+        return None;
+    }
+    if !nested && is_proxied(backend) {
+        return None;
+    }
+    // SAFETY: as above.
+    if unsafe { (*backend).settings } != settings {
         introduce(backend, target, settings);
     }
+    let run = if identity == 0 { NO_RUN } else { make_room(backend) };
     // SAFETY: as above.
     let (sequence, start_ns) = unsafe {
         (*backend).sequence = (*backend).sequence.wrapping_add(1);
         ((*backend).sequence, (*backend).start_ns)
     };
-    let standard: u8 = user(target.standard_strings, 0).unwrap_or(1);
     let Some(mut entry) = reserve::<StatementEvent>(EventKind::Statement) else { return None };
     let event = entry.as_mut_ptr();
-    let mut flags = if nested { flag::NESTED } else { 0 };
-    if standard != 0 {
-        flags |= flag::STANDARD_STRINGS;
-    }
     let (kept, more) = copy_first(&mut entry, seen.text);
     if more {
         flags |= flag::MORE;
@@ -229,6 +261,8 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         (&raw mut (*event).header).write(header(EventKind::Statement));
         (&raw mut (*event).start_ns).write(start_ns);
         (&raw mut (*event).address).write(seen.text);
+        (&raw mut (*event).identity).write(identity);
+        (&raw mut (*event).utility).write(utility);
         (&raw mut (*event).pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
         (&raw mut (*event).sequence).write(sequence);
         (&raw mut (*event).level).write(seen.level);
@@ -237,12 +271,161 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         (&raw mut (*event).length).write(seen.place[1]);
         (&raw mut (*event).function).write(seen.function);
         (&raw mut (*event).text_kept).write(if kept > 0 { kept as u32 } else { 0 });
+        (&raw mut (*event).run).write(run);
+        (&raw mut (*event).reserved).write(0);
     }
     entry.submit(wake());
     if more {
         copy_rest(seen.text, sequence);
     }
+    // What was not told of is not counted either: the next run tells.
+    if let Some(place) = run_at(backend, run) {
+        // SAFETY: one of the backend's runs.
+        unsafe { (&raw mut (*place).identity).write(identity) };
+    }
     Some(())
+}
+
+/// Stands for the statement and all by which it is read; 0 where its text is too long for that or cannot be read.
+#[inline(always)]
+fn identity(seen: &Seen, settings: u64, flags: u32) -> u64 {
+    let place = u64::from(seen.place[0] as u32) << 32 | u64::from(seen.place[1] as u32);
+    let kind = u64::from(seen.function) << 32 | u64::from(seen.level) << 16 | u64::from(flags);
+    hash_of(seen.text, settings, place, kind)
+}
+
+#[inline(never)]
+fn hash_of(text: u64, settings: u64, place: u64, kind: u64) -> u64 {
+    let mut hash = Hash::new();
+    hash.word(settings);
+    hash.word(place);
+    hash.word(kind);
+    if text != 0 && hash.text::<COUNTED>(text).is_none() {
+        return 0;
+    }
+    hash.finish()[0] | 1
+}
+
+/// Counts one more run of what was told of before; false where that is not the case.
+#[inline(always)]
+fn ran_again(backend: *mut Backend, identity: u64) -> bool {
+    let mut index = 0;
+    while index < RUNS as u32 {
+        if let Some(run) = run_at(backend, index) {
+            // SAFETY: one of the backend's runs, here and below.
+            if unsafe { (*run).identity } == identity {
+                let again = unsafe { (*run).again } + 1;
+                unsafe {
+                    (&raw mut (*run).again).write(again);
+                    (*backend).used |= 1 << index;
+                }
+                if again % NOTICED == 0 {
+                    // From now on what the proxy sees goes another way.
+                    is_proxied(backend);
+                }
+                return true;
+            }
+        }
+        index += 1;
+    }
+    false
+}
+
+/// One of the backend's runs; nothing for [`NO_RUN`].
+#[inline(always)]
+fn run_at(backend: *mut Backend, index: u32) -> Option<*mut Run> {
+    if index >= RUNS as u32 {
+        return None;
+    }
+    // SAFETY: within the array.
+    Some(unsafe { (&raw mut (*backend).runs).cast::<Run>().add(index as usize) })
+}
+
+/// Makes one of the backend's runs free, if need be of one that has not come again for long. [`NO_RUN`] where what was
+/// counted of it cannot be told: it stays then.
+#[inline(never)]
+fn make_room(backend: *mut Backend) -> u32 {
+    // SAFETY: a value of the map, of a process with one thread; here and below.
+    let (mut hand, mut used) = unsafe { ((*backend).hand, (*backend).used) };
+    let mut step = 0;
+    while step < RUNS {
+        step += 1;
+        hand &= RUNS as u32 - 1;
+        if used & (1 << hand) == 0 {
+            break;
+        }
+        used &= !(1 << hand);
+        hand += 1;
+    }
+    hand &= RUNS as u32 - 1;
+    // SAFETY: as above.
+    unsafe { (*backend).used = used };
+    let Some(run) = run_at(backend, hand) else { return NO_RUN };
+    // SAFETY: one of the backend's runs.
+    if unsafe { (*run).again } > 0 && !tell_runs(backend) {
+        return NO_RUN;
+    }
+    // The count first: an identity never stands beside the count of another.
+    // SAFETY: as above.
+    unsafe {
+        (&raw mut (*run).again).write_volatile(0);
+        (&raw mut (*run).identity).write_volatile(0);
+        (*backend).hand = hand + 1;
+    }
+    hand
+}
+
+/// Tells what is counted, where there is anything; false where it finds no room.
+#[inline(never)]
+fn tell_runs(backend: *mut Backend) -> bool {
+    let mut any = 0;
+    let mut index = 0;
+    while index < RUNS as u32 {
+        if let Some(run) = run_at(backend, index) {
+            // SAFETY: one of the backend's runs.
+            any |= unsafe { (*run).again };
+        }
+        index += 1;
+    }
+    if any == 0 {
+        return true;
+    }
+    // Without room nothing is lost yet: it goes on being counted.
+    let Some(mut entry) = STATEMENTS.reserve::<RunsEvent>(0) else { return false };
+    let event = entry.as_mut_ptr();
+    // SAFETY: fields of the reserved entry; the helper copies as many bytes as the field has from a value of the map.
+    unsafe {
+        (&raw mut (*event).header).write(header(EventKind::StatementRuns));
+        (&raw mut (*event).start_ns).write((*backend).start_ns);
+        (&raw mut (*event).pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
+        (&raw mut (*event).sequence).write((*backend).sequence);
+        let (to, from) = (&raw mut (*event).runs, &raw const (*backend).runs);
+        bpf_probe_read_kernel(to.cast(), size_of::<[Run; RUNS]>() as u32, from.cast());
+    }
+    entry.submit(wake());
+    true
+}
+
+/// Nothing is counted any more: what comes is read in another way.
+#[inline(always)]
+fn forget_runs(backend: *mut Backend) {
+    let mut index = 0;
+    while index < RUNS as u32 {
+        if let Some(run) = run_at(backend, index) {
+            // SAFETY: one of the backend's runs.
+            unsafe {
+                (&raw mut (*run).again).write_volatile(0);
+                (&raw mut (*run).identity).write_volatile(0);
+            }
+        }
+        index += 1;
+    }
+}
+
+/// What the agent has told.
+#[inline(always)]
+fn is_on(switch: u32) -> bool {
+    AWAKE.get(switch).is_some_and(|word| *word == 1)
 }
 
 /// Whether both are the same text: on the extended protocol the server keeps two copies of it. What is too long to be
@@ -370,6 +553,11 @@ fn settings(target: &Target) -> u64 {
 /// Tells who the backend works for, with its settings.
 #[inline(never)]
 fn introduce(backend: *mut Backend, target: &Target, settings: u64) -> u32 {
+    // What was counted belongs to the settings of before.
+    if !tell_runs(backend) {
+        return 0;
+    }
+    forget_runs(backend);
     let Some(mut entry) = reserve::<BackendEvent>(EventKind::Backend) else { return 0 };
     let event = entry.as_mut_ptr();
     let port: u64 = user(target.port, 0).unwrap_or(0);
@@ -446,8 +634,7 @@ fn reserve<T: 'static>(kind: EventKind) -> Option<RingBufEntry<T>> {
 /// Whether the agent has to be woken: it takes many statements at once, unless it sleeps or the buffer fills.
 #[inline(always)]
 fn wake() -> u64 {
-    let awake = AWAKE.get(0).is_some_and(|awake| *awake == 1);
-    if !awake {
+    if !is_on(switch::AWAKE) {
         return 0;
     }
     if STATEMENTS.query(AVAILABLE) > STATEMENTS.query(SIZE) / 4 { FORCE_WAKEUP } else { NO_WAKEUP }

@@ -2,10 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_task, bpf_probe_read_kernel},
-    },
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
     macros::{map, raw_tracepoint, tracepoint},
     maps::{HashMap, PerCpuArray},
     programs::{RawTracePointContext, TracePointContext},
@@ -19,7 +16,7 @@ use guard_common::kernel::{
 
 use crate::{
     events::{header, reserve},
-    read::{current_net_namespace, member, member_or, offset, task_info, task_of_pid},
+    read::{current_net_namespace, member, member_or, offset, read_name, task_info, task_of_pid},
 };
 
 const AF_UNIX: u16 = 1;
@@ -106,24 +103,12 @@ fn bound_path(sock: u64) -> Option<&'static UnixPath> {
         return None;
     }
     let path = BOUND.get_ptr_mut(0)?;
+    // SAFETY: the slot belongs to this CPU, and programs are not preempted by themselves.
+    unsafe { path.write(UnixPath { bytes: [0; UNIX_PATH_LEN] }) };
     let source = address + u64::from(offset!(unix_address_name)) + 2;
-    // SAFETY: as many bytes as the slot has; it belongs to this CPU, and programs are not preempted by themselves.
-    let read = unsafe { bpf_probe_read_kernel(path.cast(), UNIX_PATH_LEN as u32, source as *const _) };
-    if read != 0 {
-        return None;
-    }
+    read_name(path.cast(), source, length - 2)?;
     // SAFETY: as above, and it was filled just now.
-    let path = unsafe { &mut *path };
-    let length = length as usize - 2;
-    // What follows the name in memory is not part of it.
-    let mut index = 0;
-    while index < UNIX_PATH_LEN {
-        if index >= length {
-            path.bytes[index] = 0;
-        }
-        index += 1;
-    }
-    Some(path)
+    Some(unsafe { &*path })
 }
 
 #[inline(always)]

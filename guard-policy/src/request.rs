@@ -36,6 +36,7 @@ pub(crate) fn text(value: &str) -> Value {
 pub struct Principal {
     shared: Arc<Shared>,
     fingerprint: [u8; 16],
+    bound_as: [u8; 16],
     counted_as: [u8; 16],
 }
 
@@ -79,13 +80,20 @@ impl Shared {
 impl Principal {
     /// The principal that `workload` is.
     pub fn new(workload: &Workload) -> Self {
-        let (fingerprint, counted_as) = (fingerprint(workload), counted_as(workload));
-        Self { shared: Shared::of(workload, fingerprint), fingerprint, counted_as }
+        let (fingerprint, bound_as) = (fingerprint(workload), bound_as(workload));
+        let counted_as = counted_as(workload);
+        Self { shared: Shared::of(workload, fingerprint), fingerprint, bound_as, counted_as }
     }
 
     /// The same for workloads that no policy can tell apart: a part of the key of decision caches.
     pub fn fingerprint(&self) -> &[u8; 16] {
         &self.fingerprint
+    }
+
+    /// The same for workloads that an approval of one is an approval of the other: as [`Self::fingerprint`], but by the
+    /// file of the program, whose hash may not have been known yet.
+    pub fn bound_as(&self) -> &[u8; 16] {
+        &self.bound_as
     }
 
     /// The same for workloads whose statements and rows are counted together: see [`Rates`].
@@ -109,6 +117,29 @@ impl Principal {
 
 /// Covers all that policies can read of a workload, and leaves out what differs from process to process.
 fn fingerprint(workload: &Workload) -> [u8; 16] {
+    let mut shared = lasting(workload);
+    if let Some(file) = &mut shared.program_file {
+        file.inode = 0;
+    }
+    digest(&shared.encode_to_vec())
+}
+
+fn bound_as(workload: &Workload) -> [u8; 16] {
+    let mut shared = lasting(workload);
+    if let Some(file) = &mut shared.program_file {
+        file.sha256.clear();
+    }
+    digest(&shared.encode_to_vec())
+}
+
+fn digest(bytes: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&Sha256::digest(bytes)[..16]);
+    short
+}
+
+/// A workload without what differs from process to process.
+fn lasting(workload: &Workload) -> Workload {
     let mut shared = Workload {
         pid: 0,
         process_started_ns: 0,
@@ -121,12 +152,9 @@ fn fingerprint(workload: &Workload) -> [u8; 16] {
     shared.ancestry.iter_mut().for_each(|ancestor| (ancestor.pid, ancestor.started_ns) = (0, 0));
     (shared.namespaces, shared.known_by) = (None, None);
     if let Some(file) = &mut shared.program_file {
-        (file.inode, file.unhashed) = (0, String::new());
+        file.unhashed.clear();
     }
-    let digest = Sha256::digest(shared.encode_to_vec());
-    let mut fingerprint = [0; 16];
-    fingerprint.copy_from_slice(&digest[..16]);
-    fingerprint
+    shared
 }
 
 /// Names who is behind a workload, for counting: the most lasting thing that is known of it, so that a copy of a program
@@ -144,10 +172,7 @@ fn counted_as(workload: &Workload) -> [u8; 16] {
     ];
     let (kind, name) = lasting.into_iter().find(|(_, name)| !name.is_empty()).unwrap_or_default();
     let person = workload.login_uid.unwrap_or(workload.uid);
-    let digest = Sha256::digest(format!("{kind}\0{name}\0{person}"));
-    let mut counted_as = [0; 16];
-    counted_as.copy_from_slice(&digest[..16]);
-    counted_as
+    digest(format!("{kind}\0{name}\0{person}").as_bytes())
 }
 
 fn attributes(workload: &Workload, name: &str) -> HashMap<String, Value> {

@@ -32,6 +32,8 @@ pub enum Origin {
     BuiltIn,
     /// A folder.
     Folder(PathBuf),
+    /// A version that the control plane handed down.
+    Control(u64),
 }
 
 impl fmt::Display for Origin {
@@ -39,6 +41,7 @@ impl fmt::Display for Origin {
         match self {
             Self::BuiltIn => f.write_str("built-in"),
             Self::Folder(path) => path.display().fmt(f),
+            Self::Control(version) => write!(f, "control plane, version {version}"),
         }
     }
 }
@@ -140,6 +143,11 @@ impl PolicySet {
     /// True where a policy reads `context.justified`: without one nobody needs to look for reasons.
     pub fn reads_reasons(&self) -> bool {
         self.slices.reads_reasons
+    }
+
+    /// True where a policy reads the hash of a program: without one nobody needs to wait for it.
+    pub fn reads_hashes(&self) -> bool {
+        self.slices.reads_hashes
     }
 
     /// True where a policy can make a statement wait.

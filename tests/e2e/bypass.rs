@@ -23,6 +23,8 @@ const NEEDS: &[Need] = &[Need::Postgres, Need::Ebpf, Need::Cgroups, Need::Networ
 
 /// What guard says that it did, where it has stopped a connection.
 const STOPPED: [&str; 3] = ["REFUSED_IN_KERNEL", "DROPPED", "CUT"];
+/// Goes on for long enough to be cut, wherever the verdict comes late.
+const LASTING: &str = "SELECT pg_sleep(1.5)";
 
 /// The shipped example that forbids it, and what makes it a set.
 fn policies() -> Result<Folder> {
@@ -95,7 +97,7 @@ fn in_enforce_mode_every_way_is_stopped_and_proxied_sessions_feel_nothing() -> R
     let scene = Scene::new("enforce")?;
     let beside = Beside::start(&scene.site)?;
     // It would go on for long after it has been let in.
-    let ways = Ways::new(&scene.site, &scene.network, "SELECT pg_sleep(20)")?;
+    let ways = Ways::new(&scene.site, &scene.network, "SELECT pg_sleep(100)")?;
     let mut done = Vec::new();
     for way in ways.all() {
         let attempt = way(&ways)?;
@@ -173,15 +175,16 @@ fn a_policy_that_changes_is_followed_at_once() -> Result<()> {
         return Ok(());
     }
     let scene = Scene::new("enforce")?;
-    assert!(!scene.site.direct().query("SELECT 1")?.ok());
+    // Where the verdict comes late, a short statement may be over already.
+    let lasts = || Ok::<_, anyhow::Error>(scene.site.direct().query(LASTING)?.ok());
+    assert!(!lasts()?);
     let file = scene.policies.join("only-through-the-proxy/policy.cedar");
     let strict = fs::read_to_string(&file)?;
     fs::write(&file, "@id(\"nothing\") permit (principal, action == Guard::Action::\"connect\", resource);")?;
     let reload = |what: &str, wanted: bool| {
         scene.site.agent.signal(nix::sys::signal::Signal::SIGHUP)?;
-        run::eventually(what, Duration::from_secs(5), || {
-            Ok(scene.site.direct().query("SELECT 1")?.ok() == wanted
-                && scene.site.direct_unix().query("SELECT 1")?.ok() == wanted)
+        run::eventually(what, Duration::from_secs(12), || {
+            Ok(lasts()? == wanted && scene.site.direct_unix().query(LASTING)?.ok() == wanted)
         })
     };
     reload("connections that are permitted now", true)?;
@@ -209,7 +212,7 @@ fn who_may_go_round_does() -> Result<()> {
             guard_tests::workload::as_service(&cgroup, &psql, "SELECT 1")?.expect_ok("the backup")?;
         }
     }
-    let beside = scene.site.postgres.psql(site::USER, site::DATABASE).query("SELECT 1")?;
+    let beside = scene.site.postgres.psql(site::USER, site::DATABASE).query(LASTING)?;
     assert!(!beside.ok(), "{}", beside.stdout);
     Ok(())
 }

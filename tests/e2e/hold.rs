@@ -1,5 +1,7 @@
 //! Statements that go round the proxy are held in the server itself, and what policy refuses never runs.
 
+mod thousands;
+
 use std::{
     fs,
     time::{Duration, Instant},
@@ -109,115 +111,6 @@ CREATE FUNCTION spare(n int) RETURNS void LANGUAGE sql AS $$SELECT 1$$;
 CREATE ROLE spare;
 CREATE TABLE spare (id int);
 ";
-
-/// One statement in each form, with a number that makes its text another each time.
-fn denied(form: usize, n: usize) -> (&'static str, Vec<u8>) {
-    let utility = |n: usize| match n % 8 {
-        0 => format!("GRANT ALL ON orders TO spare /* {n} */"),
-        1 => format!("ALTER ROLE spare SUPERUSER /* {n} */"),
-        2 => format!("DROP FUNCTION spare(int) /* {n} */"),
-        3 => format!("ALTER SYSTEM SET work_mem = '{}kB'", 1_000 + n),
-        4 => format!("TRUNCATE orders /* {n} */"),
-        5 => format!("DROP TABLE spare /* {n} */"),
-        6 => format!("REVOKE ALL ON customers FROM app /* {n} */"),
-        _ => format!("DROP ROLE spare /* {n} */"),
-    };
-    let delete = format!("DELETE FROM orders WHERE id = {}", 1 + n % 20);
-    let quoted = |what: &str| what.replace('\'', "''");
-    match form {
-        0 => ("simple", wire::query(&delete)),
-        1 => ("extended", wire::extended("", &delete)),
-        2 => ("multi-statement", wire::query(&format!("SELECT {n}; {delete}; SELECT 2"))),
-        3 => ("utility", wire::query(&utility(n))),
-        4 => (
-            "DO",
-            wire::query(&format!(
-                "DO $$BEGIN EXECUTE 'DEL' || 'ETE FROM orders WHERE id = {}'; END$$",
-                1 + n % 20
-            )),
-        ),
-        5 => {
-            let what = quoted(&utility(n));
-            let (first, second) = what.split_at(3);
-            ("utility in DO", wire::query(&format!("DO $$BEGIN EXECUTE '{first}' || '{second}'; END$$")))
-        }
-        6 => ("function", wire::query(&format!("SELECT gone({})", 1 + n % 20))),
-        7 => (
-            "SQL function",
-            wire::query(&format!(
-                "SELECT {}({})",
-                if n.is_multiple_of(2) { "gone_sql" } else { "gone_atomic" },
-                1 + n % 20
-            )),
-        ),
-        8 => (
-            "utility in a function that goes on",
-            wire::extended("", &format!("SELECT run_quietly('{}')", quoted(&utility(n)))),
-        ),
-        9 => ("COPY", wire::query(&format!("COPY orders FROM '/dev/null' /* {n} */"))),
-        _ => ("utility in a function", wire::extended("", &format!("SELECT run('{}')", quoted(&utility(n))))),
-    }
-}
-
-#[test]
-fn a_thousand_of_a_thousand_refused_statements_leave_no_trace() -> Result<()> {
-    let Some(held) = held("")? else { return Ok(()) };
-    let mut client = held.client()?;
-    let before = Held::ask(&mut client, TRACES)?;
-    for n in 0..1_000 {
-        let (form, bytes) = denied(n % 11, n);
-        client.send(&bytes)?;
-        let answers = client.until_ready().with_context(|| format!("{form} {n}"))?;
-        let code = wire::first_error(&answers);
-        ensure!(code.as_deref() == Some("57014"), "{form} {n}: {code:?} {}", String::from_utf8_lossy(&bytes));
-        if n % 100 < 11 {
-            let after = Held::ask(&mut client, TRACES)?;
-            assert_eq!(after, before, "{form} {n}: {}", String::from_utf8_lossy(&bytes));
-        }
-    }
-    assert_eq!(Held::ask(&mut client, TRACES)?, before);
-    assert!(held.stopped().is_empty());
-    let refused =
-        held.site.wait_for("statement", "a refusal", |statement| verdict(statement) == "REFUSED")?;
-    assert_eq!(text(&refused, "evidence"), "hold");
-    assert_eq!(text(&refused["decision"], "mode"), "enforce");
-    assert!(!text(&refused, "connection_id").is_empty(), "{refused}");
-    assert_eq!((text(&refused, "db_user"), text(&refused, "database")), (postgres::OWNER, site::DATABASE));
-    Ok(())
-}
-
-#[test]
-fn prepared_statements_are_decided_on_when_they_run_again() -> Result<()> {
-    let Some(held) = held("")? else { return Ok(()) };
-    let mut client = held.client()?;
-    client.send(&wire::extended("again", "UPDATE orders SET total = total + 1 WHERE id = 1"))?;
-    assert_eq!(wire::first_error(&client.until_ready()?), None);
-    let execute = |name: &str| {
-        let mut bytes = wire::message(b'B', &[b"\0", name.as_bytes(), b"\0", &[0; 6]].concat());
-        bytes.extend(wire::message(b'E', &[0; 5]));
-        bytes.extend(wire::message(b'S', b""));
-        bytes
-    };
-    client.send(&execute("again"))?;
-    assert_eq!(wire::first_error(&client.until_ready()?), None);
-    // The policy changes: what was allowed before is not any more.
-    let stricter = format!(
-        "{POLICIES}\n@id(\"no-update\") @reason(\"rows stay as they are\") forbid (principal, action == Guard::Action::\"update\", resource);\n"
-    );
-    held.folder.write("policies/a/policy.cedar", &stricter)?;
-    held.site.agent.signal(Signal::SIGHUP)?;
-    run::eventually("the new policy", Duration::from_secs(10), || {
-        let mut other = held.client()?;
-        Ok(wire::first_error(&other.query("UPDATE orders SET total = 0 WHERE id = 99")?).is_some())
-    })?;
-    let total = Held::ask(&mut client, "SELECT total FROM orders WHERE id = 1")?;
-    for _ in 0..100 {
-        client.send(&execute("again"))?;
-        assert_eq!(wire::first_error(&client.until_ready()?).as_deref(), Some("57014"));
-    }
-    assert_eq!(Held::ask(&mut client, "SELECT total FROM orders WHERE id = 1")?, total);
-    Ok(())
-}
 
 #[test]
 fn ordinary_work_goes_on_and_what_is_known_is_not_stopped_again() -> Result<()> {

@@ -8,8 +8,9 @@ use guard_tests::{
     AgentConfig, Psql, Site,
     records::{self, bodies, non_proxied, number, text, verdict},
     run,
-    site::EVENT_LIMIT,
+    site::{self, EVENT_LIMIT},
     skip::{self, Need},
+    wire::{self, RawClient},
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -305,7 +306,9 @@ fn what_is_lost_is_counted() -> Result<()> {
     let site = observed_by(AgentConfig { statement_ring_kib: Some(64), ..AgentConfig::default() })?;
     let folder = guard_tests::Folder::new("lost")?;
     site.agent.signal(Signal::SIGSTOP)?;
-    let ran = pgbench(&site.direct(), &folder, "simple", "SELECT name AS counted FROM customers;\n", 2000);
+    // Each with another text: what is the same is counted where it happens, and takes no room.
+    let script = "\\set n random(1, 1000000000)\nSELECT name AS counted, :n FROM customers;\n";
+    let ran = pgbench(&site.direct(), &folder, "simple", script, 2000);
     site.agent.signal(Signal::SIGCONT)?;
     ran?;
     let mut told = (0, 0);
@@ -324,5 +327,130 @@ fn what_is_lost_is_counted() -> Result<()> {
     });
     outcome.with_context(|| format!("{told:?}"))?;
     ensure!(told.0 + told.1 <= 2010, "{told:?}");
+    Ok(())
+}
+
+/// The agent does not look for a while, and there is room for hardly anything: what repeats is counted all the same.
+#[test]
+fn repeats_are_not_lost_while_the_agent_does_not_look() -> Result<()> {
+    if skip::without(NEEDS) {
+        return Ok(());
+    }
+    let site = observed_by(AgentConfig { statement_ring_kib: Some(64), ..AgentConfig::default() })?;
+    let folder = guard_tests::Folder::new("lost")?;
+    site.agent.signal(Signal::SIGSTOP)?;
+    let ran = pgbench(&site.direct(), &folder, "prepared", "SELECT name AS repeated FROM customers;\n", 3000);
+    site.agent.signal(Signal::SIGCONT)?;
+    ran?;
+    let counted = || -> Result<u64> {
+        let records = site.agent.records()?;
+        let all: Vec<Value> =
+            bodies(&records, "statement").into_iter().filter(|body| seen(body)).cloned().collect();
+        Ok(with(&all, "repeated").into_iter().map(runs).sum())
+    };
+    run::eventually("every run", EVENT_LIMIT, || Ok(counted()? >= 3000))?;
+    std::thread::sleep(Duration::from_millis(1_500));
+    ensure!(counted()? == 3000, "{}", counted()?);
+    Ok(())
+}
+
+/// More statements than are counted at a time, in an order that makes them drive each other out, under settings that
+/// change, with parts that are none of their own: each is counted, exactly, and for the right settings.
+#[test]
+fn counts_are_exact_whatever_drives_them_out() -> Result<()> {
+    const ROUNDS: u64 = 40;
+    if skip::without(NEEDS) {
+        return Ok(());
+    }
+    let site = observed()?;
+    let mut client = RawClient::log_in(site.postgres.address(), site::USER, site::DATABASE)?;
+    let mut ask = |sql: &str| -> Result<()> {
+        let answers = client.query(sql)?;
+        ensure!(wire::first_error(&answers).is_none(), "{sql}: {answers:?}");
+        Ok(())
+    };
+    ask("CREATE FUNCTION inner_of(n int) RETURNS bigint LANGUAGE plpgsql AS \
+         $$ BEGIN RETURN (SELECT count(*) AS within FROM customers WHERE id < n); END $$")?;
+    for round in 0..ROUNDS {
+        ask("SELECT name AS hot FROM customers")?;
+        ask("SELECT name AS hot FROM customers")?;
+        // By turns some that fit beside each other, and many that do not.
+        for number in 0..if round % 2 == 0 { 5 } else { 25 } {
+            ask(&format!("SELECT name AS cold_{number}x FROM customers"))?;
+        }
+        ask(&format!("SET search_path = public, round_{}", round % 3))?;
+        ask("EXPLAIN (ANALYZE) SELECT name AS explained FROM customers")?;
+        ask("SELECT inner_of(3) AS calls")?;
+        ask("SELECT 1 AS one_of_two; SELECT 2 AS two_of_two")?;
+    }
+    drop(client);
+    let expected = |number: u64| if number < 5 { ROUNDS } else { ROUNDS / 2 };
+    let counted = |part: &str| -> Result<u64> {
+        let records = site.agent.records()?;
+        let all: Vec<Value> =
+            bodies(&records, "statement").into_iter().filter(|body| seen(body)).cloned().collect();
+        Ok(with(&all, part).into_iter().map(runs).sum())
+    };
+    run::eventually("the last", EVENT_LIMIT, || Ok(counted("two_of_two")? >= ROUNDS))?;
+    std::thread::sleep(Duration::from_millis(1_500));
+    let mut wanted = vec![
+        ("as hot".to_owned(), 2 * ROUNDS),
+        ("explained".to_owned(), ROUNDS),
+        ("as calls".to_owned(), ROUNDS),
+        ("as within".to_owned(), ROUNDS),
+        ("one_of_two".to_owned(), ROUNDS),
+        ("two_of_two".to_owned(), ROUNDS),
+        ("set search_path".to_owned(), ROUNDS),
+    ];
+    wanted.extend((0..25).map(|number| (format!("cold_{number}x"), expected(number))));
+    for (part, times) in wanted {
+        // The function's own text holds what it runs.
+        let found = counted(&part)? - u64::from(part == "as within");
+        ensure!(found == times, "{part}: {found} of {times}");
+    }
+    let status = site.agent.status()?;
+    let server = &records::objects(&status, "servers")[0];
+    assert_eq!(number(server, "observed_lost"), 0, "{server}");
+    Ok(())
+}
+
+/// A policy that reads how many statements there are decides on each of them.
+#[test]
+fn each_run_is_told_of_where_policy_reads_rates() -> Result<()> {
+    if skip::without(NEEDS) {
+        return Ok(());
+    }
+    let folder = guard_tests::Folder::new("rates")?;
+    fs::create_dir_all(folder.join("policies/a"))?;
+    folder.write(
+        "policies/a/policy.cedar",
+        "@id(\"all\") permit (principal, action, resource);\n@id(\"slowly\") @reason(\"too many\") \
+         forbid (principal, action == Guard::Action::\"select\", resource) \
+         when { context.statements_per_minute > 50 };\n",
+    )?;
+    let site =
+        observed_by(AgentConfig { policies: Some(folder.join("policies")), ..AgentConfig::default() })?;
+    let mut client = RawClient::log_in(site.postgres.address(), site::USER, site::DATABASE)?;
+    for _ in 0..200 {
+        client.query("SELECT name AS many FROM customers")?;
+    }
+    let verdicts = || -> Result<(u64, u64)> {
+        let records = site.agent.records()?;
+        let (mut allowed, mut refused) = (0, 0);
+        for body in bodies(&records, "statement") {
+            if seen(body) && text(body, "text").to_lowercase().contains("as many") {
+                match verdict(body) {
+                    "WOULD_REFUSE" => refused += runs(body),
+                    _ => allowed += runs(body),
+                }
+            }
+        }
+        Ok((allowed, refused))
+    };
+    let all = run::eventually("all", EVENT_LIMIT, || verdicts().map(|(one, other)| one + other >= 200));
+    let (allowed, refused) = verdicts()?;
+    all.with_context(|| format!("{allowed} and {refused}"))?;
+    ensure!(allowed + refused == 200, "{allowed} and {refused}");
+    ensure!((45..=51).contains(&allowed), "{allowed} were allowed");
     Ok(())
 }

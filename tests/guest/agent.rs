@@ -1,8 +1,9 @@
-//! The agent as its unit runs it, before the guest's PostgreSQL, and clients in units of their own.
+//! The agent as its unit runs it, before the guest's PostgreSQL, and clients in units of their own: who they are taken for,
+//! and what becomes of them where policy forbids their way.
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -24,41 +25,110 @@ listen = \"127.0.0.1:6432\"
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Installs it, starts it, and sees what it records of clients.
+/// Ways round the proxy, and a name for each.
+const WAYS: [(&str, &str); 3] =
+    [("tcp", "-h 127.0.0.1"), ("tcp6", "-h ::1"), ("unix", "-h /var/run/postgresql")];
+
+/// A client's program and what it says to be let through the proxy.
+struct Clients {
+    psql: PathBuf,
+}
+
+impl Clients {
+    /// The program itself: what is called `psql` on Debian is a script that looks for it.
+    fn new() -> Result<Self> {
+        let versions = fs::read_dir("/usr/lib/postgresql")?.flatten();
+        let found = versions.map(|version| version.path().join("bin/psql")).find(|path| path.exists());
+        Ok(Self { psql: found.context("no psql in the guest")? })
+    }
+
+    /// Runs a statement in a service of its own, which is gone when it ends.
+    fn query(&self, unit: &str, way: &str, sql: &str) -> Result<(bool, String)> {
+        let psql = self.psql.display();
+        let command = format!("exec {psql} {way} -U postgres -v VERBOSITY=verbose -Atc '{sql}'");
+        let mut systemd = Command::new("systemd-run");
+        systemd.args(["--quiet", "--wait", "--pipe", "--collect", "--unit", unit, "--uid", "postgres"]);
+        run(systemd.args(["/bin/sh", "-c", &command]))
+    }
+
+    fn proxied(&self, unit: &str, sql: &str) -> Result<(bool, String)> {
+        self.query(unit, "-h 127.0.0.1 -p 6432", sql)
+    }
+}
+
+/// Installs it, starts it, and sees what it records of clients and does about them.
 pub fn run_all(work: &Work) -> Result<()> {
     install(work)?;
-    let psql = psql()?;
-    let mut clients = Vec::new();
-    for (unit, way) in
-        [("orders", "-h 127.0.0.1"), ("reports", "-h ::1"), ("backup", "-h /var/run/postgresql")]
-    {
-        let command = format!("exec {} {way} -U postgres -Atc 'SELECT 7'", psql.display());
-        let (ok, output) = in_unit(unit, &command)?;
-        check(&format!("{unit}: a client round the proxy is served"), ok && output.contains('7'), &output);
-        clients.push((unit, way.contains('/')));
-    }
-    let proxied = format!("exec {} -h 127.0.0.1 -p 6432 -U postgres -v VERBOSITY=verbose", psql.display());
-    let (ok, output) = in_unit("shop", &format!("{proxied} -Atc 'SELECT 8'"))?;
-    check("a client through the proxy is served", ok && output.contains('8'), &output);
-    let (ok, output) = in_unit("shop", &format!("{proxied} -c 'DROP DATABASE template1'"))?;
-    check("what policy forbids is refused", !ok && output.contains("42501"), &output);
-    for (unit, by_socket) in clients {
-        let found = opened(|opened| of_unit(opened, unit))?;
-        let workload = &found["workload"];
-        let right = workload["executable"].as_str().is_some_and(|path| path.ends_with("/psql"))
-            && workload["evidence"] == "ATTESTED"
-            && found["access"] == "NON_PROXIED"
-            && found["transport"] == if by_socket { "UNIX" } else { "TCP" };
-        check(&format!("{unit}: recorded as it was, and attested"), right, &found.to_string());
-    }
-    let found = opened(|opened| of_unit(opened, "shop"))?;
-    let right = found["access"] == "PROXIED" && found["workload"]["evidence"] == "ATTESTED";
-    check("shop: recorded as it was, and attested", right, &found.to_string());
+    let clients = Clients::new()?;
+    permitted(&clients)?;
     let status = succeed(Command::new("/usr/bin/guard-agent").args(["status", "--json"]))?;
     let status: Value = serde_json::from_str(&status).context("the status")?;
     say(&json!({ "line": "agent", "rung": status["sensor"]["rung"] }));
+    forbidden(work, &clients)?;
     succeed(Command::new("systemctl").args(["stop", "guard-agent"]))?;
     Ok(())
+}
+
+/// Everybody is known, by whatever way.
+fn permitted(clients: &Clients) -> Result<()> {
+    for (name, way) in WAYS {
+        let unit = format!("permitted-{name}");
+        let (ok, output) = clients.query(&unit, way, "SELECT 7")?;
+        check(&format!("{unit}: a client round the proxy is served"), ok && output.contains('7'), &output);
+    }
+    let (ok, output) = clients.proxied("shop", "SELECT 8")?;
+    check("a client through the proxy is served", ok && output.contains('8'), &output);
+    let (ok, output) = clients.proxied("shop", "DROP DATABASE template1")?;
+    check("what policy forbids is refused", !ok && output.contains("42501"), &output);
+    for (name, _) in WAYS {
+        let unit = format!("permitted-{name}");
+        let found = opened(&format!("of {unit}"), |opened| of_unit(opened, &unit))?;
+        let right = is_psql(&found)
+            && found["access"] == "NON_PROXIED"
+            && found["transport"] == if name == "unix" { "UNIX" } else { "TCP" };
+        check(&format!("{unit}: recorded as it was, and attested"), right, &found.to_string());
+    }
+    let found = opened("of shop", |opened| of_unit(opened, "shop"))?;
+    let right = found["access"] == "PROXIED" && found["workload"]["evidence"] == "ATTESTED";
+    check("shop: recorded as it was, and attested", right, &found.to_string());
+    Ok(())
+}
+
+/// Nobody gets round the proxy but who is listed, and what stops them is told to the outside.
+fn forbidden(work: &Work, clients: &Clients) -> Result<()> {
+    let policies = Path::new("/etc/guard/policies");
+    for name in ["baseline", "only-through-the-proxy"] {
+        fs::create_dir_all(policies.join(name))?;
+        let policy = format!("{name}/policy.cedar");
+        fs::copy(work.path("policies/examples").join(&policy), policies.join(&policy))?;
+    }
+    let config = format!("{CONFIG}\n[paths]\npolicies = \"{}\"\n", policies.display());
+    fs::write("/etc/guard/guard.toml", config)?;
+    succeed(Command::new("systemctl").args(["restart", "guard-agent"]))?;
+    wait_for_agent()?;
+    let mut stopped = json!({ "line": "stopped" });
+    for (name, way) in WAYS {
+        let unit = format!("forbidden-{name}");
+        // It would go on for long if nobody stopped it.
+        let (ok, output) = clients.query(&unit, way, "SELECT pg_sleep(100)")?;
+        check(&format!("{unit}: a client round the proxy is stopped"), !ok, &output);
+        let found = opened(&format!("of {unit}"), |opened| of_unit(opened, &unit))?;
+        let verdict = found["decision"]["verdict"] == "REFUSED" && is_psql(&found);
+        check(&format!("{unit}: recorded as refused, and attested"), verdict, &found.to_string());
+        stopped[name] = found["enforcement"]["action"].clone();
+    }
+    say(&stopped);
+    let (ok, output) = clients.query("pg-backup", WAYS[0].1, "SELECT 9")?;
+    check("who is listed goes round the proxy", ok && output.contains('9'), &output);
+    let (ok, output) = clients.proxied("shop", "SELECT 10")?;
+    check("who comes through the proxy is served", ok && output.contains("10"), &output);
+    Ok(())
+}
+
+fn is_psql(opened: &Value) -> bool {
+    let workload = &opened["workload"];
+    workload["executable"].as_str().is_some_and(|path| path.ends_with("/psql"))
+        && workload["evidence"] == "ATTESTED"
 }
 
 fn install(work: &Work) -> Result<()> {
@@ -68,6 +138,10 @@ fn install(work: &Work) -> Result<()> {
     fs::write("/etc/guard/guard.toml", CONFIG)?;
     succeed(Command::new("systemctl").arg("daemon-reload"))?;
     succeed(Command::new("systemctl").args(["start", "guard-agent"]))?;
+    wait_for_agent()
+}
+
+fn wait_for_agent() -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let (ready, output) = run(Command::new("/usr/bin/guard-agent").arg("status"))?;
@@ -83,26 +157,12 @@ fn install(work: &Work) -> Result<()> {
     }
 }
 
-/// The program itself: what is called `psql` on Debian is a script that looks for it.
-fn psql() -> Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql")?.flatten();
-    let found = versions.map(|version| version.path().join("bin/psql")).find(|path| path.exists());
-    found.context("no psql in the guest")
-}
-
-/// Runs a command in a service of its own, which is gone when it ends.
-fn in_unit(unit: &str, command: &str) -> Result<(bool, String)> {
-    let mut systemd = Command::new("systemd-run");
-    systemd.args(["--quiet", "--wait", "--pipe", "--collect", "--unit", unit, "--uid", "postgres"]);
-    run(systemd.args(["/bin/sh", "-c", command]))
-}
-
 fn of_unit(opened: &Value, unit: &str) -> bool {
     opened["workload"]["unit"] == format!("{unit}.service").as_str()
 }
 
 /// The newest connection in the journal that is `wanted`.
-fn opened(wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+fn opened(what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let text = succeed(Command::new("/usr/bin/guard-agent").args(["audit", "search", "--json"]))?;
@@ -113,7 +173,7 @@ fn opened(wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         }
         if Instant::now() > deadline {
             let all = guard_tests::records::bodies(&records, "connection_opened");
-            bail!("no such connection in the journal: {all:?}");
+            bail!("no connection {what} in the journal: {all:?}");
         }
         thread::sleep(Duration::from_millis(300));
     }

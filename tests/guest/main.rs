@@ -4,7 +4,7 @@
 //! Only for a guest: it installs a service and connects to the server at its usual place.
 
 mod agent;
-mod kernel;
+mod suites;
 
 use std::{
     env, fs,
@@ -12,6 +12,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,8 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub struct Work {
     folder: PathBuf,
+    /// Only what a run of all tests takes.
+    short: bool,
 }
 
 impl Work {
@@ -37,15 +40,20 @@ fn main() -> ExitCode {
     let Some(folder) = env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned)) else {
         return ExitCode::FAILURE;
     };
-    let work = Work { folder };
+    let options = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let has = |word: &str| options.split_whitespace().any(|option| option == word);
+    let work = Work { folder, short: has("guard.short") };
     for (name, part) in [
         ("doctor", host as fn(&Work) -> Result<()>),
-        ("kernel tests", kernel::run_all),
         ("agent", agent::run_all),
+        ("kernel tests", suites::kernel),
+        ("end-to-end tests", suites::end_to_end),
     ] {
+        let started = Instant::now();
         if let Err(error) = part(&work) {
             check(name, false, &format!("{error:#}"));
         }
+        say(&json!({ "line": "part", "name": name, "seconds": started.elapsed().as_secs() }));
     }
     say(&json!({ "line": "end" }));
     ExitCode::SUCCESS

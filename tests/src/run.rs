@@ -13,6 +13,11 @@ use anyhow::{Context, Result, bail};
 /// How long a client may take.
 pub const CLIENT_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long something may take here: an emulated machine (`GUARD_EMULATED`) is many times as slow.
+pub fn patience(limit: Duration) -> Duration {
+    if std::env::var_os("GUARD_EMULATED").is_some() { limit * 6 } else { limit }
+}
+
 /// A command that has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -50,6 +55,7 @@ impl Finished {
 
 /// Runs `command` with `input` as its standard input. After `limit` it is killed, and that is an error.
 pub fn run(mut command: Command, input: &str, limit: Duration) -> Result<Finished> {
+    let limit = patience(limit);
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::piped())
@@ -106,6 +112,7 @@ fn gather(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
 
 /// Waits until `ready` is true; an error that names `what` after `limit`.
 pub fn eventually(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
+    let limit = patience(limit);
     let deadline = Instant::now() + limit;
     loop {
         if ready().with_context(|| format!("while waiting for {what}"))? {

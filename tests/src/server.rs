@@ -56,7 +56,7 @@ impl Server {
 
     /// Waits until `ready`. An error with the end of the log when it ends first, or takes too long.
     pub fn wait_until(&mut self, mut ready: impl FnMut(&Self) -> bool) -> Result<()> {
-        let deadline = Instant::now() + START_LIMIT;
+        let deadline = Instant::now() + crate::run::patience(START_LIMIT);
         while !ready(self) {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended with {status} instead of starting:\n{}", self.name, self.log_tail());

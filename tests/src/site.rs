@@ -16,7 +16,8 @@ pub const EVENT_LIMIT: Duration = Duration::from_secs(10);
 /// Rows of the table `customers`.
 pub const CUSTOMERS: u64 = 5;
 
-const SCHEMA: &str = "
+/// The tables of the shop, and what is in them.
+pub const SCHEMA: &str = "
 CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL, email text);
 INSERT INTO customers SELECT n, 'customer ' || n, 'c' || n || '@example.org' FROM generate_series(1, 5) n;
 CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customers, total numeric(10, 2));

@@ -114,8 +114,8 @@ impl RawClient {
     /// Connects and says nothing.
     pub fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_read_timeout(Some(crate::run::patience(ANSWER_LIMIT)))?;
+        stream.set_write_timeout(Some(crate::run::patience(ANSWER_LIMIT)))?;
         stream.set_nodelay(true)?;
         Ok(Self { socket: stream.try_clone()?, stream: Box::new(stream) })
     }
@@ -193,7 +193,7 @@ impl RawClient {
                 Err(error) => break Err(error),
             }
         };
-        self.socket.set_write_timeout(Some(ANSWER_LIMIT))?;
+        self.socket.set_write_timeout(Some(crate::run::patience(ANSWER_LIMIT)))?;
         stuck.context("sending")?;
         Ok(sent)
     }

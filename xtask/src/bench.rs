@@ -1,5 +1,6 @@
 //! Measurements: side by side, in interleaved rounds, as ratios.
 
+mod control;
 mod decide;
 mod mask;
 mod observe;
@@ -19,6 +20,7 @@ pub enum Bench {
     Decide(decide::Arguments),
     Mask(mask::Arguments),
     Observe(observe::Arguments),
+    Control(control::Arguments),
 }
 
 /// Runs the task.
@@ -28,5 +30,6 @@ pub fn main(bench: &Bench) -> Result<ExitCode> {
         Bench::Decide(arguments) => decide::main(arguments),
         Bench::Mask(arguments) => mask::main(arguments),
         Bench::Observe(arguments) => observe::main(arguments),
+        Bench::Control(arguments) => control::main(arguments),
     }
 }

@@ -8,10 +8,10 @@ mod image;
 mod initrd;
 mod kernels;
 mod machine;
+mod progress;
 mod report;
 
 use std::{
-    fs,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -22,7 +22,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 pub use report::Outcome;
 
-use self::{image::Images, kernels::Kernel, machine::Accelerator};
+use self::{
+    image::Images,
+    kernels::Kernel,
+    machine::{Accelerator, How},
+};
 use crate::{
     build,
     setup::{self, Group},
@@ -49,6 +53,9 @@ pub struct Arguments {
     /// Virtual machines at a time
     #[arg(long, default_value_t = 2)]
     at_once: usize,
+    /// Leave out the end-to-end tests and what takes long
+    #[arg(long)]
+    short: bool,
 }
 
 /// Runs the task.
@@ -58,7 +65,13 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.no_build {
         build::workspace(false)?;
     }
-    let outcomes = run(&wanted, arguments.at_once, arguments.json)?;
+    let say = |line: String| {
+        if !arguments.json {
+            println!("  {line}");
+        }
+    };
+    let images = Images::ready(&wanted, say)?;
+    let outcomes = run(images, &wanted, arguments.at_once, arguments.short, say)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report::json(&outcomes))?);
     } else {
@@ -67,12 +80,17 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if outcomes.iter().all(Outcome::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What a run of all tests takes: an old kernel and the newest.
-pub fn short() -> Result<Vec<Outcome>> {
+/// What a run of all tests takes: an old kernel and the newest. Where they cannot be had: why.
+pub fn short() -> Result<Result<Vec<Outcome>, String>> {
     let wanted = Kernel::selected(&["5.10".to_owned(), "newest".to_owned()])?;
-    let outcomes = run(&wanted, 2, false)?;
+    let say = |line: String| println!("  {line}");
+    let images = match Images::ready(&wanted, say) {
+        Ok(images) => images,
+        Err(error) => return Ok(Err(format!("{error:#}"))),
+    };
+    let outcomes = run(images, &wanted, 2, true, say)?;
     print!("{}", report::table(&outcomes));
-    Ok(outcomes)
+    Ok(Ok(outcomes))
 }
 
 /// Where everything is kept.
@@ -81,16 +99,17 @@ fn home() -> PathBuf {
 }
 
 /// Boots every kernel, several at a time.
-fn run(wanted: &[&'static Kernel], at_once: usize, quiet: bool) -> Result<Vec<Outcome>> {
-    fs::create_dir_all(home())?;
-    let say = move |line: String| {
-        if !quiet {
-            println!("  {line}");
-        }
-    };
-    let images = Images::ready(wanted, say)?;
+fn run(
+    images: Images,
+    wanted: &[&'static Kernel],
+    at_once: usize,
+    short: bool,
+    say: impl Fn(String) + Copy + Send,
+) -> Result<Vec<Outcome>> {
     let accelerator = Accelerator::probe(images.of(wanted.first().context("no kernel is named")?)?);
     say(format!("machines run {}", accelerator.describe()));
+    let how = How { accelerator, short };
+    let images = images.with(machine::pack_work(&home(), short)?);
     let (queue, outcomes) = (Mutex::new(wanted.to_vec()), Mutex::new(Vec::new()));
     let (images, queue, found) = (Arc::new(images), &queue, &outcomes);
     thread::scope(|scope| {
@@ -101,7 +120,7 @@ fn run(wanted: &[&'static Kernel], at_once: usize, quiet: bool) -> Result<Vec<Ou
                     let started = Instant::now();
                     let outcome = images
                         .of(kernel)
-                        .and_then(|image| machine::run(image, &images, accelerator))
+                        .and_then(|image| machine::run(image, &images, how))
                         .map_or_else(
                             |error| Outcome::broken(kernel.name, &format!("{error:#}")),
                             |output| Outcome::read(kernel, &output),

@@ -42,6 +42,8 @@ const PER_USER: usize = 16;
 /// How long a connection lives: what people ask takes seconds, what says nothing must not keep its place.
 const LIVES: Duration = Duration::from_secs(60);
 
+/// How long a caller waits until the sensor has told who it is.
+const ATTESTED_WITHIN: Duration = Duration::from_secs(5);
 /// Questions of one user in a minute.
 const PER_MINUTE: u32 = 600;
 
@@ -201,7 +203,10 @@ impl Service {
         self.count(credentials.uid())?;
         let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).ok_or_else(unknown)?;
         let (uid, gid) = (credentials.uid(), credentials.gid());
-        let workload = self.agent.sensor.attest_unix(pid, uid, gid).await;
+        // Half of an answer would be somebody else: without a name, in no group.
+        let busy = || Status::unavailable("the agent is too busy to find out who you are: try again");
+        let workload = self.agent.sensor.attested_unix(pid, (uid, gid), ATTESTED_WITHIN).await;
+        let workload = workload.ok_or_else(busy)?;
         // Another process may have got its number by now: nobody decides under a name that may be another's.
         if workload.pid != pid || workload.uid != uid && workload.euid != uid {
             return Err(unknown());

@@ -11,19 +11,34 @@ use std::{
     time::Duration,
 };
 
-use guard_common::audit::v1::{PolicyChange, record::Body};
-use guard_policy::{PolicyError, PolicySet, is_left_out};
-use tokio::time::{MissedTickBehavior, interval};
+use guard_common::{
+    api::control::{PolicyStatus, SignedPolicy},
+    audit::v1::{PolicyChange, record::Body},
+};
+use guard_policy::{Origin, PolicyError, PolicySet, is_left_out};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 
-use super::Agent;
-use crate::config::Config;
+use super::{Agent, handed::Handed};
+use crate::{config::Config, uplink::Policies};
 
 /// Deepest folder that is looked at, and most entries: policy files do not go further either.
 const MAX_DEPTH: u32 = 8;
 const MAX_ENTRIES: usize = 10_000;
 
-/// Loads the policies that `config` names: its folder, or those built in.
+/// Loads the policies that `config` names: those that the control plane handed down, its folder, or those built in.
 pub fn load(config: &Config) -> Result<PolicySet, PolicyError> {
+    match Handed::of(config).map(|handed| handed.load()) {
+        Some(Ok(Some((_, policies)))) => return Ok(policies),
+        Some(Err(error)) => {
+            tracing::error!(
+                "{error}; this host's own policies are in force until the control plane hands others down"
+            );
+        }
+        _ => {}
+    }
     match &config.paths.policies {
         Some(folder) => PolicySet::from_folder(folder),
         None => PolicySet::built_in(),
@@ -93,6 +108,56 @@ pub(super) async fn watch(agent: Arc<Agent>, before: Stamp) {
 pub(super) async fn reload(agent: &Arc<Agent>) {
     take(agent, Occasion::Asked).await;
 }
+
+/// Takes what the control plane hands down, and tells it what runs.
+pub(super) async fn follow_control(
+    agent: Arc<Agent>,
+    door: Policies,
+    mut offers: mpsc::Receiver<SignedPolicy>,
+) {
+    let tell = |agent: &Agent, error: String| {
+        let policies = agent.decider.policies();
+        let version = match policies.origin() {
+            Origin::Control(version) => *version,
+            _ => 0,
+        };
+        door.tell(PolicyStatus { version, hash: policies.hash().to_owned(), error });
+    };
+    tell(&agent, String::new());
+    let mut ticks = interval(TELL);
+    loop {
+        let offer = tokio::select! {
+            _ = ticks.tick() => {
+                // The folder may have changed.
+                let error = door.error();
+                tell(&agent, error);
+                continue;
+            }
+            offer = offers.recv() => offer,
+        };
+        let (Some(offer), Some(handed)) = (offer, Handed::of(&agent.config)) else { return };
+        let _alone = agent.reloading.lock().await;
+        let taken = tokio::task::spawn_blocking(move || handed.take(&offer)).await;
+        let error = match taken {
+            Ok(Ok((version, policies))) => {
+                tracing::info!(version, "policies of the control plane");
+                put_in_force(&agent, Ok(policies), Occasion::Asked);
+                let enforcer = Arc::clone(&agent.enforcer);
+                let _ = tokio::task::spawn_blocking(move || enforcer.follow()).await;
+                String::new()
+            }
+            Ok(Err(error)) => {
+                tracing::error!("{error}; the policies before stay in force");
+                error.to_string()
+            }
+            Err(_) => return,
+        };
+        tell(&agent, error);
+    }
+}
+
+/// How often it is looked which policies run, for the control plane.
+const TELL: Duration = Duration::from_secs(5);
 
 /// Why the folder is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

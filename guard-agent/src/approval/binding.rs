@@ -28,7 +28,7 @@ impl Bound<'_> {
             return None;
         }
         let mut hasher = Sha256::new();
-        hasher.update(session.principal.fingerprint());
+        hasher.update(session.principal.bound_as());
         let (path, roles) = (session.search_path.as_key(), session.roles.as_key());
         let modes = format!("{modes:?}");
         for part in [session.target.id(), session.db_user.as_str(), &path, &roles, &modes] {

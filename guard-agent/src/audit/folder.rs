@@ -85,6 +85,15 @@ pub fn new_agent_id(dir: &Path) -> io::Result<Uuid> {
     Ok(id)
 }
 
+/// The id of the chain that is in the folder, or will be: made now where there is none yet.
+pub fn claim_agent_id(dir: &Path) -> io::Result<Uuid> {
+    prepare(dir)?;
+    match agent_id(dir)? {
+        Some(id) => Ok(id),
+        None => new_agent_id(dir),
+    }
+}
+
 /// The last record that the control plane had acknowledged when this was last written down.
 pub fn acknowledged(dir: &Path) -> Option<u64> {
     read_short(&dir.join(ACKNOWLEDGED)).ok()?.trim().parse().ok()

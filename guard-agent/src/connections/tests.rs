@@ -27,7 +27,7 @@ impl Fixture {
 
     /// Policies refuse whoever goes round the proxy, in enforce mode.
     fn refusing() -> Self {
-        let policy = "@id(\"round\") forbid (principal, action == Guard::Action::\"connect\", resource)
+        let policy = "@id(\"round\") @reason(\"go through the proxy\") forbid (principal, action == Guard::Action::\"connect\", resource)
             unless { context.proxied };
             @id(\"all\") permit (principal, action, resource);";
         let files = [("policy.cedar".to_owned(), policy.to_owned())].into();

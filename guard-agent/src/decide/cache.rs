@@ -82,6 +82,12 @@ impl DecisionCache {
         Ruling::of(Arc::new(fresh))
     }
 
+    /// Whether a policy in force reads how many statements there are.
+    pub fn reads_rates(&mut self) -> bool {
+        self.follow();
+        self.policies.reads_rates()
+    }
+
     /// Keeps the grounds within bounds before one for `scope` is added.
     pub(super) fn make_room(&mut self, scope: Scope) {
         if self.grounds.len() >= GROUNDS && !self.grounds.contains_key(&scope) {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     probes::FileId,
-    sensor::{chain, hold_object, kernel_layout, lift_memory_limit, monotonic},
+    sensor::{VERIFIER_LOG, chain, hold_object, kernel_layout, lift_memory_limit, monotonic, random_key},
 };
 
 /// Why the kernel side cannot work here.
@@ -75,8 +75,9 @@ impl HoldKernel {
     pub fn load() -> Result<(Self, Maps), KernelError> {
         let layout = kernel_layout().map_err(|error| KernelError::Layout(error.to_string()))?;
         lift_memory_limit();
-        let key: [u64; 2] = random()?;
+        let key = random_key()?;
         let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VERIFIER_LOG)
             .override_global("LAYOUT", &layout, true)
             .override_global("HASH_KEY", &key, true)
             .load(hold_object())
@@ -232,12 +233,4 @@ fn shared(ebpf: &Ebpf, name: &str) -> io::Result<OwnedFd> {
         Some(Map::HashMap(data) | Map::Array(data)) => data.fd().as_fd().try_clone_to_owned(),
         _ => Err(io::Error::other(format!("no map {name} in the object"))),
     }
-}
-
-fn random() -> io::Result<[u64; 2]> {
-    use std::io::Read;
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let (low, high) = (u128::from_ne_bytes(bytes) as u64, (u128::from_ne_bytes(bytes) >> 64) as u64);
-    Ok([low, high])
 }

@@ -4,7 +4,7 @@
 use crate::{
     catalog::Catalog,
     decide::Session,
-    mask::rewrite::{CopyFormat, CopyOptions},
+    mask::rewrite::{CopyFormat, CopyOptions, Settings},
     sql::{
         Statement,
         copy::{self, CopyOut, TextForm},
@@ -26,6 +26,7 @@ pub struct CopyForm {
 pub struct Copy {
     options: CopyOptions,
     columns: Vec<Described>,
+    encoding: Option<String>,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub fn read(statement: &Statement, part: usize, catalog: &Catalog, session: &Ses
         (false, true) => CopyFormat::Csv,
         (false, false) => CopyFormat::Text,
     };
-    let TextForm { delimiter, null, quote, escape, header, .. } = form;
+    let TextForm { delimiter, null, quote, escape, header, encoding, .. } = form;
     let options = CopyOptions { format, delimiter, null, quote, escape, header };
     let columns = match relation {
         None => Vec::new(),
@@ -82,7 +83,7 @@ pub fn read(statement: &Statement, part: usize, catalog: &Catalog, session: &Ses
             }
         }
     };
-    Some(Copy { options, columns })
+    Some(Copy { options, columns, encoding })
 }
 
 impl Copy {
@@ -113,6 +114,11 @@ impl Copy {
                 },
             })
             .collect()
+    }
+
+    /// What the form of its values depends on, in a session with these settings.
+    pub fn settings(&self, session: Settings) -> Settings {
+        self.encoding.as_deref().map_or(session, |encoding| session.in_encoding(encoding))
     }
 
     /// How the data is written. The server's word on whether it is binary counts.

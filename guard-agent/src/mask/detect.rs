@@ -1,11 +1,10 @@
 //! What in a value is sensitive: the bytes of a cell enter, [`Hits`] leave: spans with their kind and their evidence.
 //!
-//! One vectorised pass counts classes of bytes; only the detectors whose characters are there look closer, and an exact
-//! form decides. Work per byte is bounded and nothing is allocated per cell. It keeps no value and knows no columns:
-//! what a column's name says comes in as a [`Hint`].
+//! One vectorised pass sees which classes of bytes there are; only the detectors whose characters are there look closer,
+//! and an exact form decides. Work per byte is bounded and nothing is allocated per cell. It keeps no value and knows no
+//! columns: what a column's name says comes in as a [`Hint`].
 
 mod card;
-mod census;
 mod checksum;
 mod column;
 mod context;
@@ -22,16 +21,19 @@ mod number;
 mod password_hash;
 mod phone;
 mod secret;
+mod sieve;
 mod token;
 mod words;
 
 use guard_policy::vocabulary::DataKind;
 
-use self::census::Census;
+use self::sieve::Seen;
 pub use self::{
     column::{Seed, Verdict, Witnesses},
     hits::{Hit, Hits},
     key_names::KeyNames,
+    number::SMALL_DIGITS,
+    sieve::is_clean,
 };
 
 /// Why a span is taken for what it is.
@@ -98,45 +100,74 @@ pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
     if cell.len() < 5 {
         return;
     }
-    let census = Census::of(cell);
+    let seen = Seen::in_cell(cell, 0);
+    if !seen.is_clean() {
+        scan_closely(cell, hint, seen, hits);
+    }
+}
+
+/// The same for a cell that is not clean.
+fn scan_closely(cell: &[u8], hint: Hint, seen: Seen, hits: &mut Hits) {
     // A whole number that is shorter than any that has a form.
-    if usize::try_from(census.digits).is_ok_and(|digits| digits == cell.len()) && is_short(cell, hint) {
+    if usize::try_from(seen.digits).is_ok_and(|digits| digits == cell.len()) && is_short(cell, hint) {
         return;
     }
-    // Cells that are nothing else: most of those in which there is something.
-    if census.at == 1 && email::is_whole(cell) {
-        return hits.push(DataKind::Email, 0..cell.len(), Evidence::Format);
+    if let Some(found) = whole(cell, hint, seen) {
+        if let Some((kind, evidence)) = found {
+            hits.push(kind, 0..cell.len(), evidence);
+        }
+        return;
     }
-    if cell[0] == b'+' && hint == Hint::default() && phone::is_whole(cell) {
-        return hits.push(DataKind::Phone, 0..cell.len(), Evidence::Format);
+    scan_parts(cell, hint, seen, hits);
+}
+
+/// What a cell is that is nothing else: most of those in which there is something. The outer `None`: it may be or hold
+/// anything.
+fn whole(cell: &[u8], hint: Hint, seen: Seen) -> Option<Option<(DataKind, Evidence)>> {
+    if seen.has_at() && email::is_whole(cell) {
+        return Some(Some((DataKind::Email, Evidence::Format)));
     }
-    if document::is_document(cell) && (census.colons > 0 || census.equals > 0) {
+    if hint != Hint::default() {
+        return None;
+    }
+    if cell.first() == Some(&b'+') && phone::is_whole(cell) {
+        return Some(Some((DataKind::Phone, Evidence::Format)));
+    }
+    card::is_whole(cell).map(|card| card.then_some((DataKind::PaymentCard, Evidence::Luhn)))
+}
+
+/// Looks for everything in a cell.
+fn scan_parts(cell: &[u8], hint: Hint, seen: Seen, hits: &mut Hits) {
+    if seen.has_sign() && document::is_document(cell) {
         document::scan(cell, hint, hits);
     }
-    if census.at > 0 {
+    if seen.has_at() {
         email::scan(cell, hits);
-    } else if census.percent > 0 {
+    } else if seen.has_percent() {
         email::scan_escaped(cell, hits);
     }
-    if census.colons > 0 || census.equals > 0 {
+    if seen.has_sign() {
         secret::scan_assignments(cell, hits);
     }
-    if cell.len() >= token::SHORTEST {
-        token::scan(cell, &census, hits);
+    if seen.may_hold_token() {
+        token::scan(cell, seen, hits);
     }
-    if census.colons > 1 || census.dashes > 4 {
-        network::scan(cell, &census, hits);
+    let two_colons = || memchr::memchr_iter(b':', cell).nth(1).is_some();
+    if seen.dashes > 4 || seen.has_sign() && two_colons() {
+        network::scan(cell, hits);
     }
     // Numbers within mail addresses and keys are parts of them.
-    if census.digits >= 4 && (hits.is_empty() || hits.strong_digits(cell) < census.digits) {
+    if seen.digits >= 4 && (hits.is_empty() || hits.strong_digits(cell) < seen.digits) {
         number::scan(cell, hint, hits);
     }
     hits.settle();
 }
 
-/// Digits alone that nothing says anything about, and too few for a check digit to tell.
+/// Digits alone that nothing says anything about are nothing up to here: too few for a check digit to tell.
+pub const SHORT_DIGITS: usize = 8;
+
 fn is_short(cell: &[u8], hint: Hint) -> bool {
-    cell.len() < 9 && hint.kind.is_none()
+    cell.len() <= SHORT_DIGITS && hint.kind.is_none()
 }
 
 /// Finds what an integer is. Without a hint only payment cards are numbers that nothing else has.
@@ -146,3 +177,5 @@ pub fn scan_integer(value: i64, hint: Hint) -> Option<DataKind> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::telling;

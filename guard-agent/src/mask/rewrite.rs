@@ -7,13 +7,17 @@
 
 mod array;
 mod calendar;
+mod canonical;
+mod clean;
 mod composite;
 mod copy;
 mod decimal;
 mod detector;
 mod engine;
+mod hashed;
 mod hstore;
 mod json;
+mod lanes;
 mod network;
 mod number;
 mod numeric;
@@ -33,6 +37,7 @@ mod xml;
 mod tests;
 
 pub use self::{
+    clean::Clean,
     copy::{CopyFormat, CopyOptions, CopyRewriter, MAX_ROW_BYTES},
     detector::{Detector, Detectors, Hint, Hit, Hits, KeyNames, Named},
     row::{Rewritten, RowRewriter},
@@ -126,11 +131,14 @@ impl Default for Settings {
 impl Settings {
     /// From the reported values of `DateStyle` and `client_encoding`.
     pub fn reported(date_style: &str, client_encoding: &str) -> Self {
-        let name: String = client_encoding
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .collect::<String>()
-            .to_ascii_uppercase();
+        let day_first = date_style.to_ascii_uppercase().contains("DMY");
+        Self { day_first, ..Self::default() }.in_encoding(client_encoding)
+    }
+
+    /// The same for data in this encoding, by any of the names that the server takes.
+    pub fn in_encoding(self, encoding: &str) -> Self {
+        let name: String =
+            encoding.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase();
         let overlapping = [
             "SJIS",
             "SHIFTJIS",
@@ -152,7 +160,7 @@ impl Settings {
             "JOHAB",
         ];
         Self {
-            day_first: date_style.to_ascii_uppercase().contains("DMY"),
+            day_first: self.day_first,
             ascii_is_ascii: !overlapping.contains(&name.as_str()),
             utf8: matches!(name.as_str(), "UTF8" | "UNICODE"),
         }

@@ -9,12 +9,12 @@ use std::{
 use guard_common::audit::v1::{self as record, workload::Evidence};
 use guard_policy::{Principal, Target, vocabulary::Action};
 
-use super::tally::Tally;
+use super::{runs::Runs, tally::Tally};
 use crate::{
     connections::Joined,
     decide::{AppliedMode, Decider, Scope, Session},
     identity::Workload,
-    sensor::{BackendSeen, Level, StatementSeen},
+    sensor::{BackendSeen, Level, RunsSeen, StatementSeen},
     servers::Server,
     sql::{Change, Roles, SearchPath, Statement},
 };
@@ -39,16 +39,26 @@ pub struct Backend {
     authorization: Option<Roles>,
     ordinal: u64,
     sequence: u32,
-    last_utility: Option<Utility>,
-    pub(super) waiting: VecDeque<StatementSeen>,
+    last_utility: Option<Arc<Utility>>,
+    pub(super) runs: Runs,
+    pub(super) waiting: VecDeque<Waiting>,
     pub(super) tally: Tally<Arc<record::Statement>>,
     first: Instant,
     pub(super) last: Instant,
 }
 
-/// The utility statement that ran last: plans of its own parts are not statements of their own.
+/// What waits for the connection to be known.
 #[derive(Debug)]
-struct Utility {
+pub enum Waiting {
+    /// A statement.
+    Statement(StatementSeen),
+    /// Some that ran again.
+    Runs(RunsSeen),
+}
+
+/// A utility statement: plans of its own parts are not statements of their own.
+#[derive(Debug)]
+pub struct Utility {
     text: Vec<u8>,
     start: usize,
     end: usize,
@@ -71,6 +81,7 @@ impl Backend {
             ordinal: 0,
             sequence: 0,
             last_utility: None,
+            runs: Runs::default(),
             waiting: VecDeque::new(),
             tally: Tally::default(),
             first: now,
@@ -110,8 +121,9 @@ impl Backend {
         self.scope = self.session.scope();
     }
 
-    /// The statement runs: what it changes of the session that no setting tells.
-    pub fn runs(&mut self, statement: &Statement) {
+    /// The statement runs, `times` in a row: what it changes of the session that no setting tells. Returns the ordinal of
+    /// the first.
+    pub fn ran(&mut self, statement: &Statement, times: u64) -> u64 {
         for change in &statement.changes {
             if let Change::Authorization { to, .. } = change {
                 let own = Roles::of(&self.seen.user);
@@ -121,12 +133,19 @@ impl Backend {
                 self.follow();
             }
         }
-        self.ordinal += 1;
+        let first = self.ordinal + 1;
+        self.ordinal += times;
+        first
     }
 
     /// Whether nothing more is to be waited for before its statements are recorded.
     pub fn is_ready(&self) -> bool {
         self.joined.is_some() || self.waiting.len() >= WAITING || self.first.elapsed() >= JOIN_WITHIN
+    }
+
+    /// The last of its events that was seen.
+    pub fn sequence(&self) -> u32 {
+        self.sequence
     }
 
     /// Statements that were lost before this one.
@@ -143,18 +162,28 @@ impl Backend {
         let start = seen.location.unwrap_or(0);
         let end = if seen.length == 0 { seen.text.len() } else { start.saturating_add(seen.length) };
         match seen.level {
-            Level::Executor => self.last_utility.as_ref().is_some_and(|utility| {
+            Level::Executor => self.utility_before(seen).is_some_and(|utility| {
                 // Versions before 18 do not tell where in the text such a plan begins.
                 let inside = start >= utility.start && end <= utility.end;
                 let untold = start == 0 && seen.length == 0;
                 (inside || untold) && utility.text == seen.text
             }),
             Level::Utility => {
-                self.last_utility = Some(Utility { text: seen.text.clone(), start, end });
+                self.last_utility = Some(Arc::new(Utility { text: seen.text.clone(), start, end }));
                 false
             }
             Level::Function(_) | Level::Replication => false,
         }
+    }
+
+    /// The utility statement that ran last before: it may have been counted alone.
+    fn utility_before(&self, seen: &StatementSeen) -> Option<Arc<Utility>> {
+        if seen.utility == 0 { self.last_utility.clone() } else { self.runs.utility(seen.utility) }
+    }
+
+    /// The same, after a utility statement was seen.
+    pub fn last_utility(&self) -> Option<Arc<Utility>> {
+        self.last_utility.clone()
     }
 
     /// The proxy sees what the client sends on this connection.
@@ -273,6 +302,8 @@ mod tests {
             text: text.as_bytes().to_vec(),
             address: 0,
             cut: None,
+            counted: None,
+            utility: 0,
         }
     }
 
@@ -315,7 +346,7 @@ mod tests {
         let mut backend = backend("none", DEFAULT_PATH);
         let mut classifier = Classifier::new(Limits::default());
         let statement = classifier.classify(b"SET SESSION AUTHORIZATION boss", &Modes::default());
-        backend.runs(&statement);
+        backend.ran(&statement, 1);
         assert_eq!(backend.session().0.roles.names(), ["app", "boss"]);
         assert_eq!(backend.ordinal(), 1);
     }

@@ -135,6 +135,8 @@ mod tests {
             text: text.to_vec(),
             address,
             cut,
+            counted: None,
+            utility: 0,
         }
     }
 

@@ -12,13 +12,14 @@ use guard_policy::vocabulary::{Action, Effect, Object, ObjectKind, Parse};
 
 use super::{
     Rooms, Shared,
-    backend::{Backend, is_transaction_control},
+    backend::{Backend, Waiting, is_transaction_control},
     record::statement as statement_record,
+    runs::Known,
     text::{Source, is_replication_command, modes},
 };
 use crate::{
     decide::DecisionCache,
-    sensor::{BackendSeen, Level, Seen, StatementReader, StatementSeen},
+    sensor::{BackendSeen, Level, RunsSeen, Seen, StatementReader, StatementSeen},
     session::{caps, function_call, replication_statement},
     sql::{Classifier, Statement},
 };
@@ -46,6 +47,8 @@ pub struct Worker {
     backends: HashMap<Key, Backend, RandomState>,
     /// By server, since the last turn: statements, refused ones, lost ones.
     counts: HashMap<String, [u64; 3]>,
+    /// Policy reads how many statements there are: each is told of by itself.
+    each: bool,
 }
 
 impl Worker {
@@ -59,6 +62,7 @@ impl Worker {
             rooms,
             backends: HashMap::default(),
             counts: HashMap::new(),
+            each: false,
         }
     }
 
@@ -70,6 +74,11 @@ impl Worker {
             if self.shared.changed.swap(false, Ordering::AcqRel) {
                 self.reader.look_again();
             }
+            let each = self.decisions.reads_rates();
+            if each != self.each {
+                self.each = each;
+                self.reader.tell_each(each);
+            }
             self.reader.wait(TICK);
             while self.reader.read(&mut seen) {
                 seen.drain(..).for_each(|one| self.take(one));
@@ -77,6 +86,7 @@ impl Worker {
             self.join_waiting();
             if window.elapsed() >= WINDOW {
                 window = Instant::now();
+                self.look_up_runs();
                 self.record_repeats();
             }
             self.tell();
@@ -84,6 +94,7 @@ impl Worker {
         while self.reader.read(&mut seen) {
             seen.drain(..).for_each(|one| self.take(one));
         }
+        self.look_up_runs();
         let keys: Vec<Key> = self.backends.keys().copied().collect();
         keys.into_iter().for_each(|key| self.forget(key));
         self.tell();
@@ -93,6 +104,7 @@ impl Worker {
         match seen {
             Seen::Backend(seen) => self.backend(seen),
             Seen::Statement(seen) => self.statement(seen),
+            Seen::Runs(seen) => self.runs(seen),
         }
     }
 
@@ -123,16 +135,43 @@ impl Worker {
         let key = (seen.pid, seen.start_ns);
         let Some(backend) = self.backends.get_mut(&key) else {
             // Its introduction was lost: the next one comes with its next statement.
-            self.reader.introduce_again(seen.pid);
-            self.counts.entry(String::new()).or_default()[2] += 1;
+            let counted = self.reader.introduce_again(seen.pid, seen.start_ns);
+            self.counts.entry(String::new()).or_default()[2] += 1 + counted;
             return;
         };
         backend.last = Instant::now();
         if backend.is_ready() && backend.waiting.is_empty() {
             self.decide(key, seen);
         } else {
-            backend.waiting.push_back(seen);
+            backend.waiting.push_back(Waiting::Statement(seen));
             self.join(key);
+        }
+    }
+
+    /// Statements that were told of before have run again.
+    fn runs(&mut self, seen: RunsSeen) {
+        let key = (seen.pid, seen.start_ns);
+        let Some(backend) = self.backends.get_mut(&key) else { return };
+        backend.last = Instant::now();
+        if backend.waiting.is_empty() {
+            self.decide_again(key, &seen);
+        } else {
+            backend.waiting.push_back(Waiting::Runs(seen));
+        }
+    }
+
+    /// Takes over what the kernel side has counted.
+    fn look_up_runs(&mut self) {
+        let keys: Vec<Key> = self.backends.keys().copied().collect();
+        for key in keys {
+            let Some(seen) = self.reader.runs(key.0, key.1) else { continue };
+            let due = self.backends.get_mut(&key).is_some_and(|backend| {
+                let sequence = backend.sequence();
+                backend.waiting.is_empty() && backend.runs.is_due(&seen, sequence)
+            });
+            if due {
+                self.decide_again(key, &seen);
+            }
         }
     }
 
@@ -162,18 +201,33 @@ impl Worker {
     fn release(&mut self, key: Key) {
         let Some(backend) = self.backends.get_mut(&key) else { return };
         let waiting = std::mem::take(&mut backend.waiting);
-        waiting.into_iter().for_each(|seen| self.decide(key, seen));
+        for one in waiting {
+            match one {
+                Waiting::Statement(seen) => self.decide(key, seen),
+                Waiting::Runs(seen) => self.decide_again(key, &seen),
+            }
+        }
     }
 
-    /// Reads a statement, decides on it, records it.
-    fn decide(&mut self, key: Key, mut seen: StatementSeen) {
-        let Some(backend) = self.backends.get_mut(&key) else { return };
+    /// Reads a statement, decides on it, records it; what runs again of it is counted from now on.
+    fn decide(&mut self, key: Key, seen: StatementSeen) {
+        let (counted, utility) = (seen.counted, seen.level == Level::Utility);
+        let known = self.decide_first(key, seen);
+        if let (Some(counted), Some(backend)) = (counted, self.backends.get_mut(&key)) {
+            let utility = backend.last_utility().filter(|_| utility);
+            backend.runs.begin(counted, known, utility);
+        }
+    }
+
+    /// Gives what its repeats are; nothing where they are nothing to be recorded.
+    fn decide_first(&mut self, key: Key, mut seen: StatementSeen) -> Option<Known> {
+        let backend = self.backends.get_mut(&key)?;
         let lost_before = backend.lost_before(seen.sequence);
         let count = self.counts.entry(backend.server_name().to_owned()).or_default();
         count[2] += lost_before;
         if backend.is_part(&seen) || (seen.level == Level::Replication && !is_replication_command(&seen.text))
         {
-            return;
+            return None;
         }
         let source = Source::of(&mut seen);
         let statement = match seen.level {
@@ -192,7 +246,7 @@ impl Worker {
             seen.nested = false;
         }
         if backend.is_proxied() && !seen.nested {
-            return; // The proxy's own record tells of it.
+            return None; // The proxy's own record tells of it.
         }
         let (session, scope) = backend.session();
         if !seen.nested {
@@ -202,25 +256,61 @@ impl Worker {
         let (session, scope) = during.as_ref().map_or((session, scope), |during| (during, during.scope()));
         let decision = Arc::clone(self.decisions.rule(session, scope, &statement).decision());
         let elsewhere = !backend.is_proxied() && self.rooms.held.contains(backend.seen().server_pid);
-        if elsewhere && would_not_run(&decision) {
-            return; // It did not run: it was held, and its record tells of that.
+        let did_not_run = elsewhere && would_not_run(&decision);
+        if !did_not_run {
+            count[0] += 1;
+            count[1] += u64::from(would_not_run(&decision));
+            backend.ran(&statement, 1);
         }
-        count[0] += 1;
-        count[1] += u64::from(would_not_run(&decision));
-        backend.runs(&statement);
         let sole = lost_before > 0 || !source.loss.is_empty() || !source.sha256.is_empty();
-        if !sole && !backend.tally.counts(&statement, &decision, seen.nested) {
-            return;
+        let counted = did_not_run || (!sole && !backend.tally.counts(&statement, &decision, seen.nested));
+        if counted && seen.counted.is_none() {
+            return None;
         }
-        let mut entry = statement_record(backend, &seen, &source, &statement, &decision);
+        let entry = Arc::new(statement_record(backend, &seen, &source, &statement, &decision));
+        let known = Known { statement, nested: seen.nested, entry: Arc::clone(&entry) };
+        if counted {
+            return Some(known); // Where it did not run it was held, and its record tells of that.
+        }
         let more = if sole {
             Vec::new()
         } else {
-            backend.tally.recorded(&statement, &decision, seen.nested, Arc::new(entry.clone()))
+            backend.tally.recorded(&known.statement, &decision, seen.nested, Arc::clone(&entry))
         };
-        entry.lost_before = lost_before;
         more.into_iter().for_each(|counted| self.record_counted(counted));
-        self.rooms.audit.record(Body::Statement(entry));
+        self.rooms.audit.record(Body::Statement(record::Statement { lost_before, ..(*entry).clone() }));
+        Some(known)
+    }
+
+    /// Decides on statements that have run again, and records each with how often.
+    fn decide_again(&mut self, key: Key, seen: &RunsSeen) {
+        let Some(backend) = self.backends.get_mut(&key) else { return };
+        for (known, times) in backend.runs.again(&seen.runs) {
+            if backend.is_proxied() && !known.nested {
+                continue; // The proxy's own record tells of it.
+            }
+            backend.last = Instant::now();
+            let (session, scope) = backend.session();
+            let during = session.during(&known.statement);
+            let (session, scope) =
+                during.as_ref().map_or((session, scope), |during| (during, during.scope()));
+            let decision = self.decisions.rule(session, scope, &known.statement);
+            let decision = decision.decision();
+            let refused = would_not_run(decision);
+            if refused && !backend.is_proxied() && self.rooms.held.contains(backend.seen().server_pid) {
+                continue; // It did not run, as above.
+            }
+            let count = self.counts.entry(backend.server_name().to_owned()).or_default();
+            count[0] += times;
+            count[1] += if refused { times } else { 0 };
+            let ordinal = backend.ran(&known.statement, times);
+            self.rooms.audit.record(Body::Statement(record::Statement {
+                ordinal,
+                executions: times,
+                decision: Some((**decision).clone()),
+                ..(*known.entry).clone()
+            }));
+        }
     }
 
     fn record_counted(&self, (entry, executions): (Arc<record::Statement>, u64)) {
@@ -250,14 +340,18 @@ impl Worker {
         if self.backends.len() >= BACKENDS {
             let some: Vec<Key> = self.backends.keys().take(BACKENDS / 8).copied().collect();
             for key in some {
-                self.reader.introduce_again(key.0);
                 self.forget(key);
+                // What was counted has just been looked up.
+                self.reader.introduce_again(key.0, key.1);
             }
         }
     }
 
     fn forget(&mut self, key: Key) {
         self.release(key);
+        if let Some(seen) = self.reader.runs(key.0, key.1) {
+            self.decide_again(key, &seen);
+        }
         if let Some(mut backend) = self.backends.remove(&key) {
             backend.tally.all().into_iter().for_each(|counted| self.record_counted(counted));
         }

@@ -96,13 +96,10 @@ impl PostgresProgram {
             port_socket: 0,
             port_database: layout.port_database,
             port_user: layout.port_database + 8,
-            // `QueryDesc`: the same in all versions.
-            query_plan: 8,
-            query_text: 16,
-            query_executed: 96,
             plan_location: layout.plan_location,
             // `readOnlyTree` came with 14.
             utility_fourth: u32::from(layout.major >= 14),
+            reserved: 0,
         };
         Ok(Self { version, build_id, entry: binary.entry, places, target })
     }

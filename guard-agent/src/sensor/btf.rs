@@ -1,6 +1,7 @@
-//! Reads offsets of structure members from the kernel's BTF. Bounded: a broken file gives no offsets, no panic.
+//! Reads offsets of structure members and the numbers of functions from the kernel's BTF. Bounded: a broken file gives
+//! nothing, no panic.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use guard_common::kernel::layout::Layout;
 
@@ -10,6 +11,7 @@ const LIMIT: u64 = 64 * 1024 * 1024;
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FUNCTION: u32 = 12;
 /// How deep anonymous structures nest.
 const NESTING: usize = 8;
 
@@ -24,12 +26,43 @@ pub enum BtfError {
     Format,
 }
 
+/// Functions whose calls can be refused.
+const CHECKS: [&str; 2] = ["security_unix_stream_connect", "bpf_lsm_unix_stream_connect"];
+
+/// What is taken from the running kernel, which stays the same while the agent runs.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    layout: Layout,
+    checks: [Option<u32>; CHECKS.len()],
+}
+
+static KNOWN: OnceLock<Known> = OnceLock::new();
+
 /// The layout of this kernel's structures.
 pub fn kernel_layout() -> Result<Layout, BtfError> {
+    known().map(|known| known.layout)
+}
+
+/// The number of the kernel's function that asks whether a unix socket may be connected to.
+pub fn unix_check() -> Option<u32> {
+    known().ok()?.checks[0]
+}
+
+/// The number of the function that stands for eBPF among the kernel's security modules, for the same question.
+pub fn unix_check_of_lsm() -> Option<u32> {
+    known().ok()?.checks[1]
+}
+
+/// Millions of bytes are read once.
+fn known() -> Result<Known, BtfError> {
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::open(VMLINUX)?, LIMIT), &mut bytes)?;
     let btf = Btf::parse(&bytes).ok_or(BtfError::Format)?;
-    Ok(Layout::resolve(|structure, member| btf.offset_of(structure, member)))
+    let layout = Layout::resolve(|structure, member| btf.offset_of(structure, member));
+    Ok(*KNOWN.get_or_init(|| Known { layout, checks: CHECKS.map(|name| btf.function(name)) }))
 }
 
 struct Btf<'a> {
@@ -91,6 +124,16 @@ impl<'a> Btf<'a> {
         self.find(id, member.as_bytes(), NESTING)
     }
 
+    /// The id of a function.
+    fn function(&self, name: &str) -> Option<u32> {
+        let is_it = |at: usize| {
+            let kind = (word(self.types, at + 4)? >> 24) & 0x1f;
+            (kind == KIND_FUNCTION && self.string(word(self.types, at)?)? == name.as_bytes()).then_some(())
+        };
+        let position = self.positions.iter().skip(1).position(|at| is_it(*at).is_some())?;
+        u32::try_from(position + 1).ok()
+    }
+
     /// Byte offset of a member, also inside of anonymous structures. Bit fields have none.
     fn find(&self, id: u32, member: &[u8], nesting: usize) -> Option<u32> {
         let at = *self.positions.get(id as usize)?;
@@ -136,7 +179,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::Btf;
 
-    /// `struct task { int pid; struct { int a; long tgid; }; }` with hand-made tables.
+    /// `struct task { int pid; struct { int a; long tgid; }; }` and `int tgid(..)` with hand-made tables.
     fn sample() -> Vec<u8> {
         let strings = b"\0int\0task\0pid\0a\0tgid\0";
         let mut types = Vec::new();
@@ -144,6 +187,7 @@ mod tests {
         push(&[1, 1 << 24, 4, 32]); // 1: int
         push(&[0, (4 << 24) | 2, 16, 14, 1, 0, 16, 1, 64]); // 2: anonymous
         push(&[5, (4 << 24) | 2, 24, 10, 1, 0, 0, 2, 64]); // 3: task
+        push(&[16, 12 << 24, 1]); // 4: tgid
         let mut bytes = vec![0x9f, 0xeb, 1, 0];
         for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
             bytes.extend(u32::to_ne_bytes(word));
@@ -164,11 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn functions_are_found_by_their_names() {
+        let bytes = sample();
+        let btf = Btf::parse(&bytes).expect("well-formed");
+        assert_eq!(btf.function("tgid"), Some(4));
+        assert_eq!(btf.function("task"), None, "a structure");
+    }
+
+    #[test]
     fn broken_files_do_not_panic() {
         let bytes = sample();
         for length in 0..bytes.len() {
             if let Some(btf) = Btf::parse(&bytes[..length]) {
-                let _ = btf.offset_of("task", "tgid");
+                let _ = (btf.offset_of("task", "tgid"), btf.function("tgid"));
             }
         }
         for position in 0..bytes.len() {

@@ -7,7 +7,7 @@ use guard_common::kernel::{
     process::{ExecEvent, ExitEvent, ForkEvent},
     refusal::RefusedEvent,
     socket::{AcceptedEvent, ClosedEvent},
-    statement::{BackendEvent, StatementEvent, TextEvent},
+    statement::{BackendEvent, RunsEvent, StatementEvent, TextEvent},
     unix::UnixAcceptedEvent,
 };
 
@@ -41,6 +41,8 @@ pub enum StatementPiece {
     Statement(Box<StatementEvent>),
     /// More of one.
     Text(Box<TextEvent>),
+    /// How often statements have run again.
+    Runs(Box<RunsEvent>),
 }
 
 /// Structures of integers and arrays of them alone.
@@ -71,6 +73,8 @@ unsafe impl Plain for StatementEvent {}
 // SAFETY: as above.
 unsafe impl Plain for TextEvent {}
 // SAFETY: as above.
+unsafe impl Plain for RunsEvent {}
+// SAFETY: as above.
 unsafe impl Plain for RefusedEvent {}
 
 /// The event in `bytes`; nothing for what is too short or of an unknown kind.
@@ -86,7 +90,9 @@ pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         EventKind::UnixAccepted => KernelEvent::UnixAccepted(read(bytes)?),
         EventKind::Refused => KernelEvent::Refused(read(bytes)?),
         // They have a ring buffer of their own.
-        EventKind::Statement | EventKind::StatementText | EventKind::Backend => return None,
+        EventKind::Statement | EventKind::StatementText | EventKind::StatementRuns | EventKind::Backend => {
+            return None;
+        }
     })
 }
 
@@ -97,6 +103,7 @@ pub fn decode_statement(bytes: &[u8]) -> Option<StatementPiece> {
         EventKind::Backend => StatementPiece::Backend(Box::new(read(bytes)?)),
         EventKind::Statement => StatementPiece::Statement(Box::new(read(bytes)?)),
         EventKind::StatementText => StatementPiece::Text(Box::new(read(bytes)?)),
+        EventKind::StatementRuns => StatementPiece::Runs(Box::new(read(bytes)?)),
         _ => return None,
     })
 }

@@ -125,6 +125,8 @@ pub struct Enforced {
     pub epoch: u64,
     /// The servers.
     pub servers: Vec<EnforcedServer>,
+    /// A policy reads the hashes of programs: nobody is decided on before theirs is known.
+    pub by_hash: bool,
 }
 
 /// A server that verdicts can be about.

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
+    io::{self, Read},
     net::{IpAddr, TcpListener},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::PathBuf,
@@ -124,6 +125,15 @@ pub fn lift_memory_limit() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the structure lives through the call.
     let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// A key for hashes that nobody else can compute.
+pub fn random_key() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let (low, high) = bytes.split_at(8);
+    let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    Ok([word(low), word(high)])
 }
 
 /// The cookie of this process's network namespace; 0 before Linux 5.14.

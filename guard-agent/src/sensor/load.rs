@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     programs::{CgroupAttachMode, Program, ProgramError, RawTracePoint, TracePoint, UProbe},
 };
 use guard_common::{
@@ -29,6 +29,10 @@ use super::{
     unix_hook,
 };
 use crate::config::SensorConfig;
+
+/// The verifier's reason for a refusal without each step on the way there: where it has taken a million of them, writing
+/// them down takes minutes.
+pub(crate) const VERIFIER_LOG: VerifierLogLevel = VerifierLogLevel::STATS;
 
 /// What a program hangs on.
 #[derive(Clone, Copy, Debug)]
@@ -216,14 +220,12 @@ fn refusal_hooks(
         );
         return None;
     }
-    let attached = match (layout.has_unix_refusal(), &features.cgroup, stream) {
-        (true, Some(cgroup), EventStream::Ring(ring)) => {
-            unix_hook::attach(ebpf, ring.as_fd(), cgroup).map_err(|error| error.to_string())
+    let attached = match stream {
+        EventStream::Ring(ring) => unix_hook::attach(ebpf, ring.as_fd(), features.cgroup.as_ref(), &layout)
+            .map_err(|error| error.to_string()),
+        EventStream::Perf(_) => {
+            Err("its hooks are younger than the ring buffer, which this kernel has not".to_owned())
         }
-        (true, Some(_), EventStream::Perf(_)) => {
-            Err("its hook is younger than the ring buffer, which this kernel has not".to_owned())
-        }
-        _ => Err("its BTF does not tell the offsets for it".to_owned()),
     };
     let unix = attached.map_err(|error| {
         state.missing.push(format!(
@@ -231,19 +233,27 @@ fn refusal_hooks(
              accepted ({error})"
         ));
     });
-    Some(Hooks { unix: unix.ok() })
+    let unix = unix.ok().map(|(link, hook)| {
+        tracing::debug!(%hook, "connects to unix sockets can be refused");
+        link
+    });
+    Some(Hooks { unix })
 }
 
 /// Makes the maps of the object for this kernel, and fills in what the programs have to know.
 fn open(config: &SensorConfig, features: &Features) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     let layout = features.layout.as_ref().copied().unwrap_or(Layout::UNKNOWN);
+    let key = host::random_key()
+        .map_err(|error| EbpfError::FileError { path: PathBuf::from("/dev/urandom"), error })?;
     let (state, logging) = (features.state.unwrap_or_default(), u32::from(config.kernel_log));
     loader
+        .verifier_log_level(VERIFIER_LOG)
         .override_global("LAYOUT", &layout, true)
         .override_global("HELPERS", &features.helpers, true)
         .override_global("STATE", &state, true)
-        .override_global("LOGGING", &logging, features.ring_buffer);
+        .override_global("LOGGING", &logging, features.ring_buffer)
+        .override_global("HASH_KEY", &key, features.ring_buffer);
     if features.ring_buffer {
         loader.map_max_entries(maps::EVENTS, config.ring_kib.saturating_mul(1024));
         loader.map_max_entries(maps::STATEMENTS, config.statement_ring_kib.saturating_mul(1024));

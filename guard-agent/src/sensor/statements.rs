@@ -10,7 +10,9 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, RingBuf};
-use guard_common::kernel::statement::{Backend, BackendEvent, StatementEvent, TextEvent, flag, level, mode};
+use guard_common::kernel::statement::{
+    Backend, BackendEvent, RUNS, Run, RunsEvent, StatementEvent, TextEvent, flag, level, mode, switch,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::decode::{StatementPiece, decode_statement};
@@ -89,6 +91,23 @@ pub struct StatementSeen {
     pub address: u64,
     /// Not all of the string is in `text`.
     pub cut: Option<Cut>,
+    /// Under which identity, and where, the kernel side counts from now on how often it runs again.
+    pub counted: Option<(u64, usize)>,
+    /// Identity of the utility statement that ran last on this backend; 0 where it has none.
+    pub utility: u64,
+}
+
+/// How often the statements of a backend have run again.
+#[derive(Clone, Debug)]
+pub struct RunsSeen {
+    /// The backend's number.
+    pub pid: u32,
+    /// When it started.
+    pub start_ns: u64,
+    /// The last event of the backend before.
+    pub sequence: u32,
+    /// What is counted.
+    pub runs: [Run; RUNS],
 }
 
 /// Why a text is not whole.
@@ -107,6 +126,8 @@ pub enum Seen {
     Backend(BackendSeen),
     /// A statement of a backend.
     Statement(StatementSeen),
+    /// Statements of a backend that ran again.
+    Runs(RunsSeen),
 }
 
 /// The one reader of statements.
@@ -114,7 +135,7 @@ pub struct StatementReader {
     ring: RingBuf<MapData>,
     backends: KernelMap<MapData, u32, Backend>,
     proxied: KernelMap<MapData, u32, u64>,
-    awake: Array<MapData, u32>,
+    switches: Array<MapData, u32>,
     assembler: Assembler,
     last: Instant,
     polling: bool,
@@ -125,10 +146,10 @@ impl StatementReader {
         ring: RingBuf<MapData>,
         backends: KernelMap<MapData, u32, Backend>,
         proxied: KernelMap<MapData, u32, u64>,
-        awake: Array<MapData, u32>,
+        switches: Array<MapData, u32>,
     ) -> Self {
         let last = Instant::now();
-        Self { ring, backends, proxied, awake, assembler: Assembler::default(), last, polling: false }
+        Self { ring, backends, proxied, switches, assembler: Assembler::default(), last, polling: false }
     }
 
     /// Sleeps until there may be something, at most for `at_most`.
@@ -167,16 +188,32 @@ impl StatementReader {
         seen.len() > before || taken == BATCH
     }
 
+    /// What is counted of a backend at this moment; nothing where it is not known to the kernel side.
+    pub fn runs(&self, pid: u32, start_ns: u64) -> Option<RunsSeen> {
+        let backend = self.backends.get(&pid, 0).ok().filter(|backend| backend.start_ns == start_ns)?;
+        Some(RunsSeen { pid, start_ns, sequence: backend.sequence, runs: backend.runs })
+    }
+
+    /// Whether from now on each run is told of by itself, and none is counted.
+    pub fn tell_each(&mut self, each: bool) {
+        if let Err(error) = self.switches.set(switch::EACH, u32::from(each), 0) {
+            tracing::error!("the kernel side goes on to count what policy wants to see one by one: {error}");
+        }
+    }
+
     /// From now on, of this backend only what runs inside of other statements is reported.
     pub fn only_nested(&mut self, pid: u32, start_ns: u64) {
         // Where it does not fit, the rest is left out later.
         let _ = self.proxied.insert(pid, start_ns, 0);
     }
 
-    /// Tells anew who this backend works for, before its next statement.
-    pub fn introduce_again(&mut self, pid: u32) {
+    /// Tells anew who this backend works for, before its next statement. Gives how many runs were counted of it that
+    /// nobody has looked up, at most.
+    pub fn introduce_again(&mut self, pid: u32, start_ns: u64) -> u64 {
+        let counted = self.runs(pid, start_ns);
         // The values are the backends' own: it makes itself a new one.
         let _ = self.backends.remove(&pid);
+        counted.map_or(0, |counted| counted.runs.iter().map(|run| run.again).sum())
     }
 
     /// What is observed has changed: processes that belonged to nothing that is observed are looked at anew.
@@ -194,7 +231,7 @@ impl StatementReader {
     }
 
     fn look_by_itself(&mut self, polling: bool) {
-        if self.awake.set(0, u32::from(polling), 0).is_ok() {
+        if self.switches.set(switch::AWAKE, u32::from(polling), 0).is_ok() {
             self.polling = polling;
         }
     }
@@ -234,6 +271,11 @@ impl Assembler {
                 self.unfinished.insert(event.pid, statement);
             }
             StatementPiece::Text(event) => self.append(&event, seen),
+            StatementPiece::Runs(event) => {
+                self.finish(event.pid, seen);
+                let RunsEvent { pid, start_ns, sequence, runs, .. } = *event;
+                seen.push(Seen::Runs(RunsSeen { pid, start_ns, sequence, runs }));
+            }
         }
     }
 
@@ -295,6 +337,8 @@ fn statement(event: &StatementEvent) -> StatementSeen {
         text: event.text[..kept].to_vec(),
         address: event.address,
         cut: incomplete.then_some(Cut::Lost),
+        counted: usize::try_from(event.run).ok().filter(|run| *run < RUNS).map(|run| (event.identity, run)),
+        utility: event.utility,
     }
 }
 
@@ -308,7 +352,7 @@ fn text(bytes: &[u8]) -> String {
 mod tests {
     use guard_common::kernel::{
         EventHeader, EventKind,
-        statement::{CHUNK_LEN, TEXT_LEN},
+        statement::{CHUNK_LEN, NO_RUN, TEXT_LEN},
     };
 
     use super::*;
@@ -318,6 +362,8 @@ mod tests {
             header: EventHeader { kind: EventKind::Statement as u32, reserved: 0, at_ns: 1 },
             start_ns: 7,
             address: 0,
+            identity: 0,
+            utility: 0,
             pid,
             sequence,
             level: level::EXECUTOR,
@@ -326,6 +372,8 @@ mod tests {
             length: 0,
             function: 0,
             text_kept: text.len() as u32,
+            run: NO_RUN,
+            reserved: 0,
             text: [0; TEXT_LEN],
         };
         event.text[..text.len()].copy_from_slice(text);
@@ -350,7 +398,7 @@ mod tests {
         pieces.into_iter().for_each(|piece| assembler.take(piece, &mut seen));
         let statement = |seen| match seen {
             Seen::Statement(seen) => Some((seen.pid, String::from_utf8(seen.text).unwrap(), seen.cut)),
-            Seen::Backend(_) => None,
+            Seen::Backend(_) | Seen::Runs(_) => None,
         };
         seen.into_iter().filter_map(statement).collect()
     }

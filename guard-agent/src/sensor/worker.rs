@@ -310,8 +310,8 @@ impl Worker {
             return;
         };
         let workload = self.identifier.captured(task);
-        // A policy may ask for the hash of its program: without it the decision could be another one.
-        if !Identifier::is_pending(&workload) {
+        // Where a policy asks for the hash of its program the decision could be another one without it.
+        if !enforcing.enforced.by_hash || !Identifier::is_pending(&workload) {
             enforcing.offer(task, workload);
         } else if let Some(enforcing) = &mut self.enforcing {
             enforcing.keep(*task);

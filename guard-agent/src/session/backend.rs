@@ -65,6 +65,10 @@ impl Relay<'_> {
             match self.mask(kind, header, at)? {
                 Step::Pass => {}
                 Step::Waits => return Ok(()),
+                Step::Clean(bytes) => {
+                    *looked += bytes;
+                    continue;
+                }
                 Step::Done => {
                     *looked = 0;
                     continue;

@@ -36,6 +36,8 @@ pub struct TextForm {
     pub escape: u8,
     /// HEADER.
     pub header: bool,
+    /// ENCODING, where it is another than the session's.
+    pub encoding: Option<String>,
 }
 
 /// The COPY at `part` of `statement`; `None` where there is none that can be followed.
@@ -79,10 +81,13 @@ fn form(copy: At<'_>) -> Option<TextForm> {
     let known = |(name, _): &(&str, At<'_>)| {
         ["format", "delimiter", "null", "quote", "escape", "header", "force_quote", "encoding"].contains(name)
     };
-    // Data in another encoding than the session's is none that its settings describe.
-    if !options.iter().all(known) || of("encoding").is_some() {
+    if !options.iter().all(known) {
         return None;
     }
+    let encoding = match of("encoding") {
+        Some(option) => Some(argument(option)?),
+        None => None,
+    };
     let null = match of("null") {
         Some(option) => argument(option)?.into_bytes(),
         None if csv => Vec::new(),
@@ -96,6 +101,7 @@ fn form(copy: At<'_>) -> Option<TextForm> {
         escape: letter("escape", quote)?,
         quote,
         header: of("header").is_some_and(is_on),
+        encoding,
     })
 }
 
@@ -147,12 +153,15 @@ mod tests {
         assert!(!of("COPY t TO STDOUT (FORMAT csv, HEADER false)").unwrap().form.header);
         assert!(of("COPY t TO STDOUT (FORMAT binary)").unwrap().form.binary);
         assert!(of("COPY BINARY t TO STDOUT").unwrap().form.binary);
+        assert_eq!(plain.form.encoding, None);
+        let latin = of("COPY t TO STDOUT (ENCODING 'LATIN1')").unwrap();
+        assert_eq!(latin.form.encoding.as_deref(), Some("LATIN1"));
     }
 
     #[test]
     fn what_is_no_copy_to_the_client_or_not_known_is_none() {
         for text in
-            ["COPY t FROM STDIN", "SELECT 1", "COPY t TO PROGRAM 'x'", "COPY t TO STDOUT (ENCODING 'LATIN1')"]
+            ["COPY t FROM STDIN", "SELECT 1", "COPY t TO PROGRAM 'x'", "COPY t TO STDOUT (LETTERS 'LATIN1')"]
         {
             assert_eq!(of(text), None, "{text}");
         }

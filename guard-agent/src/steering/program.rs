@@ -188,6 +188,7 @@ fn load(knows_device: bool) -> Result<Ebpf, SteeringError> {
     crate::sensor::lift_memory_limit();
     let knows = u32::from(knows_device);
     let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(crate::sensor::VERIFIER_LOG)
         .override_global("KNOWS_DEVICE", &knows, true)
         .load(&OBJECT.0)
         .map_err(|error| failed(&error))?;

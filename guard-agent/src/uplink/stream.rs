@@ -9,19 +9,19 @@ use std::{
 };
 
 use guard_common::api::control::{
-    AgentMessage, Batch, ControlMessage, Hello, agent_message::Message as ToControl,
+    AgentMessage, Batch, ControlMessage, Hello, PolicyStatus, agent_message::Message as ToControl,
     control_message::Message as FromControl, ingest_client::IngestClient,
 };
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Streaming, codec::CompressionEncoding, transport::Channel};
 
-use super::{State, UplinkError, approvals::Telling};
-use crate::{
-    approval::Approvals,
-    audit::{AuditLog, ReadError, Reader},
+use super::{
+    Doors, State, UplinkError, approvals::Telling, credentials::Credentials, endpoint::Way, expiry, reason,
+    root_cause, tls,
 };
+use crate::audit::{AuditLog, ReadError, Reader};
 
 /// Batches that may be on their way.
 const WINDOW: usize = 4;
@@ -37,12 +37,14 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// What a stream needs; used for one after the other.
 #[derive(Debug)]
 pub struct Stream {
-    pub(super) endpoint: Endpoint,
-    pub(super) address: String,
+    pub(super) way: Way,
+    pub(super) credentials: Credentials,
+    /// Counts the certificates that came while the agent runs.
+    pub(super) renewals: watch::Receiver<u64>,
     pub(super) hello: Hello,
     pub(super) audit: AuditLog,
     pub(super) state: Arc<State>,
-    pub(super) approvals: Option<Approvals>,
+    pub(super) doors: Doors,
 }
 
 /// An open stream.
@@ -57,31 +59,57 @@ struct Open {
     saved: Instant,
     /// Where the control plane wants to hear of approvals.
     telling: Option<Telling>,
+    /// What runs, where the control plane wants to hear of it.
+    running: Option<watch::Receiver<PolicyStatus>>,
 }
 
 impl Stream {
     /// Ships records until something goes wrong; also says whether the control plane took anything.
     pub async fn run(&self) -> (UplinkError, bool) {
+        let mut renewals = self.renewals.clone();
+        renewals.borrow_and_update();
         let mut open = match self.open().await {
             Ok(open) => open,
             Err(error) => return (error, false),
         };
         let began = open.acknowledged;
-        let Err(error) = self.pump(&mut open).await;
+        let Err(error) = self.pump(&mut open, renewals).await;
         (error, open.acknowledged > began)
     }
 
     fn unreachable(&self, reason: String) -> UplinkError {
-        UplinkError::Unreachable { endpoint: self.address.clone(), reason }
+        UplinkError::Unreachable { endpoint: self.way.address.clone(), reason }
+    }
+
+    async fn connect(&self) -> Result<Channel, UplinkError> {
+        let Some(name) = &self.way.tls else {
+            let connected = self.way.endpoint.connect().await;
+            return connected.map_err(|error| self.unreachable(root_cause(&error)));
+        };
+        let held = self.credentials.load()?;
+        let held = held.ok_or_else(|| UplinkError::NotEnrolled(self.way.address.clone()))?;
+        self.state.update(|status| status.certificate_expires = expiry(&held.named));
+        if held.named.left().is_zero() {
+            return Err(UplinkError::Unusable("has expired".to_owned()));
+        }
+        if held.named.agent_id != self.audit.agent_id() {
+            let other = format!("is that of another journal, of agent {}", held.named.agent_id);
+            return Err(UplinkError::Unusable(other));
+        }
+        let config = tls::known(&held).map_err(|error| UplinkError::Unusable(error.to_string()))?;
+        tls::connect(&self.way, name, config).await
     }
 
     async fn open(&self) -> Result<Open, UplinkError> {
-        let channel = self.endpoint.connect().await.map_err(|error| self.unreachable(root_cause(&error)))?;
+        let channel = self.connect().await?;
         let (messages, receiver) = mpsc::channel(WINDOW + 1);
         let hello = Hello { oldest_sequence: self.audit.oldest(), ..self.hello.clone() };
         let oldest = hello.oldest_sequence;
         let _ = messages.try_send(AgentMessage { message: Some(ToControl::Hello(hello)) });
         let mut client = IngestClient::new(channel);
+        if self.way.tls.is_some() {
+            client = client.send_compressed(CompressionEncoding::Zstd);
+        }
         let opening = async {
             let mut answers = client.stream(ReceiverStream::new(receiver)).await?.into_inner();
             let first = answers.message().await?;
@@ -90,7 +118,7 @@ impl Stream {
         let (answers, first) = tokio::time::timeout(ANSWER_TIME, opening)
             .await
             .map_err(|_| UplinkError::Silent(ANSWER_TIME))?
-            .map_err(|status| self.unreachable(status.message().to_owned()))?;
+            .map_err(|status| self.unreachable(reason(&status)))?;
         let Some(FromControl::Resume(resume)) = first.and_then(|first| first.message) else {
             return Err(UplinkError::Nonsense("something else than where to go on"));
         };
@@ -106,13 +134,13 @@ impl Stream {
             status.acknowledged_sequence = stored;
             status.error.clear();
         });
-        tracing::info!(endpoint = self.address, stored, "connected to the control plane");
+        tracing::info!(endpoint = self.way.address, stored, "connected to the control plane");
         let reader = Reader::open(self.audit.dir(), stored + 1)?;
         // Behind a hole the control plane expects exactly the record that Hello named as the oldest.
         if reader.position() > stored + 1 && reader.position() != oldest {
             return Err(ReadError::Missing { expected: stored + 1 }.into());
         }
-        let telling = match &self.approvals {
+        let telling = match &self.doors.approvals {
             Some(approvals) if resume.takes_approvals => {
                 Some(Telling::begin(approvals, messages.clone()).await)
             }
@@ -126,10 +154,20 @@ impl Stream {
             acknowledged: stored,
             saved: Instant::now(),
             telling,
+            running: self
+                .doors
+                .policies
+                .as_ref()
+                .filter(|_| resume.takes_policy_status)
+                .map(|door| door.running()),
         })
     }
 
-    async fn pump(&self, open: &mut Open) -> Result<std::convert::Infallible, UplinkError> {
+    async fn pump(
+        &self,
+        open: &mut Open,
+        mut renewals: watch::Receiver<u64>,
+    ) -> Result<std::convert::Infallible, UplinkError> {
         let mut durable = self.audit.durable();
         let mut waiting_since = tokio::time::Instant::now();
         loop {
@@ -144,6 +182,12 @@ impl Stream {
                     waiting_since = tokio::time::Instant::now();
                 }
                 () = tell(&mut open.telling) => {}
+                status = next_status(&mut open.running) => {
+                    let message = AgentMessage { message: Some(ToControl::PolicyStatus(status)) };
+                    // A stream that has ended says why by itself.
+                    let _ = open.messages.send(message).await;
+                }
+                Ok(()) = renewals.changed() => return Err(UplinkError::Renewed),
                 changed = durable.changed(), if open.in_flight.len() < WINDOW => {
                     if changed.is_err() {
                         // The journal is gone; whoever closed it ends this task.
@@ -162,7 +206,7 @@ impl Stream {
         open: &mut Open,
         answer: Result<Option<ControlMessage>, tonic::Status>,
     ) -> Result<(), UplinkError> {
-        let answer = answer.map_err(|status| UplinkError::Ended(status.message().to_owned()))?;
+        let answer = answer.map_err(|status| UplinkError::Ended(reason(&status)))?;
         let Some(answer) = answer else { return Err(UplinkError::Ended("it said no reason".to_owned())) };
         match answer.message {
             Some(FromControl::Ack(ack)) => {
@@ -183,6 +227,12 @@ impl Stream {
             Some(FromControl::ApprovalVerdict(verdict)) => {
                 if let Some(telling) = &open.telling {
                     telling.take(verdict);
+                }
+                Ok(())
+            }
+            Some(FromControl::Policy(offer)) => {
+                if let (Some(door), Some(signed)) = (&self.doors.policies, offer.policy) {
+                    door.offer(signed);
                 }
                 Ok(())
             }
@@ -207,6 +257,14 @@ async fn tell(telling: &mut Option<Telling>) {
     match telling {
         Some(telling) => telling.next().await,
         None => std::future::pending().await,
+    }
+}
+
+/// What runs now, where anybody wants to hear it.
+async fn next_status(running: &mut Option<watch::Receiver<PolicyStatus>>) -> PolicyStatus {
+    match running {
+        Some(running) if running.changed().await.is_ok() => running.borrow_and_update().clone(),
+        _ => std::future::pending().await,
     }
 }
 
@@ -249,12 +307,4 @@ fn read_batch(reader: &mut Reader, upto: u64) -> Result<Batch, ReadError> {
         batch.records.push(record);
     }
     Ok(batch)
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

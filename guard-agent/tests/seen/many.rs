@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    io::Read,
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     thread,
@@ -151,4 +151,74 @@ fn a_full_ring_loses_nothing_uncounted() {
 
 fn accept(listener: &TcpListener, count: usize) {
     listener.incoming().take(count).for_each(drop);
+}
+
+/// Opens connections to the ports that it is given, says so, and holds them until its input ends.
+const HOLD: &str = "import socket, sys, resource\n\
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n\
+    held = [socket.create_connection(('127.0.0.1', int(sys.argv[1])), source_address=('127.0.1.' + sys.argv[2], 0)) \
+    for _ in range(int(sys.argv[3]))]\nprint('ready', flush=True)\nsys.stdin.read()";
+const ACCEPT: &str = "import socket, sys, resource\n\
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n\
+    s = socket.create_server(('127.0.0.1', 0), backlog=4096); print(s.getsockname()[1], flush=True)\n\
+    held = [s.accept()[0] for _ in range(int(sys.argv[1]))]\nsys.stdin.read()";
+
+fn helper(script: &str, arguments: &[String]) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    (child, output)
+}
+
+fn line(output: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+#[test]
+fn fifty_thousand_connections_are_open_at_once() {
+    const SERVERS: usize = 5;
+    const EACH: usize = 10_000;
+    if guard_tests::skip::without(&[guard_tests::skip::Need::Ebpf]) {
+        return;
+    }
+    let mut servers: Vec<_> = (0..SERVERS).map(|_| helper(ACCEPT, &[EACH.to_string()])).collect();
+    let ports: Vec<u16> = servers.iter_mut().map(|(_, output)| line(output).parse().unwrap()).collect();
+    let watch = Watch { database_ports: ports.iter().copied().collect(), ..Watch::default() };
+    let mut sensor = Sensor::watching(watch).unwrap();
+    let mut clients: Vec<_> = ports
+        .iter()
+        .zip(1..)
+        .map(|(port, host)| helper(HOLD, &[port.to_string(), i32::to_string(&host), EACH.to_string()]))
+        .collect();
+    sensor.until("50,000 connections", |sensor| sensor.accepted.len() >= SERVERS * EACH);
+    clients.iter_mut().for_each(|(_, output)| assert_eq!(line(output), "ready"));
+    let pids: BTreeSet<u32> = clients.iter().map(|(child, _)| child.id()).collect();
+    let others: Vec<_> =
+        sensor.accepted.iter().filter(|accepted| !pids.contains(&accepted.workload.pid)).collect();
+    assert!(others.is_empty(), "{} others, such as {:?}", others.len(), others[0]);
+    assert!(sensor.closed.is_empty() && sensor.lost.is_empty(), "{:?}", sensor.lost);
+    // With all of these open, one more is told of as fast as ever.
+    let (listener, address) = listen("127.0.0.1:0");
+    serve(listener);
+    let mut watched: BTreeSet<u16> = ports.iter().copied().collect();
+    watched.insert(address.port());
+    sensor.handle.watch(Watch { database_ports: watched, ..Watch::default() });
+    let began = Instant::now();
+    drop(TcpStream::connect(address).unwrap());
+    sensor.until("one more", |sensor| sensor.accepted.len() > SERVERS * EACH);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for (child, _) in clients.iter_mut().chain(&mut servers) {
+        drop(child.stdin.take());
+    }
+    for (mut child, _) in clients.into_iter().chain(servers) {
+        assert!(child.wait().unwrap().success());
+    }
+    sensor.until("all ends", |sensor| sensor.closed.len() > SERVERS * EACH);
 }

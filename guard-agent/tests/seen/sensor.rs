@@ -19,8 +19,7 @@ use guard_tests::skip::{self, Need};
 use tokio::sync::mpsc;
 
 pub struct Sensor {
-    #[expect(dead_code, reason = "the sensor ends with its last handle")]
-    handle: SensorHandle,
+    pub handle: SensorHandle,
     events: mpsc::Receiver<SensorEvent>,
     pub accepted: Vec<Accepted>,
     pub closed: Vec<Closed>,

@@ -3,6 +3,7 @@
 use guard_agent::{
     approval::{Answer, Approvals, Ask},
     config::ApprovalsConfig,
+    uplink::Doors,
 };
 use guard_common::{
     api::{
@@ -43,7 +44,13 @@ async fn people_at_the_control_plane_decide_where_the_agent_lets_them() {
         // One before it is connected, one after.
         let Answer::Retry(first) = approvals.ask(ask()).await.unwrap() else { panic!("it was not approved") };
         let endpoint = control(&format!("http://{}", plane.address));
-        let uplink = uplink::start_with(&endpoint, identity(), log.clone(), Some(approvals.clone())).unwrap();
+        let uplink = uplink::start_with(
+            &endpoint,
+            identity(),
+            log.clone(),
+            Doors { approvals: Some(approvals.clone()), ..Doors::default() },
+        )
+        .unwrap();
         eventually(|| uplink.status().connected, || format!("{:?}", uplink.status())).await;
         let mut other = ask();
         other.request.binding = vec![8; 32];

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something fails")]
 
 mod approvals;
+mod enrolment;
 mod outages;
+mod policies;
 mod restarts;
 mod trouble;
 
@@ -11,7 +13,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use guard_agent::{
     audit::{AuditLog, JournalHandle},
     config::{ControlConfig, JournalConfig, Sync},
-    uplink::{self, Identity, UplinkHandle},
+    uplink::{self, Credentials, Identity, UplinkHandle},
 };
 use guard_common::audit::v1::{Decision, Statement, decision::Verdict, record::Body};
 use guard_control::{
@@ -99,7 +101,11 @@ fn control(endpoint: &str) -> ControlConfig {
 }
 
 fn identity() -> Identity {
-    Identity { host: "db1".to_owned(), mode: "enforce" }
+    Identity {
+        host: "db1".to_owned(),
+        mode: "enforce",
+        credentials: Credentials::in_state(Path::new("/nonexistent")),
+    }
 }
 
 fn statement(text: &str) -> Body {

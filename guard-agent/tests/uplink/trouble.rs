@@ -109,7 +109,7 @@ async fn endpoints_that_cannot_be_used_are_refused_at_once() {
     let state = tempfile::tempdir().unwrap();
     let (log, _journal) =
         guard_agent::audit::AuditLog::open(&JournalConfig::default(), state.path()).unwrap();
-    for remote in ["http://192.0.2.1:7400", "https://control.example:443"] {
+    for remote in ["http://192.0.2.1:7400", "http://control.example:443"] {
         let error = uplink::start(&control(remote), identity(), log.clone()).expect_err("plaintext");
         assert!(
             matches!(error, UplinkError::Plaintext(_)) && error.to_string().contains("loopback"),

@@ -45,7 +45,8 @@ impl PublicKey {
         hex::encode(&Sha256::digest(self.0)[..8])
     }
 
-    fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` over `message` is by this key. The message says what it is for.
+    pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
 

@@ -189,4 +189,15 @@ impl Layout {
             && self.task_fs != ABSENT
             && self.fs_root != ABSENT
     }
+
+    /// The same by the socket that listens: the name to which it is bound, and the namespace of who listens.
+    pub const fn has_listener_refusal(&self) -> bool {
+        self.has_refusal()
+            && self.has_unix()
+            && self.unix_address_len != ABSENT
+            && self.pid_tasks != ABSENT
+            && self.task_pid_links != ABSENT
+            && self.nsproxy_mnt != ABSENT
+            && self.mnt_namespace_ns != ABSENT
+    }
 }

@@ -78,8 +78,8 @@ mod tests {
         assert_eq!(size_of::<SteeredAddress>(), 16 + 4);
         assert_eq!(size_of::<SteeringRule>(), 4 + 4);
         assert_eq!(size_of::<OwnConnection>(), 16 + 2 + 2);
-        assert_eq!(size_of::<Target>(), 6 * 8 + 8 * 4);
-        assert_eq!(size_of::<Backend>(), 2 * 8 + 4 * 4);
+        assert_eq!(size_of::<Target>(), 6 * 8 + 6 * 4);
+        assert_eq!(size_of::<Backend>(), 3 * 8 + 6 * 4 + 16 * 16);
         assert_eq!(size_of::<Verdict>(), 3 * 8);
         assert_eq!(size_of::<Place>(), 16 + 4 + 2 + 2);
         assert_eq!(size_of::<UnixPlace>(), 3 * 4);

@@ -21,6 +21,21 @@ pub const NAME_LEN: usize = 64;
 /// Bytes of a setting that is kept, with its zero byte.
 pub const SETTING_LEN: usize = 256;
 
+/// Statements of one backend whose repeats are counted where they happen.
+pub const RUNS: usize = 16;
+/// [`StatementEvent::run`] of a statement whose repeats are told of one by one.
+pub const NO_RUN: u32 = u32::MAX;
+
+/// What the agent tells the programs: indices of `AWAKE`.
+pub mod switch {
+    /// 1 while the agent looks again and again by itself: nobody has to wake it.
+    pub const AWAKE: u32 = 0;
+    /// 1 while every run has to be told of by itself, because policy reads how many there are.
+    pub const EACH: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
 /// Where in a server the statement was seen.
 pub mod level {
     /// The executor runs a plan.
@@ -55,6 +70,16 @@ pub mod mode {
     pub const NESTED: u32 = 2;
 }
 
+/// PostgreSQL's `QueryDesc`, the same in all versions: offsets of what is read of it, all at once.
+pub mod query {
+    /// The plan; the text follows it.
+    pub const PLAN: u64 = 8;
+    /// A byte that says that it has run before.
+    pub const EXECUTED: u64 = 96;
+    /// Words from the one to the other.
+    pub const WORDS: usize = 12;
+}
+
 /// One observed server: where things are in the memory of its processes, which all share their addresses with the first
 /// of them, and offsets in its structures. An address of 0 is one that its program does not have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,19 +103,26 @@ pub struct Target {
     pub port_database: u32,
     /// Of the user's name.
     pub port_user: u32,
-    /// Of the flag in the query's description that says that it has run before.
-    pub query_executed: u32,
-    /// Of the plan.
-    pub query_plan: u32,
-    /// Of the text.
-    pub query_text: u32,
     /// Of where in the text the plan's statement begins; its length follows.
     pub plan_location: u32,
     /// 1 where the fourth argument of `standard_ProcessUtility` says where the statement comes from, 0 for the third.
     pub utility_fourth: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-/// What is known of one backend.
+/// A statement whose repeats are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Run {
+    /// A keyed hash of its text and of everything by which that is read: what has the same is the same statement. 0 for
+    /// none.
+    pub identity: u64,
+    /// How often it ran again after it was told of.
+    pub again: u64,
+}
+
+/// What is known of one backend. Only the backend itself writes it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Backend {
@@ -104,8 +136,16 @@ pub struct Backend {
     pub sequence: u32,
     /// [`mode`].
     pub mode: u32,
+    /// One bit for each of `runs` that ran again since `hand` last passed it.
+    pub used: u32,
+    /// [`Run::identity`] of the utility statement that ran last, 0 where it has none.
+    pub utility: u64,
+    /// Which of `runs` goes next.
+    pub hand: u32,
     /// Zero.
     pub reserved: u32,
+    /// What is counted.
+    pub runs: [Run; RUNS],
 }
 
 /// Who a backend works for, and with which settings: sent before its first statement and when a setting has changed.
@@ -146,6 +186,10 @@ pub struct StatementEvent {
     pub start_ns: u64,
     /// Where the text is in the backend's memory.
     pub address: u64,
+    /// [`Run::identity`], where its repeats are counted from now on.
+    pub identity: u64,
+    /// [`Backend::utility`] before it.
+    pub utility: u64,
     /// The backend.
     pub pid: u32,
     /// Counts the events of the backend.
@@ -162,8 +206,29 @@ pub struct StatementEvent {
     pub function: u32,
     /// Bytes of `text`.
     pub text_kept: u32,
+    /// Which of the backend's `runs` counts its repeats, or [`NO_RUN`].
+    pub run: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The text.
     pub text: [u8; TEXT_LEN],
+}
+
+/// How often the statements of a backend have run again: before one of them makes room for another, before its settings
+/// change, and when it ends. In between the agent reads [`Backend::runs`] itself.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RunsEvent {
+    /// Kind [`super::EventKind::StatementRuns`].
+    pub header: EventHeader,
+    /// With `pid`, names the backend for good.
+    pub start_ns: u64,
+    /// The backend.
+    pub pid: u32,
+    /// Events of the backend before this one.
+    pub sequence: u32,
+    /// What is counted.
+    pub runs: [Run; RUNS],
 }
 
 /// More of the text of the statement before.

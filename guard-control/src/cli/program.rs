@@ -19,7 +19,7 @@ pub struct Program {
         global = true,
         value_name = "URL",
         env = "GUARD_CONTROL_CONSOLE_URL",
-        default_value = "https://localhost:7443"
+        default_value = "https://localhost:7480"
     )]
     console: Url,
     /// A file with an API token, as `Your account` in the console makes them

@@ -1,20 +1,37 @@
 //! Agents' streams. Hello and batches enter; resume, acknowledgements and rejections leave.
 //!
-//! One task per stream. A batch is acknowledged after the store has it on disk, never before.
+//! One task per stream. A batch is acknowledged after the store has it on disk, never before. An agent with a certificate
+//! speaks for itself alone, and nobody else for it.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
-use guard_common::api::control::{
-    Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, Reject, Resume,
-    agent_message::Message as FromAgent, control_message::Message as ToAgent, ingest_server::Ingest,
+use guard_common::{
+    api::control::{
+        Ack, AgentMessage, ApprovalVerdict, Batch as BatchMessage, ControlMessage, Hello, PolicyOffer,
+        PolicyStatus, Reject, Resume, agent_message::Message as FromAgent,
+        control_message::Message as ToAgent, ingest_server::Ingest,
+    },
+    audit::v1::ControlEvent,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::Fleet;
-use crate::store::{Appended, Batch, StoreError, row::Row};
+use super::{
+    Fleet, News, Revocations, enrolment,
+    sessions::{NoPlace, Session},
+    transport::Peer,
+};
+use crate::{
+    ca::Named,
+    enrol::{self, EnrolError},
+    policy,
+    store::{Appended, Batch, StoreError, row::Row},
+};
 
 /// How long a new stream may take to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -24,17 +41,19 @@ const READ_TIME: Duration = Duration::from_secs(60);
 const ANSWERS: usize = 16;
 const MAX_LABELS: usize = 64;
 const MAX_NAME: usize = 256;
+/// Longest word of an agent about its policies.
+const MAX_PROBLEM: usize = 4_096;
 
 /// The ingest service.
 pub struct IngestService {
     fleet: Fleet,
-    stopping: watch::Receiver<bool>,
+    news: News,
 }
 
 impl IngestService {
-    /// Stores into the fleet's store until `stopping` says otherwise.
-    pub fn new(fleet: Fleet, stopping: watch::Receiver<bool>) -> Self {
-        Self { fleet, stopping }
+    /// Stores into the fleet's store until the news say otherwise.
+    pub(super) fn new(fleet: Fleet, news: News) -> Self {
+        Self { fleet, news }
     }
 }
 
@@ -51,7 +70,9 @@ impl Ingest for IngestService {
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let stream = Stream {
             fleet: self.fleet.clone(),
-            stopping: self.stopping.clone(),
+            news: self.news.clone(),
+            offered: 0,
+            peer: request.extensions().get().cloned().unwrap_or(Peer::Nobody),
             messages: request.into_inner(),
             answers,
         };
@@ -65,12 +86,23 @@ enum Came {
     Message(Option<Box<AgentMessage>>),
     /// Of a person, for the agent.
     Verdict(Box<ApprovalVerdict>),
+    /// Somebody has handed out policies.
+    Rollouts,
+}
+
+/// What an agent runs policies by.
+struct Wants {
+    policies: bool,
+    labels: HashMap<String, String>,
 }
 
 /// One agent's stream.
 struct Stream {
     fleet: Fleet,
-    stopping: watch::Receiver<bool>,
+    news: News,
+    /// The version of the policies that the agent has, or was offered last.
+    offered: u64,
+    peer: Peer,
     messages: Streaming<AgentMessage>,
     answers: Answers,
 }
@@ -91,31 +123,37 @@ impl Stream {
             }
         };
         let (agent_id, host, oldest) = (hello.agent_id.clone(), hello.host.clone(), hello.oldest_sequence);
-        let mut session = self
-            .fleet
-            .sessions
-            .enter(&agent_id)
-            .ok_or_else(|| Status::resource_exhausted("too many agents are connected"))?;
+        self.identify(&hello).await?;
+        let mut session = self.place(&hello).await?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
-        let mut place = self.fleet.waiting.enter(&agent_id, &host);
+        let mut place = self.fleet.waiting.enter(&agent_id, &hello.host);
+        let wants = Wants { policies: hello.takes_policies, labels: hello.labels.clone() };
         let stored_sequence = self.fleet.store.hello(hello).await.map_err(unavailable)?;
-        self.answer(ToAgent::Resume(Resume { stored_sequence, takes_approvals: true })).await?;
+        let resume = Resume { stored_sequence, takes_approvals: true, takes_policy_status: true };
+        self.answer(ToAgent::Resume(resume)).await?;
+        self.news.rollouts.mark_changed();
         loop {
             let message = tokio::select! {
                 biased;
+                status = until_unwelcome(&self.peer, &mut self.news.revocations) => return Err(status),
                 _ = &mut session.superseded => {
                     return Err(Status::aborted("a newer stream of the same agent has taken over"));
                 }
-                _ = self.stopping.wait_for(|stopping| *stopping) => {
+                _ = self.news.stopping.wait_for(|stopping| *stopping) => {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 Some(verdict) = place.verdicts.recv() => Came::Verdict(Box::new(verdict)),
+                Ok(()) = self.news.rollouts.changed(), if wants.policies => Came::Rollouts,
                 message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
                 Came::Message(message) => message,
                 Came::Verdict(verdict) => {
                     self.answer(ToAgent::ApprovalVerdict(*verdict)).await?;
+                    continue;
+                }
+                Came::Rollouts => {
+                    self.offer(&wants).await?;
                     continue;
                 }
             };
@@ -130,11 +168,118 @@ impl Stream {
                     update.request.into_iter().for_each(|request| place.update(request));
                 }
                 Some(Some(FromAgent::ApprovalAnswer(answer))) => place.answer(answer),
+                Some(Some(FromAgent::PolicyStatus(status))) => self.runs(&agent_id, status).await?,
                 Some(Some(FromAgent::Hello(_))) => {
                     return Err(Status::failed_precondition("Hello comes once, as the first message"));
                 }
                 Some(None) => return Err(Status::unimplemented("a message that this version does not know")),
             }
+        }
+    }
+
+    /// Offers the agent the version that somebody has chosen for its labels, where it is newer than what it has.
+    async fn offer(&mut self, wants: &Wants) -> Result<(), Status> {
+        let wanted = {
+            let rollouts = self.news.rollouts.borrow_and_update();
+            rollouts.wanted(|name| wants.labels.get(name).map(String::as_str))
+        };
+        let Some(wanted) = wanted.filter(|wanted| *wanted > self.offered) else { return Ok(()) };
+        match policy::signed(&self.fleet.store, wanted).await {
+            Ok(signed) => {
+                self.offered = wanted;
+                self.answer(ToAgent::Policy(PolicyOffer { policy: Some(signed) })).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, wanted, "a version of the policies cannot be handed out");
+                Ok(())
+            }
+        }
+    }
+
+    async fn runs(&mut self, agent_id: &str, mut status: PolicyStatus) -> Result<(), Status> {
+        self.offered = self.offered.max(status.version);
+        for text in [&mut status.hash, &mut status.error] {
+            text.truncate(text.floor_char_boundary(MAX_PROBLEM));
+        }
+        let running = (status.version, status.hash.as_str(), status.error.as_str());
+        policy::note_running(&self.fleet.store, agent_id, running).await.map_err(unavailable)
+    }
+
+    /// Makes sure that this peer may speak for the agent that it says it is.
+    async fn identify(&self, hello: &Hello) -> Result<(), Status> {
+        match &self.peer {
+            Peer::Nobody => Err(Status::unauthenticated(
+                "records are taken from agents with a certificate: `guard-agent enroll` gets one",
+            )),
+            Peer::Agent(named) if named.agent_id.to_string() != hello.agent_id => {
+                let detail = format!("its certificate is that of agent {}", named.agent_id);
+                self.note("wrong-agent", hello, &detail).await;
+                Err(Status::permission_denied(format!(
+                    "the certificate names agent {}, and this journal is that of agent {}: enroll the agent anew",
+                    named.agent_id, hello.agent_id
+                )))
+            }
+            Peer::Agent(named) => {
+                match enrol::check(&self.fleet.store, named.agent_id, &named.serial).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        if matches!(error, EnrolError::Revoked(_)) {
+                            self.note("revoked-connects", hello, &format!("certificate {}", named.serial))
+                                .await;
+                        }
+                        Err(enrolment::status(error))
+                    }
+                }
+            }
+            // Whoever has a certificate is not believed without it.
+            Peer::Plain => match enrol::is_enrolled(&self.fleet.store, &hello.agent_id)
+                .await
+                .map_err(unavailable)?
+            {
+                false => Ok(()),
+                true => {
+                    self.note("duplicate-agent", hello, "it came without TLS, and its id has a certificate")
+                        .await;
+                    Err(Status::permission_denied(
+                        "this agent id has a certificate: it is taken over TLS alone, at the https:// endpoint",
+                    ))
+                }
+            },
+        }
+    }
+
+    async fn place(&self, hello: &Hello) -> Result<Session, Status> {
+        match self.fleet.sessions.enter(&hello.agent_id, &hello.instance) {
+            Ok(session) => Ok(session),
+            Err(NoPlace::Full) => Err(Status::resource_exhausted("too many agents are connected")),
+            Err(NoPlace::Duplicate) => {
+                self.note("duplicate-agent", hello, "another agent with its id is connected").await;
+                Err(Status::already_exists(
+                    "another agent with this id is connected: one of the two journals is a copy. Move the copy's folder \
+                     away; it then gets an id of its own",
+                ))
+            }
+        }
+    }
+
+    /// In the control plane's own chain. Where it cannot be said, the store says why.
+    async fn note(&self, event: &str, hello: &Hello, detail: &str) {
+        let event = ControlEvent {
+            event: event.to_owned(),
+            agent_id: hello.agent_id.clone(),
+            host: hello.host.clone(),
+            detail: detail.to_owned(),
+            ..ControlEvent::default()
+        };
+        tracing::warn!(
+            agent = event.agent_id,
+            host = event.host,
+            event = event.event,
+            detail,
+            "an agent was refused"
+        );
+        if let Err(error) = self.fleet.store.note_event(event).await {
+            tracing::error!(%error, "this could not be recorded");
         }
     }
 
@@ -145,9 +290,14 @@ impl Stream {
         oldest: u64,
         batch: BatchMessage,
     ) -> Result<bool, Status> {
-        let seen = self.fleet.live.glimpse(&batch.records);
-        let rows = batch.records.into_iter().map(Row::new).collect();
-        let batch = Batch { agent_id: agent_id.to_owned(), oldest, rows };
+        let (agent, live) = (agent_id.to_owned(), self.fleet.live.clone());
+        // Decoding and hashing thousands of records: not on a thread that other streams wait for.
+        let reckoned = tokio::task::spawn_blocking(move || {
+            let seen = live.glimpse(&batch.records);
+            (Batch::new(agent, oldest, batch.records.into_iter().map(Row::new).collect()), seen)
+        });
+        let (batch, seen) =
+            reckoned.await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
         match self.fleet.store.append(batch).await.map_err(unavailable)? {
             Appended::Stored(stored_sequence) => {
                 self.fleet.live.tell(agent_id, host, seen);
@@ -171,6 +321,18 @@ impl Stream {
     }
 }
 
+/// Ends when the peer's certificate has expired or is revoked.
+async fn until_unwelcome(peer: &Peer, revocations: &mut Revocations) -> Status {
+    let Peer::Agent(Named { agent_id, serial, expires }) = peer else { return std::future::pending().await };
+    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::select! {
+        () = tokio::time::sleep(left) => Status::unauthenticated("the agent's certificate has expired"),
+        true = async { revocations.wait_for(|revoked| revoked.contains(serial)).await.is_ok() } => {
+            enrolment::status(EnrolError::Revoked(*agent_id))
+        }
+    }
+}
+
 /// The agent keeps its records and comes again.
 fn unavailable(error: StoreError) -> Status {
     Status::unavailable(error.to_string())
@@ -187,7 +349,7 @@ fn greeting(message: Option<AgentMessage>) -> Result<Hello, Status> {
         .ok_or_else(|| Status::invalid_argument("Hello.agent_id must be a UUID"))?;
     // One agent, one spelling.
     hello.agent_id = id.hyphenated().to_string();
-    let names = [&hello.host, &hello.agent_version, &hello.mode];
+    let names = [&hello.host, &hello.agent_version, &hello.mode, &hello.instance];
     let labels = hello.labels.iter().flat_map(|(name, value)| [name, value]);
     if names.into_iter().chain(labels).any(|name| name.len() > MAX_NAME) {
         return Err(Status::invalid_argument("a field of Hello is longer than 256 bytes"));

@@ -4,7 +4,8 @@
 //! bytes, not meaning.
 
 use guard_common::audit::v1::{
-    ConnectionOpened, Decision, Record, SealedRecord, Statement, connection_opened::Access, record::Body,
+    Checkpoint, ConnectionOpened, Decision, KeyChange, Record, SealedRecord, Statement,
+    connection_opened::Access, record::Body,
 };
 use prost::Message;
 
@@ -23,6 +24,8 @@ pub mod kind {
     pub const STATEMENT: i64 = 30;
     /// `PersonAction`
     pub const PERSON_ACTION: i64 = 70;
+    /// `ControlEvent`
+    pub const CONTROL_EVENT: i64 = 71;
 }
 
 /// The searchable part of a record.
@@ -50,6 +53,15 @@ pub struct Columns {
     pub text: Option<String>,
 }
 
+/// What a record says about the signing of its chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mark {
+    /// Another key signs from here on.
+    KeyChange(KeyChange),
+    /// The chain is vouched for up to here.
+    Checkpoint(Checkpoint),
+}
+
 /// A record and what is searchable of it.
 #[derive(Debug)]
 pub struct Row {
@@ -57,16 +69,28 @@ pub struct Row {
     pub sealed: SealedRecord,
     /// Derived from its payload.
     pub columns: Columns,
+    /// Where it is about signing.
+    pub mark: Option<Box<Mark>>,
 }
 
 impl Row {
     /// The row of a record.
     pub fn new(sealed: SealedRecord) -> Self {
-        let columns = match Record::decode(&*sealed.payload) {
-            Ok(record) => columns(record),
-            Err(_) => Columns { malformed: true, ..Columns::default() },
-        };
-        Self { sealed, columns }
+        match Record::decode(&*sealed.payload) {
+            Ok(record) => {
+                let mark = mark(&record).map(Box::new);
+                Self { sealed, columns: columns(record), mark }
+            }
+            Err(_) => Self { sealed, columns: Columns { malformed: true, ..Columns::default() }, mark: None },
+        }
+    }
+}
+
+fn mark(record: &Record) -> Option<Mark> {
+    match &record.body {
+        Some(Body::KeyChange(change)) => Some(Mark::KeyChange(change.clone())),
+        Some(Body::Checkpoint(checkpoint)) => Some(Mark::Checkpoint(checkpoint.clone())),
+        _ => None,
     }
 }
 
@@ -99,6 +123,7 @@ fn kind_of(body: &Body) -> i64 {
         Body::KeyChange(_) => 60,
         Body::Checkpoint(_) => 61,
         Body::PersonAction(_) => kind::PERSON_ACTION,
+        Body::ControlEvent(_) => kind::CONTROL_EVENT,
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // A record's id is `agent << 44 | sequence` (`RecordId`): the chain of one agent lies together, and both the
     // look-up of a duplicate and the insert touch one tree.
     "CREATE TABLE agents (
@@ -55,6 +55,78 @@ const MIGRATIONS: [&str; 1] = [
     CREATE INDEX decisions ON records (at) WHERE verdict IS NOT NULL;
     CREATE INDEX refusals ON records (at) WHERE verdict > 1;
     CREATE INDEX non_proxied ON records (at) WHERE access = 2;",
+    // Certificates, signatures, proofs and policies. Times are microseconds since 1970.
+    "ALTER TABLE agents ADD COLUMN signing_key BLOB;
+    ALTER TABLE agents ADD COLUMN signed_sequence INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE agents ADD COLUMN key_alarm TEXT;
+    ALTER TABLE agents ADD COLUMN proved_sequence INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE agents ADD COLUMN policy_version INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE agents ADD COLUMN policy_hash TEXT NOT NULL DEFAULT '';
+    ALTER TABLE agents ADD COLUMN policy_error TEXT NOT NULL DEFAULT '';
+
+    CREATE TABLE tokens (
+        hash BLOB PRIMARY KEY,
+        name TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        used INTEGER,
+        agent_id TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE certificates (
+        serial TEXT PRIMARY KEY,
+        agent_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        issued INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        revoked INTEGER,
+        reason TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX certificates_of_agent ON certificates (agent_id);
+
+    CREATE TABLE policies (
+        version INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        author TEXT NOT NULL,
+        note TEXT NOT NULL,
+        hash TEXT NOT NULL,
+        bundle BLOB NOT NULL,
+        key_id TEXT NOT NULL,
+        signature BLOB NOT NULL
+    ) STRICT;
+
+    CREATE TABLE rollouts (
+        id INTEGER PRIMARY KEY,
+        version INTEGER NOT NULL REFERENCES policies (version),
+        labels TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        author TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE leaves (
+        number INTEGER PRIMARY KEY,
+        agent_id TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        head BLOB NOT NULL,
+        root BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX leaves_of_agent ON leaves (agent_id, last);
+
+    CREATE TABLE nodes (
+        level INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        PRIMARY KEY (level, number)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE tree_heads (
+        size INTEGER PRIMARY KEY,
+        root BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        key_id TEXT NOT NULL,
+        signature BLOB NOT NULL
+    ) STRICT;",
 ];
 
 /// Brings the database up to the version of this program.

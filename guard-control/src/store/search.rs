@@ -9,17 +9,21 @@ use std::{
 
 use guard_common::{
     api::control::{Agent, DecisionsRequest, DecisionsResponse, StoredDecision, stored_decision::Subject},
-    audit::v1::{Record, connection_opened::Access, decision::Verdict, record::Body},
+    audit::{
+        chain::Hash,
+        v1::{Record, connection_opened::Access, decision::Verdict, record::Body},
+    },
 };
 use pbjson_types::Timestamp;
 use prost::Message;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params_from_iter, types::Value};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_from_iter, types::Value};
 
 use super::{
-    FILE, OWN, SEARCH_TIME, StoreError,
+    FILE, OWN, SEARCH_TIME, StoreError, hash,
     row::kind,
     schema,
-    sqlite::{record_id, sequence_of},
+    sql::{Line, Sql},
+    sqlite::{record_id, run_one, sequence_of},
 };
 
 /// Decisions in an answer where the question names no number.
@@ -102,60 +106,106 @@ impl Search {
 
     /// Decisions that match, the newest first.
     pub fn decisions(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
-        let limit = match request.limit {
-            0 => DEFAULT_LIMIT,
-            limit => limit.min(MAX_LIMIT),
-        };
+        let limit = limit(request);
         self.with(|connection| {
             let Some(filter) = Filter::new(connection, request)? else {
                 return Ok(DecisionsResponse::default());
             };
-            page(connection, &filter, limit as usize)
+            page(connection, &filter, limit)
         })
     }
 
     /// All agents, by host.
     pub fn agents(&self) -> Result<Vec<Agent>, StoreError> {
         self.with(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT agent_id, host, version, mode, first_seen, last_seen, head_sequence, alarm, gaps, missing
-                 FROM agents WHERE mode <> ?1 ORDER BY host, agent_id",
-            )?;
-            let agents = statement.query_map([OWN], |row| {
-                Ok(Agent {
-                    agent_id: row.get(0)?,
-                    host: row.get(1)?,
-                    agent_version: row.get(2)?,
-                    mode: row.get(3)?,
-                    first_seen: Some(time(row.get(4)?)),
-                    last_seen: Some(time(row.get(5)?)),
-                    stored_sequence: row.get::<_, i64>(6)?.cast_unsigned(),
-                    connected: false,
-                    alarm: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
-                    gaps: row.get::<_, i64>(8)?.cast_unsigned(),
-                    missing: row.get::<_, i64>(9)?.cast_unsigned(),
-                })
-            })?;
-            Ok(agents.collect::<Result<_, _>>()?)
+            let lines = run_one(connection, &Sql::new(AGENTS, [OWN.into()]))?;
+            Ok(lines.iter().map(agent).collect())
         })
     }
 }
 
-fn time(micros: i64) -> Timestamp {
+impl Search {
+    /// The hashes of an agent's records from `first` to `last`, as far as they are stored.
+    pub(super) fn hashes(&self, agent_id: &str, first: u64, last: u64) -> Result<Vec<Hash>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(HASHES_SQLITE)?;
+            let values = params![agent_id, 1_i64 << 44, first.cast_signed(), last.cast_signed()];
+            let mut rows = statement.query(values)?;
+            let mut hashes = Vec::new();
+            while let Some(row) = rows.next()? {
+                hashes.push(hash(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?);
+            }
+            Ok(hashes)
+        })
+    }
+}
+
+const HASHES_SQLITE: &str = "SELECT r.hash FROM records r, agents a
+    WHERE a.agent_id = ?1 AND r.id BETWEEN a.id * ?2 + ?3 AND a.id * ?2 + ?4 ORDER BY r.id";
+
+/// All agents with what their certificates say.
+pub(super) const AGENTS: &str = "SELECT a.agent_id, a.host, version, mode, first_seen, last_seen, head_sequence, alarm,
+        gaps, missing, signed_sequence, key_alarm, c.expires, CASE WHEN c.good = 0 THEN 1 ELSE 0 END, policy_version,
+        policy_hash, policy_error
+    FROM agents a LEFT JOIN (
+        SELECT agent_id, count(*) FILTER (WHERE revoked IS NULL) AS good,
+            max(expires) FILTER (WHERE revoked IS NULL) AS expires
+        FROM certificates GROUP BY agent_id
+    ) c ON c.agent_id = a.agent_id
+    WHERE mode <> $1 ORDER BY a.host, a.agent_id";
+
+/// One line of [`AGENTS`].
+pub(super) fn agent(line: &Line) -> Agent {
+    let alarms = [line.text(7), line.text(11)].into_iter().filter(|alarm| !alarm.is_empty());
+    Agent {
+        agent_id: line.text(0).to_owned(),
+        host: line.text(1).to_owned(),
+        agent_version: line.text(2).to_owned(),
+        mode: line.text(3).to_owned(),
+        first_seen: Some(time(line.int(4))),
+        last_seen: Some(time(line.int(5))),
+        stored_sequence: line.int(6).cast_unsigned(),
+        connected: false,
+        alarm: alarms.collect::<Vec<_>>().join("; "),
+        gaps: line.int(8).cast_unsigned(),
+        missing: line.int(9).cast_unsigned(),
+        signed_sequence: line.int(10).cast_unsigned(),
+        certificate_expires: line.maybe_int(12).map(time),
+        revoked: line.int(13) != 0,
+        policy_version: line.int(14).cast_unsigned(),
+        policy_hash: line.text(15).to_owned(),
+        policy_error: line.text(16).to_owned(),
+    }
+}
+
+pub(super) fn time(micros: i64) -> Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;
     Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
 /// Conditions in SQL with their values.
 #[derive(Debug, Default)]
-struct Filter {
-    sql: String,
-    values: Vec<Value>,
+pub(super) struct Filter {
+    /// With `?1` ..
+    pub(super) sql: String,
+    pub(super) values: Vec<Value>,
 }
 
 impl Filter {
     /// Nothing: no decision can match.
     fn new(connection: &Connection, request: &DecisionsRequest) -> Result<Option<Self>, StoreError> {
+        if request.agent_id.is_empty() {
+            return Self::of(None, request).map(Some);
+        }
+        let agent: Option<i64> = connection
+            .prepare_cached("SELECT id FROM agents WHERE agent_id = ?1")?
+            .query_row([&request.agent_id], |row| row.get(0))
+            .optional()?;
+        agent.map(|agent| Self::of(Some(agent), request)).transpose()
+    }
+
+    /// `agent`: the one that the request names, by its number in the store.
+    pub(super) fn of(agent: Option<i64>, request: &DecisionsRequest) -> Result<Self, StoreError> {
         let mut filter = Self::default();
         // The literal terms are what lets SQLite use the partial indexes.
         match request.verdict.as_str() {
@@ -179,18 +229,13 @@ impl Filter {
         if request.non_proxied {
             let _ = write!(filter.sql, " AND r.access = {}", i32::from(Access::NonProxied));
         }
-        if !request.agent_id.is_empty() {
-            let agent: Option<i64> = connection
-                .prepare_cached("SELECT id FROM agents WHERE agent_id = ?1")?
-                .query_row([&request.agent_id], |row| row.get(0))
-                .optional()?;
-            let Some(agent) = agent else { return Ok(None) };
+        if let Some(agent) = agent {
             filter.and("r.id >= ", record_id(agent, 0).unwrap_or(i64::MAX).into());
             filter.and("r.id < ", record_id(agent + 1, 0).unwrap_or(i64::MAX).into());
         }
         filter.contains(&request.contains)?;
         filter.behind(&request.page)?;
-        Ok(Some(filter))
+        Ok(filter)
     }
 
     fn verdict(&mut self, index: &str, verdict: Verdict) {
@@ -241,40 +286,79 @@ impl Filter {
     }
 }
 
-fn page(connection: &Connection, filter: &Filter, limit: usize) -> Result<DecisionsResponse, StoreError> {
-    let sql = format!(
+/// What finds a page: ids, times, payloads, agents and hosts, one more than fits.
+pub(super) fn page_sql(filter: &str, limit: usize) -> String {
+    format!(
         "SELECT r.id, r.at, r.payload, a.agent_id, a.host
          FROM records r JOIN agents a ON a.id = r.id >> 44
-         WHERE {} ORDER BY r.at DESC, r.id DESC LIMIT {}",
-        filter.sql,
+         WHERE {filter} ORDER BY r.at DESC, r.id DESC LIMIT {}",
         limit + 1
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
+    )
+}
+
+/// Decisions in an answer to `request`.
+pub(super) fn limit(request: &DecisionsRequest) -> usize {
+    match request.limit {
+        0 => DEFAULT_LIMIT as usize,
+        limit => limit.min(MAX_LIMIT) as usize,
+    }
+}
+
+/// An answer that is being put together.
+#[derive(Debug)]
+pub(super) struct Page {
+    limit: usize,
+    bytes: usize,
+    last: Option<(i64, i64)>,
+    pub(super) answer: DecisionsResponse,
+}
+
+impl Page {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, bytes: 0, last: None, answer: DecisionsResponse::default() }
+    }
+
+    /// Takes the next row; false where the page is full.
+    pub(super) fn take(
+        &mut self,
+        (id, at): (i64, i64),
+        payload: &[u8],
+        whose: impl FnOnce() -> Result<(String, String), StoreError>,
+    ) -> Result<bool, StoreError> {
+        self.bytes += payload.len();
+        let full = self.answer.decisions.len() == self.limit || self.bytes > MAX_BYTES;
+        if let Some((at, id)) = self.last.filter(|_| full) {
+            self.answer.next_page = format!("{at}.{id}");
+            return Ok(false);
+        }
+        self.last = Some((at, id));
+        // Only what was decodable has a verdict.
+        if let Some((at, subject)) = subject(payload) {
+            let (agent_id, host) = whose()?;
+            self.answer.decisions.push(StoredDecision {
+                agent_id,
+                host,
+                sequence: sequence_of(id),
+                at,
+                subject: Some(subject),
+            });
+        }
+        Ok(true)
+    }
+}
+
+fn page(connection: &Connection, filter: &Filter, limit: usize) -> Result<DecisionsResponse, StoreError> {
+    let mut statement = connection.prepare_cached(&page_sql(&filter.sql, limit))?;
     let mut rows =
         statement.query(params_from_iter(filter.values.iter().map(|value| value as &dyn ToSql)))?;
-    let mut answer = DecisionsResponse::default();
-    let (mut bytes, mut last) = (0, None);
+    let mut page = Page::new(limit);
     while let Some(row) = rows.next()? {
-        let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
         let payload = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        bytes += payload.len();
-        let full = answer.decisions.len() == limit || bytes > MAX_BYTES;
-        if let Some((at, id)) = last.filter(|_| full) {
-            answer.next_page = format!("{at}.{id}");
+        if !page.take((row.get(0)?, row.get(1)?), payload, || Ok((row.get(3)?, row.get(4)?)))? {
             break;
         }
-        last = Some((at, id));
-        // Only what was decodable has a verdict.
-        let Some((at, subject)) = subject(payload) else { continue };
-        answer.decisions.push(StoredDecision {
-            agent_id: row.get(3)?,
-            host: row.get(4)?,
-            sequence: sequence_of(id),
-            at,
-            subject: Some(subject),
-        });
     }
-    Ok(answer)
+    Ok(page.answer)
 }
 
 fn subject(payload: &[u8]) -> Option<(Option<Timestamp>, Subject)> {

@@ -7,24 +7,29 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use guard_common::{
     api::control::Hello,
     audit::{
         chain::{GENESIS, Head},
-        v1::{Record, record::Body},
+        checkpoint::PublicKey,
+        v1::{ControlEvent, Record, record::Body},
     },
 };
 use prost::Message;
-use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior, params, types::ValueRef};
 use tokio::sync::mpsc;
 
 use super::{
-    Appended, Batch, Command, OWN, Reply, StoreError,
-    row::{Row, kind},
+    Appended, Batch, OWN, StoreError,
+    embedded::{Command, Reply},
+    fit::{Hole, Known, Refused, fit},
+    now,
+    row::Row,
     schema,
+    sql::{Line, Sql, Value},
 };
 
 /// Commands that share one transaction, and with it one fsync.
@@ -50,18 +55,21 @@ pub fn sequence_of(id: i64) -> u64 {
 pub struct Writer {
     connection: Connection,
     /// Keeps a second server out. The operating system gives it up with the process.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Writer {
-    /// Opens or makes the database `file` in `dir`.
-    pub fn open(dir: &Path, file: &str) -> Result<Self, StoreError> {
+    /// Opens or makes the database `file` in `dir`; `alone`: as the only server, which commands may stand beside.
+    pub fn open(dir: &Path, file: &str, alone: bool) -> Result<Self, StoreError> {
         let folder = |error| StoreError::Folder { path: dir.to_owned(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(folder)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(dir.join("lock")).map_err(folder)?;
-        match lock.try_lock() {
+        let lock = match alone {
+            true => Some(options.open(dir.join("lock")).map_err(folder)?),
+            false => None,
+        };
+        match lock.as_ref().map_or(Ok(()), File::try_lock) {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(dir.to_owned())),
             Err(fs::TryLockError::Error(error)) => return Err(folder(error)),
@@ -117,6 +125,9 @@ impl Writer {
                 Command::Note(body, reply) => {
                     Answer::Note(in_savepoint(savepoint, |at| note(at, *body)), reply)
                 }
+                Command::Run(statements, reply) => {
+                    Answer::Run(in_savepoint(savepoint, |at| run(at, &statements)), reply)
+                }
                 Command::Stop => continue,
                 Command::Append(batch, reply) => {
                     let mut result = in_savepoint(savepoint, |at| append(at, &batch));
@@ -125,10 +136,7 @@ impl Writer {
                     {
                         result = Err(error);
                     }
-                    Answer::Append(
-                        result.map(|outcome| outcome.unwrap_or_else(Refused::into_appended)),
-                        reply,
-                    )
+                    Answer::Append(result.map(|outcome| outcome.unwrap_or_else(rejected)), reply)
                 }
             });
             // A full disk makes SQLite roll back everything, and what follows would run outside of the transaction.
@@ -145,36 +153,26 @@ enum Answer {
     Hello(Result<u64, StoreError>, Reply<u64>),
     Append(Result<Appended, StoreError>, Reply<Appended>),
     Note(Result<(), StoreError>, Reply<()>),
+    Run(Result<Vec<Vec<Line>>, StoreError>, Reply<Vec<Vec<Line>>>),
 }
 
 impl Answer {
     fn send(self, committed: bool) {
-        // Whoever has gone away asks again.
+        fn tell<T>(result: Result<T, StoreError>, reply: Reply<T>, committed: bool) {
+            // Whoever has gone away asks again.
+            _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) });
+        }
         match self {
-            Self::Hello(result, reply) => {
-                _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
-            }
-            Self::Append(result, reply) => {
-                _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
-            }
-            Self::Note(result, reply) => {
-                _ = reply.send(if committed { result } else { Err(StoreError::Unwritten) })
-            }
+            Self::Hello(result, reply) => tell(result, reply, committed),
+            Self::Append(result, reply) => tell(result, reply, committed),
+            Self::Note(result, reply) => tell(result, reply, committed),
+            Self::Run(result, reply) => tell(result, reply, committed),
         }
     }
 }
 
-/// Why a batch is not kept.
-#[derive(Debug)]
-struct Refused {
-    sequence: u64,
-    reason: String,
-}
-
-impl Refused {
-    fn into_appended(self) -> Appended {
-        Appended::Rejected { sequence: self.sequence, reason: self.reason }
-    }
+fn rejected(refused: Refused) -> Appended {
+    Appended::Rejected { sequence: refused.sequence, reason: refused.reason }
 }
 
 /// What a step inside a savepoint comes to: only a success is kept.
@@ -189,6 +187,12 @@ impl Keep for u64 {
 }
 
 impl Keep for () {
+    fn keep(&self) -> bool {
+        true
+    }
+}
+
+impl Keep for Vec<Vec<Line>> {
     fn keep(&self) -> bool {
         true
     }
@@ -213,11 +217,6 @@ fn in_savepoint<T: Keep>(
     result
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
 fn greet(at: &Connection, hello: &Hello) -> Result<u64, StoreError> {
     let labels = serde_json::to_string(&hello.labels).unwrap_or_default();
     let mut statement = at.prepare_cached(
@@ -230,101 +229,106 @@ fn greet(at: &Connection, hello: &Hello) -> Result<u64, StoreError> {
     Ok(statement.query_row(row, |row| row.get::<_, i64>(0))?.cast_unsigned())
 }
 
-/// Adds a record to the control plane's own chain, which begins with the first one.
-fn note(at: &Connection, body: Body) -> Result<(), StoreError> {
-    let known: Option<String> = at
-        .prepare_cached("SELECT agent_id FROM agents WHERE mode = ?1")?
-        .query_row([OWN], |row| row.get(0))
-        .optional()?;
-    let agent_id = match known {
-        Some(agent_id) => agent_id,
-        None => {
-            let hello = Hello {
-                agent_id: uuid::Uuid::now_v7().to_string(),
-                host: "control plane".to_owned(),
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                mode: OWN.to_owned(),
-                ..Hello::default()
-            };
-            greet(at, &hello)?;
-            hello.agent_id
-        }
-    };
-    let mut head = stored(at, &agent_id)?.head;
-    let row = Row::new(head.seal(Record::now(body).encode_to_vec().into()));
-    match append(at, &Batch { agent_id, oldest: 1, rows: vec![row] })? {
-        Ok(_) => Ok(()),
-        Err(_) => Err(StoreError::Unwritten),
-    }
-}
-
 /// Where an agent's chain stands.
 struct Stored {
     agent: i64,
-    head: Head,
+    known: Known,
 }
 
 fn stored(at: &Connection, agent_id: &str) -> Result<Stored, StoreError> {
-    let mut statement =
-        at.prepare_cached("SELECT id, head_sequence, head_hash FROM agents WHERE agent_id = ?1")?;
+    let mut statement = at.prepare_cached(
+        "SELECT id, head_sequence, head_hash, signing_key, signed_sequence, key_alarm FROM agents
+         WHERE agent_id = ?1",
+    )?;
     let found = statement.query_row([agent_id], |row| {
         let head = Head { sequence: row.get::<_, i64>(1)?.cast_unsigned(), hash: row.get(2)? };
-        Ok(Stored { agent: row.get(0)?, head })
+        let key: Option<Vec<u8>> = row.get(3)?;
+        let known = Known {
+            head,
+            key: key.and_then(|key| PublicKey::from_bytes(&key).ok()),
+            signed: row.get::<_, i64>(4)?.cast_unsigned(),
+            key_alarm: row.get(5)?,
+        };
+        Ok(Stored { agent: row.get(0)?, known })
     });
     found.optional()?.ok_or(StoreError::Request("the agent has not said hello"))
 }
 
 /// Checks and stores a batch. A refusal leaves the savepoint to be rolled back.
 fn append(at: &Connection, batch: &Batch) -> Result<Result<Appended, Refused>, StoreError> {
-    let Stored { agent, mut head } = stored(at, &batch.agent_id)?;
-    let known = batch.rows.partition_point(|row| row.sealed.sequence <= head.sequence);
-    let (repeated, new) = batch.rows.split_at(known);
-    for row in repeated {
+    let Stored { agent, known } = stored(at, &batch.agent_id)?;
+    for row in batch.repeated(known.head.sequence) {
         if let Some(refused) = differs(at, agent, row)? {
             return Ok(Err(refused));
         }
     }
-    let missing = skip_hole(at, agent, batch.oldest, new, &mut head)?;
-    let (mut gaps, mut malformed) = (u64::from(missing > 0), 0_u64);
-    let mut insert = at.prepare_cached(INSERT)?;
-    for row in new {
-        let sequence = row.sealed.sequence;
-        let accepted = head.accept(&row.sealed).map_err(|error| error.to_string());
-        let id = record_id(agent, sequence).ok_or_else(|| "its number is out of range".to_owned());
-        let id = match accepted.and(id) {
-            Ok(id) => id,
-            Err(reason) => return Ok(Err(Refused { sequence, reason })),
-        };
-        let columns = &row.columns;
-        insert.execute(params![
-            id,
-            columns.at,
-            columns.kind,
-            &row.sealed.hash[..],
-            &row.sealed.payload[..],
-            columns.malformed,
-            columns.verdict,
-            columns.access,
-            columns.policy,
-            columns.executable,
-            columns.db_user,
-            columns.workload,
-            columns.text
-        ])?;
-        gaps += u64::from(columns.kind == kind::GAP);
-        malformed += u64::from(columns.malformed);
+    let fitting = match fit(&known, batch) {
+        Ok(fitting) => fitting,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let missing = match &fitting.hole {
+        Some(hole) => skip(at, agent, hole)?,
+        None => 0,
+    };
+    for row in fitting.new {
+        if let Err(refused) = insert(at, agent, row)? {
+            return Ok(Err(refused));
+        }
     }
+    let after = &fitting.after;
     let mut update = at.prepare_cached(
         "UPDATE agents SET head_sequence = ?2, head_hash = ?3, gaps = gaps + ?4, missing = missing + ?5,
-             malformed = malformed + ?6, last_seen = ?7, alarm = NULL WHERE id = ?1",
+             malformed = malformed + ?6, last_seen = ?7, alarm = NULL, signing_key = ?8, signed_sequence = ?9,
+             key_alarm = ?10
+         WHERE id = ?1",
     )?;
-    let sequence = head.sequence.cast_signed();
-    let (gaps, missing) = (gaps.cast_signed(), missing.cast_signed());
-    update.execute(params![agent, sequence, head.hash, gaps, missing, malformed.cast_signed(), now()])?;
-    if malformed > 0 {
+    update.execute(params![
+        agent,
+        after.head.sequence.cast_signed(),
+        after.head.hash,
+        fitting.gaps.cast_signed(),
+        missing.cast_signed(),
+        fitting.malformed.cast_signed(),
+        now(),
+        after.key.as_ref().map(|key| &key.as_bytes()[..]),
+        after.signed.cast_signed(),
+        after.key_alarm,
+    ])?;
+    if fitting.malformed > 0 {
+        let malformed = fitting.malformed;
         tracing::warn!(agent = batch.agent_id, malformed, "stored records that this version cannot decode");
     }
-    Ok(Ok(Appended::Stored(head.sequence)))
+    let head = after.head.sequence;
+    for event in fitting.events {
+        tracing::error!(agent = batch.agent_id, sequence = event.sequence, "{}", event.detail);
+        note(at, Body::ControlEvent(event))?;
+    }
+    Ok(Ok(Appended::Stored(head)))
+}
+
+/// Stores one record that fits.
+fn insert(at: &Connection, agent: i64, row: &Row) -> Result<Result<(), Refused>, StoreError> {
+    let sequence = row.sealed.sequence;
+    let Some(id) = record_id(agent, sequence) else {
+        return Ok(Err(Refused::chain(sequence, "its number is out of range")));
+    };
+    let columns = &row.columns;
+    at.prepare_cached(INSERT)?.execute(params![
+        id,
+        columns.at,
+        columns.kind,
+        &row.sealed.hash[..],
+        &row.sealed.payload[..],
+        columns.malformed,
+        columns.verdict,
+        columns.access,
+        columns.policy,
+        columns.executable,
+        columns.db_user,
+        columns.workload,
+        columns.text
+    ])?;
+    Ok(Ok(()))
 }
 
 const INSERT: &str = "INSERT INTO records
@@ -334,7 +338,7 @@ const INSERT: &str = "INSERT INTO records
 /// A repeated record must be the one that is stored.
 fn differs(at: &Connection, agent: i64, row: &Row) -> Result<Option<Refused>, StoreError> {
     let sequence = row.sealed.sequence;
-    let refused = |reason: &str| Ok(Some(Refused { sequence, reason: reason.to_owned() }));
+    let refused = |reason: &str| Ok(Some(Refused::chain(sequence, reason)));
     let Some(id) = record_id(agent, sequence) else { return refused("its number is out of range") };
     let mut statement = at.prepare_cached("SELECT hash, payload FROM records WHERE id = ?1")?;
     let same = statement.query_row([id], |stored| {
@@ -349,34 +353,105 @@ fn differs(at: &Connection, agent: i64, row: &Row) -> Result<Option<Refused>, St
 }
 
 /// Where the agent's journal had to delete records before they were sent, goes on behind them, and says so.
-fn skip_hole(
-    at: &Connection,
-    agent: i64,
-    oldest: u64,
-    new: &[Row],
-    head: &mut Head,
-) -> Result<u64, StoreError> {
-    let Some(first) = new.first().map(|row| &row.sealed) else { return Ok(0) };
-    let expected = head.sequence.saturating_add(1);
-    let Ok(previous) = first.previous[..].try_into() else { return Ok(0) };
-    if first.sequence != oldest || oldest <= expected {
-        return Ok(0);
-    }
-    let last = oldest - 1;
+fn skip(at: &Connection, agent: i64, hole: &Hole) -> Result<u64, StoreError> {
+    let Hole { first, last, previous } = hole;
     let mut insert = at.prepare_cached(
         "INSERT INTO holes (agent, first, last, previous, found) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
-    insert.execute(params![agent, expected.cast_signed(), last.cast_signed(), &first.previous[..], now()])?;
-    tracing::warn!(first = expected, last, "records were deleted on the agent's host before they were sent");
-    *head = Head { sequence: last, hash: previous };
-    Ok(oldest - expected)
+    insert.execute(params![agent, first.cast_signed(), last.cast_signed(), previous, now()])?;
+    tracing::warn!(first, last, "records were deleted on the agent's host before they were sent");
+    Ok(hole.records())
 }
 
+/// A batch was refused: the agent's row says why, and the control plane's own chain says it once.
 fn alarm(at: &Connection, agent_id: &str, refused: &Refused) -> Result<(), StoreError> {
-    let Refused { sequence, reason } = refused;
-    tracing::error!(agent = agent_id, sequence, reason, "rejected a batch: the agent's chain does not fit");
+    let Refused { sequence, reason, event } = refused;
     let alarm = format!("record {sequence} does not fit: {reason}");
+    let mut select = at.prepare_cached("SELECT host, alarm FROM agents WHERE agent_id = ?1")?;
+    let (host, before): (String, Option<String>) =
+        select.query_row([agent_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
     at.prepare_cached("UPDATE agents SET alarm = ?2, last_seen = ?3 WHERE agent_id = ?1")?
         .execute(params![agent_id, alarm, now()])?;
+    if before.as_ref() == Some(&alarm) {
+        return Ok(());
+    }
+    tracing::error!(agent = agent_id, sequence, reason, "rejected a batch: the agent's chain does not fit");
+    note(
+        at,
+        Body::ControlEvent(ControlEvent {
+            event: (*event).to_owned(),
+            agent_id: agent_id.to_owned(),
+            host,
+            sequence: *sequence,
+            detail: reason.clone(),
+        }),
+    )
+}
+
+/// Adds a record to the control plane's own chain, which begins with the first one.
+fn note(at: &Connection, body: Body) -> Result<(), StoreError> {
+    let select = || {
+        at.prepare_cached("SELECT agent_id FROM agents WHERE mode = ?1")?
+            .query_row([OWN], |row| row.get::<_, String>(0))
+            .optional()
+    };
+    let own = match select()? {
+        Some(own) => own,
+        None => {
+            let own = uuid::Uuid::new_v4().to_string();
+            at.execute(
+                "INSERT INTO agents (agent_id, host, version, mode, labels, first_seen, last_seen, head_hash)
+                 VALUES (?1, 'guard-control', '', ?2, '{}', ?3, ?3, ?4)",
+                params![own, OWN, now(), GENESIS],
+            )?;
+            own
+        }
+    };
+    let Stored { agent, known } = stored(at, &own)?;
+    let mut head = known.head;
+    let row = Row::new(head.seal(Record::now(body).encode_to_vec().into()));
+    if let Err(refused) = insert(at, agent, &row)? {
+        tracing::error!(reason = refused.reason, "the control plane's own chain is full");
+        return Err(StoreError::Unwritten);
+    }
+    at.prepare_cached("UPDATE agents SET head_sequence = ?2, head_hash = ?3, last_seen = ?4 WHERE id = ?1")?
+        .execute(params![agent, head.sequence.cast_signed(), head.hash, now()])?;
     Ok(())
+}
+
+fn run(at: &Connection, statements: &[Sql]) -> Result<Vec<Vec<Line>>, StoreError> {
+    statements.iter().map(|statement| run_one(at, statement)).collect()
+}
+
+/// Runs one statement.
+pub(super) fn run_one(at: &Connection, statement: &Sql) -> Result<Vec<Line>, StoreError> {
+    // SQLite's own form of numbered placeholders.
+    let mut prepared = at.prepare_cached(&statement.text.replace('$', "?"))?;
+    let columns = prepared.column_count();
+    let mut rows = prepared.query(rusqlite::params_from_iter(statement.values.iter()))?;
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next()? {
+        let values = (0..columns).map(|column| {
+            Ok(match row.get_ref(column)? {
+                ValueRef::Integer(number) => Value::Int(number),
+                ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+                ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec()),
+                ValueRef::Null | ValueRef::Real(_) => Value::Null,
+            })
+        });
+        lines.push(Line(values.collect::<Result<_, rusqlite::Error>>()?));
+    }
+    Ok(lines)
+}
+
+impl rusqlite::ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, ValueRef};
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
 }

@@ -94,6 +94,10 @@ impl Stream {
             .connect()
             .await
             .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        Self::over(channel).await
+    }
+
+    pub async fn over(channel: tonic::transport::Channel) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(64);
         let answers = IngestClient::new(channel).stream(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(Self { messages, answers })
@@ -101,10 +105,15 @@ impl Stream {
 
     /// Says hello; also gives what is stored.
     pub async fn open(address: SocketAddr, id: &str, oldest: u64) -> Result<(Self, u64), tonic::Status> {
-        let mut stream = Self::raw(address).await?;
+        Self::raw(address).await?.greet(id, oldest).await
+    }
+
+    /// The same on a stream that is open.
+    pub async fn greet(mut self, id: &str, oldest: u64) -> Result<(Self, u64), tonic::Status> {
+        let stream = &mut self;
         stream.send(hello(id, oldest)).await;
         match stream.answer().await? {
-            ToAgent::Resume(resume) => Ok((stream, resume.stored_sequence)),
+            ToAgent::Resume(resume) => Ok((self, resume.stored_sequence)),
             other => panic!("{other:?} instead of Resume"),
         }
     }

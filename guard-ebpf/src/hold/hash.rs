@@ -1,5 +1,7 @@
 //! A keyed hash (SipHash-2-4, 128 bits) of texts in a process's memory: without the key nobody finds two with the same.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
 
 /// Bytes that are read at once.
@@ -66,8 +68,16 @@ impl Hash {
         let mut length = 0_u64;
         let mut ended = false;
         for _ in 0..CHUNKS {
-            // What is behind the end stays zero: the same text gives the same words.
-            let mut words = [0_u64; WORDS + 1];
+            // What is behind the end stays zero: the same text gives the same words. Word by word: as an array they
+            // would be a call that goes byte by byte.
+            let mut words = [MaybeUninit::<u64>::uninit(); WORDS + 1];
+            macro_rules! zero {
+                ($($index:literal)*) => {$(
+                    // SAFETY: a word of the array.
+                    unsafe { words[$index].as_mut_ptr().write_volatile(0) };
+                )*};
+            }
+            zero!(0 1 2 3 4 5 6 7 8);
             // SAFETY: one byte more than a chunk fits into the words; the helper checks the source.
             let read = unsafe {
                 let from = (address + length) as *const _;
@@ -78,7 +88,8 @@ impl Hash {
             }
             // All of them, whatever the length: with a branch for each the verifier finds no end.
             for word in words.iter().take(WORDS) {
-                self.word(*word);
+                // SAFETY: all were written above.
+                self.word(unsafe { word.assume_init() });
             }
             // With the zero byte, which the helper puts behind what it cuts off as well.
             length += read as u64 - 1;

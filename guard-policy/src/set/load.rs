@@ -87,9 +87,14 @@ impl PolicySet {
 
     /// Every `*.cedar` file below `folder`.
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
+        Self::from_files(Self::files_of(folder)?, Origin::Folder(folder.to_owned()))
+    }
+
+    /// The files below `folder` that a set is made of: name to content.
+    pub fn files_of(folder: &Path) -> Result<BTreeMap<String, String>, PolicyError> {
         let mut files = BTreeMap::new();
         collect_folder(folder, folder, 0, &mut files)?;
-        Self::from_files(files, Origin::Folder(folder.to_owned()))
+        Ok(files)
     }
 
     /// The set made of `files`: name to content.

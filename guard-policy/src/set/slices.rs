@@ -41,6 +41,8 @@ pub(super) struct Slices {
     pub(super) reading: Reading,
     /// Any policy reads whether a reason is given.
     pub(super) reads_reasons: bool,
+    /// Any policy reads the hash of a program.
+    pub(super) reads_hashes: bool,
 }
 
 impl Slices {
@@ -55,8 +57,9 @@ impl Slices {
         all.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
         let mut reading = Reading::default();
         all.iter().for_each(|(_, of_policy)| reading.merge(of_policy));
-        // More than those that do, at worst: reasons are then looked for in vain.
-        let reads_reasons = all.iter().any(|(policy, _)| policy.to_string().contains("justified"));
+        // More than those that do, at worst: it is then looked for in vain.
+        let says = |word: &str| all.iter().any(|(policy, _)| policy.to_string().contains(word));
+        let (reads_reasons, reads_hashes) = (says("justified"), says("sha256"));
         let (mut slices, mut of_action) = (Vec::new(), Vec::new());
         let mut places: HashMap<Vec<&PolicyId>, usize> = HashMap::new();
         let statements = Action::ALL.iter().map(|action| AnyAction::Statement(*action));
@@ -78,7 +81,8 @@ impl Slices {
         let of_column = of_action.split_off(Action::ALL.len());
         let of_column =
             ColumnAction::ALL.iter().zip(of_column).map(|(action, at)| named(*action).then_some(at));
-        Ok(Self { slices, of_action, of_column: of_column.collect(), reading, reads_reasons })
+        let of_column = of_column.collect();
+        Ok(Self { slices, of_action, of_column, reading, reads_reasons, reads_hashes })
     }
 
     pub(super) fn of(&self, action: Action) -> &Slice {

@@ -241,6 +241,23 @@ fn a_policy_can_ask_for_a_certificate() {
 }
 
 #[test]
+fn an_approval_is_for_the_same_program_whenever_its_hash_is_known() {
+    let running = |inode, sha256: &str, unhashed: &str| {
+        let file = guard_common::audit::v1::ProgramFile {
+            inode,
+            sha256: sha256.to_owned(),
+            unhashed: unhashed.to_owned(),
+        };
+        Principal::new(&Workload { program_file: Some(file), ..Workload::default() })
+    };
+    let (early, later, other) = (running(7, "", "pending"), running(7, "abc", ""), running(8, "abc", ""));
+    assert_eq!(early.bound_as(), later.bound_as());
+    assert_ne!(early.fingerprint(), later.fingerprint());
+    assert_ne!(other.bound_as(), later.bound_as());
+    assert_eq!(other.fingerprint(), later.fingerprint());
+}
+
+#[test]
 fn containers_and_pods_are_known_by_their_labels_accounts_and_owners() {
     let policies = set(r#"
         @id("billing") permit (principal, action == Guard::Action::"connect", resource) when {
@@ -254,6 +271,7 @@ fn containers_and_pods_are_known_by_their_labels_accounts_and_owners() {
         when { principal has ci_runner };
         "#)
     .unwrap();
+    assert!(policies.reads_hashes() && !PolicySet::built_in().unwrap().reads_hashes());
     let target = Target::new("production", "main", "postgresql", "");
     let allowed = |case: &CaseWorkload| {
         policies.connect(&Principal::new(&Workload::from(case)), &target, false, "tcp").allowed

@@ -1,10 +1,15 @@
 //! What observing costs a database that nobody goes through the proxy to.
 
-use std::{collections::BTreeMap, fs, process::ExitCode, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
-use guard_tests::{Agent, AgentConfig, Postgres, binaries, postgres, records};
+use guard_tests::{Agent, AgentConfig, Postgres, binaries, postgres, records, run};
 
 use super::{
     proxy::{
@@ -19,12 +24,14 @@ use crate::{
     style,
 };
 
-/// pgbench straight to the server, with the agent beside it and without, in turns.
+/// pgbench straight to the server, without the agent, with one that observes connections alone, and with one that observes
+/// statements as well, in turns.
 ///
-/// `transactions`: read-only transactions on connections that stay (8 clients). `connections`: a new connection for each
-/// transaction, as fast as they can be made. Ratios are medians over the rounds, each of one run with the agent and one
-/// without, in changing order. The agent's processor time is in percent of one core; lost events are those that its gap
-/// records count.
+/// `select`: read-only transactions of prepared statements on connections that stay (8 clients); `simple`: the same with
+/// values in their texts, each of which is another; `tpcb`: transactions of seven prepared statements, five of which go
+/// through the executor; `logins`: a new connection for each transaction, as fast as they can be made. Ratios are medians
+/// over the rounds, each of one run of every kind, in changing order. The agent's processor time is in percent of one core.
+/// Events that were lost are those that gap records count; `seen` is what was told of the statements that pgbench ran.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Rounds
@@ -44,8 +51,33 @@ pub struct Arguments {
     debug: bool,
 }
 
-/// What is measured, and how much of it observing may cost.
-const KINDS: [(&str, Option<f64>); 2] = [("transactions", Some(0.99)), ("connections", None)];
+/// What pgbench does, and what of the throughput may be left: where connections are observed, and where statements are.
+const LOADS: [(&str, Option<f64>, Option<f64>); 4] = [
+    ("select", Some(0.99), Some(0.95)),
+    ("tpcb", Some(0.99), Some(0.95)),
+    ("simple", None, None),
+    ("logins", None, None),
+];
+
+/// What runs beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    Connections,
+    Statements,
+}
+
+impl Beside {
+    const ALL: [Self; 3] = [Self::Nothing, Self::Connections, Self::Statements];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "off",
+            Self::Connections => "connections",
+            Self::Statements => "statements",
+        }
+    }
+}
 
 /// Runs the bench.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
@@ -60,31 +92,33 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let postgres = Postgres::start()?;
     let pgbench = PgBench::new()?;
     pgbench.initialize(postgres.address(), 10)?;
-    let config = AgentConfig {
-        program: Some(program),
+    let config = |observe: bool| AgentConfig {
+        program: Some(program.clone()),
         mode: "monitor",
-        extra: arguments.config.clone(),
+        extra: format!("observe = {observe}\n{}", arguments.config),
         ..AgentConfig::default()
     };
     let mut samples = Samples::default();
     for round in 0..arguments.rounds {
         println!("observe: round {} of {} ..", round + 1, arguments.rounds);
-        for observed in [round % 2 == 0, round % 2 != 0] {
-            let agent = observed.then(|| Agent::start(&config, &postgres)).transpose()?;
-            for (kind, _) in KINDS {
-                measure(arguments, &postgres, &pgbench, agent.as_ref(), kind, &mut samples)?;
+        for turn in 0..Beside::ALL.len() {
+            let beside = Beside::ALL[(turn + round as usize) % Beside::ALL.len()];
+            let agent = match beside {
+                Beside::Nothing => None,
+                observing => Some(watching(&config(observing == Beside::Statements), &postgres)?),
+            };
+            let bench = Bench { arguments, postgres: &postgres, pgbench: &pgbench };
+            for (load, _, _) in LOADS {
+                bench.measure(agent.as_ref(), beside, load, &mut samples)?;
             }
         }
     }
     let mut figures = figures(&samples);
-    figures.extend(program_costs(
-        arguments,
-        &AgentConfig { program_stats: true, ..config },
-        &postgres,
-        &pgbench,
-    )?);
+    let costly = AgentConfig { program_stats: true, ..config(true) };
+    let bench = Bench { arguments, postgres: &postgres, pgbench: &pgbench };
+    figures.extend(bench.program_costs(&costly)?);
     println!("\n{}", table(&figures));
-    let shown = |name: &str| name.starts_with("agent_") || name.starts_with("program_");
+    let shown = |name: &str| !LOADS.iter().any(|(load, ..)| name.starts_with(load));
     for (name, value) in figures.iter().filter(|(name, _)| shown(name)) {
         println!("{name}: {value:.1}");
     }
@@ -92,66 +126,118 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(
-    arguments: &Arguments,
-    postgres: &Postgres,
-    pgbench: &PgBench,
-    agent: Option<&Agent>,
-    kind: &str,
-    samples: &mut Samples,
-) -> Result<()> {
-    let before = agent.map(processor_ticks).transpose()?;
-    let began = Instant::now();
-    let rate = if kind == "transactions" {
-        let load = Load { protocol: "prepared", clients: arguments.clients };
-        pgbench.measure(postgres.address(), load, arguments.seconds)?.tps
-    } else {
-        // More than any server can answer: as fast as it goes.
-        let client = postgres.psql(postgres::OWNER, "postgres");
-        pgbench.connections(&client, 1_000_000, arguments.seconds)?.rate
-    };
-    let took = began.elapsed().as_secs_f64();
-    let state = if agent.is_some() { "on" } else { "off" };
-    samples.add(&format!("{kind}_{state}_per_second"), rate);
-    if let (Some(agent), Some(before)) = (agent, before) {
-        let ticks = processor_ticks(agent)? - before;
-        samples.add(&format!("agent_{kind}_percent_of_a_core"), ticks / took);
-        samples.add(&format!("agent_{kind}_resident_kib"), to_f64(agent.resident_kib()?));
-        let status = agent.status()?;
-        samples.add(&format!("agent_{kind}_events_lost"), to_f64(records::number(&status, "lost")));
-    }
-    Ok(())
-}
-
-/// Nanoseconds that each eBPF program takes for one run, under new connections: by a run of its own, since counting them
-/// costs something too.
-fn program_costs(
-    arguments: &Arguments,
-    config: &AgentConfig,
-    postgres: &Postgres,
-    pgbench: &PgBench,
-) -> Result<BTreeMap<String, f64>> {
+/// An agent that sees what it is to see.
+fn watching(config: &AgentConfig, postgres: &Postgres) -> Result<Agent> {
     let agent = Agent::start(config, postgres)?;
-    measure(arguments, postgres, pgbench, Some(&agent), "connections", &mut Samples::default())?;
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    let status = agent.status()?;
-    let programs = records::objects(&status["sensor"], "programs").iter();
-    let cost = programs.filter_map(|program| {
-        let (runs, time) = (records::number(program, "runs"), records::number(program, "run_ns"));
-        let name = || format!("program_{}_ns", records::text(program, "name"));
-        (runs > 0).then(|| (name(), to_f64(time) / to_f64(runs)))
-    });
-    Ok(cost.collect())
+    if config.extra.contains("observe = true") {
+        run::eventually("statements being observed", Duration::from_secs(20), || {
+            let status = agent.status()?;
+            Ok(!records::text(&records::objects(&status, "servers")[0], "observed_by").is_empty())
+        })?;
+    }
+    Ok(agent)
 }
 
-/// Processor time of the agent so far: hundredths of a second, which is percent of a core for each second.
-fn processor_ticks(agent: &Agent) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid()))?;
-    // The name may hold anything; behind it, user and system time are the 12th and 13th.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-    let mut times = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<f64>);
-    let (user, system) = times.next().zip(times.next()).context("no times in /proc/PID/stat")?;
-    Ok(user? + system?)
+/// What a measurement takes.
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    postgres: &'a Postgres,
+    pgbench: &'a PgBench,
+}
+
+impl Bench<'_> {
+    fn measure(
+        &self,
+        agent: Option<&Agent>,
+        beside: Beside,
+        load: &str,
+        samples: &mut Samples,
+    ) -> Result<()> {
+        let address = self.postgres.address();
+        let state = beside.name();
+        let seconds = self.arguments.seconds;
+        let before = agent.map(Accounts::of).transpose()?;
+        let began = Instant::now();
+        let rate = if load == "logins" {
+            // More than any server can answer: as fast as it goes.
+            let client = self.postgres.psql(postgres::OWNER, "postgres");
+            self.pgbench.connections(&client, 1_000_000, seconds)?.rate
+        } else {
+            let protocol = if load == "simple" { "simple" } else { "prepared" };
+            let kind = Load { protocol, clients: self.arguments.clients };
+            if load == "tpcb" {
+                self.pgbench.measure_writing(address, kind, seconds)?.tps
+            } else {
+                self.pgbench.measure(address, kind, seconds)?.tps
+            }
+        };
+        let took = began.elapsed().as_secs_f64();
+        samples.add(&format!("{load}_{state}_per_second"), rate);
+        let (Some(agent), Some(before)) = (agent, before) else { return Ok(()) };
+        let ticks = Accounts::of(agent)?.ticks - before.ticks;
+        samples.add(&format!("agent_{state}_{load}_percent_of_a_core"), ticks / took);
+        samples.add(&format!("agent_{state}_{load}_resident_kib"), to_f64(agent.resident_kib()?));
+        if beside == Beside::Statements {
+            // What is counted in the kernel is looked up once a second.
+            std::thread::sleep(Duration::from_millis(2_500));
+        }
+        let after = Accounts::of(agent)?;
+        samples.add(&format!("agent_{state}_{load}_events_lost"), after.lost - before.lost);
+        if beside == Beside::Statements {
+            samples.add(&format!("agent_{state}_{load}_statements_lost"), after.missed - before.missed);
+            samples.add(
+                &format!("agent_{state}_{load}_statements_seen_per_transaction"),
+                (after.seen - before.seen) / (rate * f64::from(seconds)),
+            );
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds that each eBPF program takes for one run: by a run of its own, since counting them costs something too.
+    fn program_costs(&self, config: &AgentConfig) -> Result<BTreeMap<String, f64>> {
+        let agent = watching(config, self.postgres)?;
+        for (load, _, _) in LOADS {
+            self.measure(Some(&agent), Beside::Statements, load, &mut Samples::default())?;
+        }
+        let status = agent.status()?;
+        let programs = records::objects(&status["sensor"], "programs").iter();
+        let cost = programs.filter_map(|program| {
+            let (runs, time) = (records::number(program, "runs"), records::number(program, "run_ns"));
+            let name = || format!("program_{}_ns", records::text(program, "name"));
+            (runs > 0).then(|| (name(), to_f64(time) / to_f64(runs)))
+        });
+        Ok(cost.collect())
+    }
+}
+
+/// What an agent has done so far.
+struct Accounts {
+    /// Processor time: hundredths of a second, which is percent of a core for each second.
+    ticks: f64,
+    /// Events that found no room.
+    lost: f64,
+    /// Statements that were seen.
+    seen: f64,
+    /// Statements that were not.
+    missed: f64,
+}
+
+impl Accounts {
+    fn of(agent: &Agent) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid()))?;
+        // The name may hold anything; behind it, user and system time are the 12th and 13th.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+        let mut times = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        let (user, system) = times.next().zip(times.next()).context("no times in /proc/PID/stat")?;
+        let status = agent.status()?;
+        let server = &records::objects(&status, "servers")[0];
+        Ok(Self {
+            ticks: user? + system?,
+            lost: to_f64(records::number(&status, "lost")),
+            seen: to_f64(records::number(server, "observed")),
+            missed: to_f64(records::number(server, "observed_lost")),
+        })
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -161,9 +247,13 @@ fn to_f64(number: u64) -> f64 {
 
 fn figures(samples: &Samples) -> BTreeMap<String, f64> {
     let mut figures = samples.medians();
-    for (kind, _) in KINDS {
-        let (on, off) = (format!("{kind}_on_per_second"), format!("{kind}_off_per_second"));
-        figures.extend(samples.ratio(&on, &off).map(|ratio| (format!("{kind}_on_to_off"), ratio)));
+    for (load, _, _) in LOADS {
+        let off = format!("{load}_off_per_second");
+        for beside in [Beside::Connections, Beside::Statements] {
+            let state = beside.name();
+            let on = format!("{load}_{state}_per_second");
+            figures.extend(samples.ratio(&on, &off).map(|ratio| (format!("{load}_{state}_to_off"), ratio)));
+        }
     }
     figures
 }
@@ -171,17 +261,30 @@ fn figures(samples: &Samples) -> BTreeMap<String, f64> {
 fn table(figures: &BTreeMap<String, f64>) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
-    table.set_header(["per second", "without", "observed", "observed/without", "budget"]);
-    for (kind, budget) in KINDS {
+    table.set_header([
+        "per second",
+        "without",
+        "connections observed",
+        "to without",
+        "budget",
+        "statements observed",
+        "to without",
+        "budget",
+    ]);
+    for (load, connections, statements) in LOADS {
         let shown = |name: String, digits: usize| {
             figures.get(&name).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
+        let budget = |budget: Option<f64>| budget.map_or_else(String::new, |budget| format!("{budget:.2}"));
         table.add_row([
-            kind.to_owned(),
-            shown(format!("{kind}_off_per_second"), 0),
-            shown(format!("{kind}_on_per_second"), 0),
-            shown(format!("{kind}_on_to_off"), 3),
-            budget.map_or_else(String::new, |budget| format!("{budget:.2}")),
+            load.to_owned(),
+            shown(format!("{load}_off_per_second"), 0),
+            shown(format!("{load}_connections_per_second"), 0),
+            shown(format!("{load}_connections_to_off"), 3),
+            budget(connections),
+            shown(format!("{load}_statements_per_second"), 0),
+            shown(format!("{load}_statements_to_off"), 3),
+            budget(statements),
         ]);
     }
     table
@@ -194,9 +297,10 @@ mod tests {
     #[test]
     fn ratios_are_of_observed_to_not() {
         let mut samples = Samples::default();
-        samples.add("transactions_on_per_second", 99.0);
-        samples.add("transactions_off_per_second", 100.0);
+        samples.add("select_statements_per_second", 96.0);
+        samples.add("select_connections_per_second", 99.0);
+        samples.add("select_off_per_second", 100.0);
         let text = table(&figures(&samples)).to_string();
-        assert!(text.contains("0.990"), "{text}");
+        assert!(text.contains("0.990") && text.contains("0.960"), "{text}");
     }
 }

@@ -54,8 +54,13 @@ fn median(values: &[f64]) -> Option<f64> {
 
 /// Builds and runs the agent's bench `name`: one line of figures for each round. `debug`: without optimisation.
 pub fn of_agent(name: &str, rounds: u32, debug: bool) -> Result<Samples> {
+    of_package("guard-agent", name, rounds, debug)
+}
+
+/// The same of any package.
+pub fn of_package(package: &str, name: &str, rounds: u32, debug: bool) -> Result<Samples> {
     println!("{}", style::strong("Building the bench"));
-    let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", "guard-agent"]);
+    let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", package]);
     if debug {
         command.args(["--profile", "dev"]);
     }

@@ -35,13 +35,22 @@ impl Apt {
         }
         let sources: String = suites.iter().map(|suite| apt.source(suite)).collect();
         let list = apt.home.join("sources.list");
-        let known = fs::read_to_string(&list).is_ok_and(|known| known == sources);
+        if fs::read_to_string(&list).map_or(true, |known| known != sources) {
+            let _ = fs::remove_file(apt.home.join("updated"));
+        }
         let age = fs::metadata(apt.home.join("updated")).and_then(|stamp| stamp.modified()).ok();
         let age = age.and_then(|updated| SystemTime::now().duration_since(updated).ok());
         fs::write(&list, sources)?;
         fs::write(apt.home.join("status"), "")?;
-        if !known || age.is_none_or(|age| age > FRESH) {
-            apt.update()?;
+        match age {
+            None => apt.update()?,
+            // Without it, what was downloaded then still boots.
+            Some(age) if age > FRESH => {
+                if let Err(error) = apt.update() {
+                    println!("  the package lists are older than a week: {error:#}");
+                }
+            }
+            Some(_) => {}
         }
         Ok(apt)
     }

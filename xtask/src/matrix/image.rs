@@ -8,18 +8,22 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{debian::Apt, home, initrd, kernels::Kernel};
+use super::{
+    debian::Apt,
+    home, initrd,
+    kernels::{ALL, Kernel},
+};
 use crate::shell;
 
 /// The package that stands for Debian's newest kernel of a suite, without drivers for hardware.
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// What the system has beyond the least.
-const PACKAGES: &str =
-    "systemd,systemd-sysv,dbus,postgresql,iproute2,procps,python3-minimal,libpython3-stdlib,kmod";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,postgresql,iproute2,procps,python3-minimal,libpython3-stdlib,kmod,\
+                        nftables,socat,runc,util-linux";
 /// Of ext4, what the oldest kernel knows; no journal, since no machine writes to a disk that is kept.
 const FEATURES: &str = "none,extent,filetype,sparse_super,large_file,huge_file,dir_index,extra_isize";
 /// Raised when what is made here changes.
-const EDITION: &str = "1";
+const EDITION: &str = "2";
 
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
@@ -47,8 +51,10 @@ pub struct Images {
 impl Images {
     /// Makes what is missing for these kernels.
     pub fn ready(wanted: &[&'static Kernel], say: impl Fn(String)) -> Result<Self> {
+        fs::create_dir_all(home())?;
         let system_suite = system_suite()?;
-        let mut suites: Vec<&str> = wanted.iter().map(|kernel| kernel.suite).collect();
+        // All of them, whatever is wanted now: other lists would have to be read anew.
+        let mut suites: Vec<&str> = ALL.iter().map(|kernel| kernel.suite).collect();
         suites.push(&system_suite);
         suites.sort_unstable();
         suites.dedup();
@@ -59,7 +65,12 @@ impl Images {
             kernels.push(ready_kernel(&apt, kernel, &busybox, &say)?);
         }
         let system = ready_system(&apt, &system_suite, &say)?;
-        Ok(Self { kernels, system, work: super::machine::pack_work(&home())? })
+        Ok(Self { kernels, system, work: PathBuf::new() })
+    }
+
+    /// With what is to be tested.
+    pub fn with(self, work: PathBuf) -> Self {
+        Self { work, ..self }
     }
 
     /// Of one kernel.
@@ -111,7 +122,7 @@ fn ready_kernel(
     let image = KernelImage {
         kernel,
         vmlinuz: folder.join("vmlinuz"),
-        initrd: folder.join(format!("initrd-{EDITION}")),
+        initrd: folder.join("initrd-1"),
         modules: folder.join("modules.img"),
     };
     if image.initrd.exists() {
@@ -145,7 +156,19 @@ fn ready_kernel(
     make_disk(&modules, &image.modules, 64)?;
     initrd::write(&modules.join(&release), busybox, &image.initrd)?;
     fs::remove_dir_all(&tree)?;
+    remove_others(&folder, &format!("{}-", kernel.suite))?;
     Ok(image)
+}
+
+/// Of each suite, the newest is kept.
+fn remove_others(current: &Path, prefix: &str) -> Result<()> {
+    for entry in fs::read_dir(current.parent().context("a folder for kernels")?)? {
+        let entry = entry?;
+        if entry.path() != current && entry.file_name().to_string_lossy().starts_with(prefix) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The folder of modules, and the release of the kernel that is in it.
@@ -199,6 +222,12 @@ fn ready_system(apt: &Apt, suite: &str, say: &impl Fn(String)) -> Result<PathBuf
     }
     make_disk(&tree, &disk, 256)?;
     remove_tree(&tree)?;
+    for entry in fs::read_dir(home())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("system-") && name.ends_with(".img") && entry.path() != disk {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(disk)
 }
 
@@ -227,7 +256,7 @@ ExecStart=/bin/sh -c 'mkdir -p /opt/guard; tar -xf /dev/vdc -C /opt/guard && exe
 ExecStopPost=/bin/sh -c 'sync; systemctl poweroff --force --force'
 StandardOutput=journal+console
 StandardError=journal+console
-TimeoutStartSec=20min
+TimeoutStartSec=infinity
 
 [Install]
 WantedBy=multi-user.target
@@ -246,9 +275,15 @@ fn prepare(tree: &Path) -> Result<()> {
         _ => Ok(()),
     };
     link("/etc/systemd/system/guard-tests.service", wants.join("guard-tests.service"))?;
-    // Nobody logs in there, and no package is kept up to date.
+    // Nobody logs in there, no package is kept up to date, and what an emulated machine does takes long.
     for unit in [
         "getty.target",
+        "systemd-logind.service",
+        "systemd-update-utmp.service",
+        "systemd-binfmt.service",
+        "e2scrub_reap.service",
+        "fstrim.timer",
+        "modprobe@.service",
         "apt-daily.timer",
         "apt-daily-upgrade.timer",
         "dpkg-db-backup.timer",

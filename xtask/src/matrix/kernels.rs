@@ -15,7 +15,14 @@ pub struct Kernel {
     pub rung: &'static str,
     /// The rung that the agent reaches with the capabilities of its unit.
     pub unit_rung: &'static str,
+    /// What stops a client round the proxy there, over TCP and on a unix socket.
+    pub stops: [&'static str; 2],
 }
+
+/// connect fails in the kernel.
+const REFUSED: &str = "REFUSED_IN_KERNEL";
+/// The connection is ended when the server has accepted it.
+const CUT: &str = "CUT";
 
 /// systemd on the older hierarchies alone.
 const CGROUP_V1: &str = "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1";
@@ -27,6 +34,7 @@ pub const ALL: [Kernel; 5] = [
     Kernel {
         options: CGROUP_V1,
         unit_rung: "cgroup-v1",
+        stops: [CUT, CUT],
         ..Kernel::whole("5.10-cgroup-v1", "bullseye-security")
     },
     Kernel::whole("6.1", "bookworm-security"),
@@ -37,7 +45,7 @@ pub const ALL: [Kernel; 5] = [
 impl Kernel {
     /// One that lacks nothing.
     const fn whole(name: &'static str, suite: &'static str) -> Self {
-        Self { name, suite, options: "", rung: "full", unit_rung: "full" }
+        Self { name, suite, options: "", rung: "full", unit_rung: "full", stops: [REFUSED, REFUSED] }
     }
 
     /// Those that are named; all where none is.

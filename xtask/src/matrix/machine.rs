@@ -15,14 +15,15 @@ use super::{
     home,
     image::{Images, KernelImage},
     initrd,
+    progress::{self, Patience, Verdict},
 };
 use crate::shell;
 
 const QEMU: &str = "qemu-system-x86_64";
-/// A guest that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(600);
 /// A machine with KVM starts within a second or two, or never.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
+/// How often a machine is started whose kernel does not say a word.
+const STARTS: usize = 3;
 /// Room for what a guest writes.
 const ANSWER: u64 = 4 * 1024 * 1024;
 
@@ -77,16 +78,49 @@ impl Accelerator {
     }
 }
 
-/// Boots a kernel on the system's disk with the work, and gives what the guest wrote.
-pub fn run(image: &KernelImage, images: &Images, accelerator: Accelerator) -> Result<String> {
+/// Boots a kernel on the system's disk with the work, and gives what the guest wrote. A machine whose kernel does not say
+/// a word is started again: that is the machine's fault, not guard's.
+pub fn run(image: &KernelImage, images: &Images, how: How) -> Result<String> {
+    for _ in 1..STARTS {
+        match attempt(image, images, how)? {
+            Attempt::Answer(output) => return Ok(output),
+            Attempt::Mute => {}
+        }
+    }
+    match attempt(image, images, how)? {
+        Attempt::Answer(output) => Ok(output),
+        Attempt::Mute => bail!("the machine was started {STARTS} times, and its kernel never said a word"),
+    }
+}
+
+/// How machines run.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// On what.
+    pub accelerator: Accelerator,
+    /// Only what a run of all tests takes.
+    pub short: bool,
+}
+
+/// What came of a start.
+enum Attempt {
+    /// What the guest wrote.
+    Answer(String),
+    /// Nothing, not even the kernel's first line.
+    Mute,
+}
+
+fn attempt(image: &KernelImage, images: &Images, how: How) -> Result<Attempt> {
     let name = image.kernel.name;
     let logs = home().join("logs");
     fs::create_dir_all(&logs)?;
     let (console, answer) = (logs.join(format!("{name}.log")), logs.join(format!("{name}.answer")));
     let _ = fs::remove_file(&answer);
     File::create(&answer)?.set_len(ANSWER)?;
-    let options = format!("root=/dev/vda rw systemd.show_status=0 net.ifnames=0 {}", image.kernel.options);
-    let mut command = accelerator.machine(image, &options, 1024);
+    let short = if how.short { "guard.short" } else { "" };
+    let options =
+        format!("root=/dev/vda rw systemd.show_status=0 net.ifnames=0 {short} {}", image.kernel.options);
+    let mut command = how.accelerator.machine(image, &options, 1024);
     for (disk, how) in [
         (&images.system, "snapshot=on"),
         (&image.modules, "readonly=on"),
@@ -98,16 +132,18 @@ pub fn run(image: &KernelImage, images: &Images, accelerator: Accelerator) -> Re
     let log = File::create(&console)?;
     command.stdout(log.try_clone()?).stderr(log);
     let mut child = command.spawn().with_context(|| format!("cannot run {QEMU}"))?;
-    let ended = wait(&mut child, LIMIT);
+    let verdict = progress::watch(&mut child, &console, Patience::of(how.accelerator));
     let mut output = fs::read(&answer)?;
     output.truncate(output.iter().position(|byte| *byte == 0).unwrap_or(output.len()));
     let output = String::from_utf8_lossy(&output).into_owned();
     fs::remove_file(&answer)?;
-    if output.is_empty() {
-        let why = if ended { "wrote nothing" } else { "did not come to its end" };
-        bail!("the machine {why}; its console: {}", console.display());
+    match verdict {
+        Verdict::Mute => Ok(Attempt::Mute),
+        _ if output.is_empty() => {
+            bail!("the machine {}; its console: {}", verdict.describe(), console.display())
+        }
+        _ => Ok(Attempt::Answer(output)),
     }
-    Ok(output)
 }
 
 /// Waits for the end, and brings it about in the end.
@@ -127,17 +163,26 @@ fn wait(child: &mut Child, limit: Duration) -> bool {
 }
 
 /// Packs this build: the programs without what debuggers need, and the unit.
-pub fn pack_work(home: &Path) -> Result<PathBuf> {
+pub fn pack_work(home: &Path, short: bool) -> Result<PathBuf> {
     let folder = tempfile::tempdir_in(home)?;
-    let kernel_tests = kernel_tests()?;
-    for (program, name) in [
+    let mut programs = vec![
         (guard_tests::binaries::path("guard-agent")?, "guard-agent"),
         (guard_tests::binaries::path("guard-guest")?, "guard-guest"),
-        (kernel_tests, "kernel-tests"),
-    ] {
+        (guard_tests::binaries::path("guard-short-client")?, "guard-short-client"),
+        (tests("guard-agent", "kernel")?, "kernel-tests"),
+    ];
+    if !short {
+        programs.push((tests("guard-tests", "e2e")?, "end-to-end-tests"));
+    }
+    for (program, name) in programs {
         let mut command = shell::command("strip", &["--strip-debug", "-o"]);
         command.arg(folder.path().join(name)).arg(program);
         shell::quietly(command, "making a program small")?;
+    }
+    for shipped in ["policies", "deploy"] {
+        let mut command = shell::command("cp", &["--recursive", shipped]);
+        command.arg(folder.path());
+        shell::quietly(command, "copying what is shipped")?;
     }
     let unit = "guard-agent.service";
     fs::copy(shell::root().join("deploy/systemd").join(unit), folder.path().join(unit))?;
@@ -148,23 +193,16 @@ pub fn pack_work(home: &Path) -> Result<PathBuf> {
     Ok(work)
 }
 
-/// The program with the kernel tests, as cargo names it.
-fn kernel_tests() -> Result<PathBuf> {
-    let words = [
-        "test",
-        "--locked",
-        "--package",
-        "guard-agent",
-        "--test",
-        "kernel",
-        "--no-run",
-        "--message-format=json",
-    ];
-    let output = shell::output(shell::cargo(&words)).context("the kernel tests cannot be built")?;
+/// The program with a package's tests, as cargo names it.
+fn tests(package: &str, name: &str) -> Result<PathBuf> {
+    let words =
+        ["test", "--locked", "--package", package, "--test", name, "--no-run", "--message-format=json"];
+    let output = shell::output(shell::cargo(&words));
+    let output = output.with_context(|| format!("the tests `{name}` of {package} cannot be built"))?;
     let found = output.lines().rev().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_it = message.pointer("/target/name")? == "kernel";
+        let is_it = message.pointer("/target/name")? == name;
         is_it.then(|| message.get("executable")?.as_str().map(PathBuf::from)).flatten()
     });
-    found.context("cargo names no program with the kernel tests")
+    found.with_context(|| format!("cargo names no program with the tests `{name}`"))
 }

@@ -17,6 +17,8 @@ pub struct Outcome {
     pub release: String,
     /// The rung of the ladder that guard reached.
     pub rung: String,
+    /// What stopped clients round the proxy: over TCP and on a unix socket.
+    pub stopped: [String; 2],
     /// Checks that held.
     pub passed: i64,
     /// Checks that did not.
@@ -47,6 +49,7 @@ impl Outcome {
                     outcome.release = text("release");
                     outcome.reaches("root", text("rung"), kernel.rung);
                 }
+                "stopped" => outcome.stops([text("tcp"), text("tcp6"), text("unix")], kernel.stops),
                 "agent" => outcome.reaches("the agent's unit", text("rung"), kernel.unit_rung),
                 "check" => {
                     outcome.passed += number("passed");
@@ -76,6 +79,22 @@ impl Outcome {
             self.problems.push(format!("{who} is on the rung `{rung}`, not on `{expected}`"));
         }
         self.rung = rung;
+    }
+
+    /// What stops clients is a check of its own as well.
+    fn stops(&mut self, [tcp, tcp6, unix]: [String; 3], [by_tcp, by_unix]: [&str; 2]) {
+        for (way, action, expected) in
+            [("TCP", &tcp, by_tcp), ("IPv6", &tcp6, by_tcp), ("unix", &unix, by_unix)]
+        {
+            if action == expected {
+                self.passed += 1;
+            } else {
+                self.failed += 1;
+                self.problems
+                    .push(format!("clients by {way} are stopped by `{action}`, not by `{expected}`"));
+            }
+        }
+        self.stopped = [tcp, unix];
     }
 
     /// With how long it took.
@@ -113,12 +132,16 @@ impl Outcome {
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["kernel", "release", "rung", "passed", "failed", "skipped", "seconds", "result"]);
+    table.set_header([
+        "kernel", "release", "rung", "TCP", "unix", "passed", "failed", "skipped", "seconds", "result",
+    ]);
     for outcome in outcomes {
         table.add_row([
             outcome.kernel.to_owned(),
             outcome.release.clone(),
             outcome.rung.clone(),
+            outcome.stopped[0].clone(),
+            outcome.stopped[1].clone(),
             outcome.passed.to_string(),
             outcome.failed.to_string(),
             outcome.skipped.to_string(),
@@ -136,6 +159,7 @@ pub fn json(outcomes: &[Outcome]) -> Value {
             "kernel": outcome.kernel,
             "release": outcome.release,
             "rung": outcome.rung,
+            "stopped": { "tcp": outcome.stopped[0], "unix": outcome.stopped[1] },
             "passed": outcome.passed,
             "failed": outcome.failed,
             "skipped": outcome.skipped,
@@ -158,13 +182,16 @@ mod tests {
 
     const GOOD: &str = "{\"line\":\"host\",\"release\":\"6.1.0\",\"rung\":\"full\"}\n\
         {\"line\":\"check\",\"name\":\"kernel tests\",\"passed\":20,\"failed\":0,\"skipped\":1,\"detail\":\"\"}\n\
+        {\"line\":\"stopped\",\"tcp\":\"REFUSED_IN_KERNEL\",\"tcp6\":\"REFUSED_IN_KERNEL\",\"unix\":\"REFUSED_IN_KERNEL\"}\n\
         noise\n{\"line\":\"end\"}\n";
 
     #[test]
     fn a_guests_lines_are_added_up() {
         let outcome = Outcome::read(KERNEL, GOOD);
         assert!(outcome.is_good(), "{outcome:?}");
-        assert_eq!((outcome.passed, outcome.skipped, outcome.rung.as_str()), (21, 1, "full"));
+        assert_eq!((outcome.passed, outcome.skipped, outcome.rung.as_str()), (24, 1, "full"));
+        let cut = GOOD.replace("\"unix\":\"REFUSED_IN_KERNEL\"", "\"unix\":\"CUT\"");
+        assert!(Outcome::read(KERNEL, &cut).problems[0].contains("`CUT`"), "{cut}");
         assert_eq!(json(&[outcome])["kernels"][0]["ok"], true);
     }
 

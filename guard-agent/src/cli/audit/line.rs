@@ -95,6 +95,7 @@ fn body(body: &Body) -> String {
             visible(&action.action),
             short(&action.subject, 200)
         ),
+        Body::ControlEvent(event) => format!("{}: {}", visible(&event.event), short(&event.detail, 200)),
     }
 }
 

@@ -89,6 +89,35 @@ pub fn is_card(digits: &[u8], named: bool) -> bool {
     ISSUERS.iter().find(issued).is_some() && !(len == 13 && checksum::ean13(digits))
 }
 
+/// Whether a cell that is nothing but four times four digits is a card, where nothing says what it is. `None`: it is written
+/// in another way, or a part of it may be one.
+pub fn is_whole(cell: &[u8]) -> Option<bool> {
+    let cell: &[u8; 19] = cell.try_into().ok()?;
+    let separator = cell[4];
+    let (mut digits, mut good) = ([0; 16], matches!(separator, b' ' | b'-'));
+    for (group, four) in digits.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let at = 5 * group;
+        for (digit, &byte) in four.iter_mut().zip(&cell[at..at + 4]) {
+            *digit = byte.wrapping_sub(b'0');
+            good &= *digit < 10;
+        }
+        good &= group == 3 || cell[at + 4] == separator;
+    }
+    if !good {
+        return None;
+    }
+    if is_card(&digits, false) {
+        return Some(true);
+    }
+    // A call abroad begins with zeros.
+    if digits[0] == 0 {
+        return None;
+    }
+    // Twelve digits are the shortest that may be one.
+    let part = checksum::luhn(&digits[..12]) || checksum::luhn(&digits[4..]);
+    (!part).then_some(false)
+}
+
 /// Whether the groups of a figure are those of a card: 4-4-4-4, 4-6-5, 4-6-4, or none at all.
 pub fn is_grouped(figure: &Figure<'_>) -> bool {
     let mut lengths = [0; 6];

@@ -434,6 +434,9 @@ fn is_dated(figure: &Figure<'_>, digits: &[u8]) -> bool {
     date || digits.len() == 14 && digits.starts_with(&[2, 0]) && figure.is_plain()
 }
 
+/// Digits up to which a whole number is nothing, where no column says what it is.
+pub const SMALL_DIGITS: usize = 13;
+
 /// What an integer is.
 pub fn scan_integer(value: i64, hint: Hint) -> Option<DataKind> {
     let mut buffer = [0u8; 20];
@@ -445,7 +448,7 @@ pub fn scan_integer(value: i64, hint: Hint) -> Option<DataKind> {
         rest /= 10;
     }
     let digits = &buffer[at..];
-    let long = digits.len() >= 14 && !hint.numbers;
+    let long = digits.len() > SMALL_DIGITS && !hint.numbers;
     match hint.kind {
         Some(DataKind::PaymentCard) if card::is_card(digits, true) => Some(DataKind::PaymentCard),
         Some(

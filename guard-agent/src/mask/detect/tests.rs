@@ -1,3 +1,4 @@
+mod clean;
 mod effort;
 
 use super::*;
@@ -272,59 +273,78 @@ fn integers_are_cards_or_what_their_column_says() {
     assert_eq!(scan_integer(4_111_111_111_111_111, Hint::of_numbers()), None);
 }
 
+/// Texts that begin with something sensitive, or hide it.
+pub(crate) fn telling() -> impl Iterator<Item = &'static [u8]> {
+    let more = [
+        "5551234",
+        "12.03.1980",
+        "SSN 078-05-1120 and more",
+        "[\"a\\u0040b.de\"]",
+        "mail a%40b.de?",
+        "x 4111 1111 1111 1111 y",
+        "AKIAIOSFODNN7EXAMPLE",
+        "bearer abcdefghij0klmnopqrst",
+        "{SSHA}abcdefghijabcdefghijabcdefghij",
+        "nothing at all is in this one, though it is long",
+    ];
+    PIECES.iter().copied().chain(more).map(str::as_bytes)
+}
+
+/// What detectors start from.
+const PIECES: &[&str] = &[
+    "4111111111111111",
+    "@",
+    "a.b",
+    "+49",
+    " ",
+    "-",
+    "(",
+    ")",
+    ".",
+    "/",
+    ":",
+    "::",
+    "é",
+    "電話",
+    "\u{a0}",
+    "{\"",
+    "\":\"",
+    "\"",
+    "}",
+    "[",
+    "\\",
+    "eyJ",
+    "eyJhbGciOiJIUzI1NiJ9",
+    "$2b$12$",
+    "AKIA",
+    "password=",
+    "://",
+    "SSN: ",
+    "078-05-1120",
+    "DE89",
+    "3704 0044",
+    "1",
+    "23",
+    "0",
+    "😀",
+    "%40",
+    "=",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "---END ",
+    "x",
+    "\n",
+    "ghp_",
+    "2001:db8",
+    "born 1.2.",
+    "1980",
+    ",",
+    "\u{feff}",
+    "𝟙",
+];
+
 /// Letters that detectors start from, in any order: what is found is in bounds, sorted, and whole characters.
 #[test]
 fn hits_are_sorted_and_whole_characters_for_any_text() {
-    let pieces = [
-        "4111111111111111",
-        "@",
-        "a.b",
-        "+49",
-        " ",
-        "-",
-        "(",
-        ")",
-        ".",
-        "/",
-        ":",
-        "::",
-        "é",
-        "電話",
-        "\u{a0}",
-        "{\"",
-        "\":\"",
-        "\"",
-        "}",
-        "[",
-        "\\",
-        "eyJ",
-        "eyJhbGciOiJIUzI1NiJ9",
-        "$2b$12$",
-        "AKIA",
-        "password=",
-        "://",
-        "SSN: ",
-        "078-05-1120",
-        "DE89",
-        "3704 0044",
-        "1",
-        "23",
-        "0",
-        "😀",
-        "%40",
-        "=",
-        "-----BEGIN RSA PRIVATE KEY-----",
-        "---END ",
-        "x",
-        "\n",
-        "ghp_",
-        "2001:db8",
-        "born 1.2.",
-        "1980",
-        ",",
-        "\u{feff}",
-        "𝟙",
-    ];
     let mut seed = 7u64;
     let mut next = |below: usize| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -334,7 +354,7 @@ fn hits_are_sorted_and_whole_characters_for_any_text() {
     for _ in 0..20_000 {
         let mut text = String::new();
         for _ in 0..next(30) {
-            text.push_str(pieces[next(pieces.len())]);
+            text.push_str(PIECES[next(PIECES.len())]);
         }
         let hint = if next(2) == 0 {
             Hint::default()

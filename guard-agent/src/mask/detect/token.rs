@@ -8,9 +8,9 @@ use guard_policy::vocabulary::DataKind;
 
 use super::{
     Evidence,
-    census::Census,
     hits::Hits,
     password_hash, secret,
+    sieve::Seen,
     words::{BLOCK, has_gap},
 };
 
@@ -118,8 +118,8 @@ const FORMS: &[Form] = &[
 ];
 
 /// Finds tokens.
-pub fn scan(cell: &[u8], census: &Census, hits: &mut Hits) {
-    if census.dashes >= 4 {
+pub fn scan(cell: &[u8], seen: Seen, hits: &mut Hits) {
+    if seen.dashes >= 4 {
         secret::scan_blocks(cell, hits);
     }
     let mut from = 0;
@@ -132,7 +132,7 @@ pub fn scan(cell: &[u8], census: &Census, hits: &mut Hits) {
         let start = at - cell[from..at].iter().rev().take_while(|&&byte| is_part(byte)).count();
         let end = at + cell[at..].iter().take_while(|&&byte| is_part(byte)).count();
         if end - start >= SHORTEST {
-            word(cell, start, end, census, hits);
+            word(cell, start, end, seen, hits);
         }
         from = end;
     }
@@ -156,9 +156,9 @@ fn is_part(byte: u8) -> bool {
 }
 
 /// Looks at every place in a word where a part begins.
-fn word(cell: &[u8], start: usize, end: usize, census: &Census, hits: &mut Hits) {
+fn word(cell: &[u8], start: usize, end: usize, seen: Seen, hits: &mut Hits) {
     let text = &cell[start..end];
-    if census.colons > 0 {
+    if seen.has_sign() {
         secret::scan_url(cell, start, end, hits);
     }
     if let Some(len) = secret::bearer(text, &cell[..start]) {
@@ -293,6 +293,18 @@ fn is_random(body: &[u8]) -> bool {
     let count = |range: std::ops::RangeInclusive<u8>| range.filter(|&byte| seen[usize::from(byte)]).count();
     let (digits, upper, lower) = (count(b'0'..=b'9'), count(b'A'..=b'Z'), count(b'a'..=b'z'));
     digits + upper + lower >= 6 && (digits > 0 || upper > 0 && lower > 0 || upper >= 8)
+}
+
+/// One token of each form, of as few bytes as it may have, made of letters that `letter` chooses from those it may have.
+#[cfg(test)]
+pub fn examples(mut letter: impl FnMut(&[u8]) -> u8) -> Vec<Vec<u8>> {
+    let all: Vec<u8> = (0..0x7F).collect();
+    let made = FORMS.iter().map(|form| {
+        let may: Vec<u8> = all.iter().copied().filter(|&byte| form.body.has(byte)).collect();
+        let body = (0..form.least).map(|_| letter(&may));
+        form.prefix.iter().copied().chain(body).collect()
+    });
+    made.collect()
 }
 
 #[cfg(test)]

@@ -6,13 +6,15 @@
 
 mod binary;
 mod csv;
+mod marks;
 mod text;
 
 use std::sync::Arc;
 
+use self::marks::Marks;
 use super::{
-    Column, Detector, Format, RewriteError, Rewritten, RowRewriter, Rules, Settings, Tally, engine::Outcome,
-    row,
+    Column, Detector, Format, RewriteError, Rewritten, RowRewriter, Rules, Settings, Tally, clean::Look,
+    engine::Outcome,
 };
 use crate::wire::postgres::MAX_MESSAGE_BYTES;
 
@@ -228,9 +230,14 @@ impl<D: Detector> CopyRewriter<D> {
         let count = self.rows.columns.len();
         let (mut at, mut from) = (0, 0);
         let mut plain = std::mem::take(&mut self.plain);
+        let delimiter = self.options.delimiter;
+        let mut marks = Marks::of(line, (delimiter, if csv { delimiter } else { b'\\' }));
         for number in 0..count {
-            let field =
-                if csv { csv::field(line, at, &self.options) } else { text::field(line, at, &self.options) };
+            let field = if csv {
+                csv::field(line, at, &self.options, &mut marks)
+            } else {
+                text::field(line, at, &self.options, &mut marks)
+            };
             let field = field.ok_or(RewriteError::Copy("a value does not end"))?;
             let last = field.end == line.len();
             if last != (number + 1 == count) {
@@ -243,7 +250,12 @@ impl<D: Detector> CopyRewriter<D> {
                 self.plain = plain;
                 return Err(RewriteError::Columns { expected: count, found });
             }
-            if !row::passes(&self.rows.columns[number]) && !field.null {
+            let start = at + usize::from(field.quoted);
+            let (look, detector) = (self.rows.looks[number], &self.rows.detector);
+            let clean = field.null
+                || look == Look::Pass
+                || field.plain && look.is_clean(detector, &line[..start + field.raw.len()], start);
+            if !clean {
                 plain.clear();
                 let value = match (field.plain, csv) {
                     (true, _) => field.raw,
@@ -281,7 +293,19 @@ impl<D: Detector> CopyRewriter<D> {
 fn any(value: &[u8], special: impl Fn(u8) -> bool) -> bool {
     let any_of = |block: &[u8; 16]| block.iter().fold(false, |found, byte| found | special(*byte));
     let (blocks, tail) = value.as_chunks();
-    blocks.iter().fold(false, |found, block| found | any_of(block)) || tail.iter().any(|byte| special(*byte))
+    if blocks.iter().fold(false, |found, block| found | any_of(block)) {
+        return true;
+    }
+    match (value.last_chunk(), tail) {
+        (_, []) => false,
+        // Some of them once more.
+        (Some(last), _) => any_of(last),
+        (None, [first, ..]) => {
+            let mut last = [*first; 16];
+            last[..tail.len()].copy_from_slice(tail);
+            any_of(&last)
+        }
+    }
 }
 
 /// A value in a line.

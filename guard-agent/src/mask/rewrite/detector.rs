@@ -13,6 +13,23 @@ pub trait Detector {
     /// Puts what `cell` holds into `hits`, in place of what they held.
     fn scan(&self, cell: &[u8], hint: Hint, hits: &mut Hits);
 
+    /// True where [`Self::scan`] finds nothing in the value that ends with `bytes` and begins at `start` in it, nor in
+    /// any part of it, whatever the hint. False says nothing; it is much faster.
+    fn is_clean(&self, bytes: &[u8], start: usize) -> bool {
+        let _ = (bytes, start);
+        false
+    }
+
+    /// Digits up to which [`Self::scan_integer`] finds nothing in any whole number, without a hint of a kind.
+    fn small_digits(&self) -> usize {
+        0
+    }
+
+    /// The same for [`Self::scan`].
+    fn short_digits(&self) -> usize {
+        0
+    }
+
     /// What a whole number is, if anything.
     fn scan_integer(&self, value: i64, hint: Hint) -> Option<DataKind>;
 
@@ -35,6 +52,18 @@ pub struct Detectors;
 impl Detector for Detectors {
     fn scan(&self, cell: &[u8], hint: Hint, hits: &mut Hits) {
         detect::scan(cell, hint, hits);
+    }
+
+    fn is_clean(&self, bytes: &[u8], start: usize) -> bool {
+        detect::is_clean(bytes, start)
+    }
+
+    fn small_digits(&self) -> usize {
+        detect::SMALL_DIGITS
+    }
+
+    fn short_digits(&self) -> usize {
+        detect::SHORT_DIGITS
     }
 
     fn scan_integer(&self, value: i64, hint: Hint) -> Option<DataKind> {

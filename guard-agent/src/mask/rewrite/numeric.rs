@@ -10,7 +10,10 @@ use super::{
 };
 
 /// Sign of a number below zero.
-const NEGATIVE: u16 = 0x4000;
+pub(super) const NEGATIVE: u16 = 0x4000;
+
+/// Most digits after the point.
+pub(super) const MAX_SCALE: u16 = 0x3fff;
 
 /// Digits of 10,000 before and after the point that are read: more than any value that means something.
 const MAX_GROUPS: i32 = 64;
@@ -80,7 +83,7 @@ fn read(value: &[u8], out: &mut Vec<u8>) -> Option<u16> {
     let field = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let (count, sign, scale) = (field(0), field(4), field(6));
     let weight = i32::from(field(2).cast_signed());
-    if groups.len() != 2 * usize::from(count) || scale > 0x3fff {
+    if groups.len() != 2 * usize::from(count) || scale > MAX_SCALE {
         return None;
     }
     if !matches!(sign, 0 | NEGATIVE) || !(-MAX_GROUPS..MAX_GROUPS).contains(&weight) {

@@ -5,13 +5,22 @@
 use std::sync::Arc;
 
 use guard_policy::vocabulary::DataKind;
+use smallvec::SmallVec;
 
 use super::{
     Base, Column, Detector, RewriteError, Rules, Settings, Tally, Treatment,
     array::Fields,
+    clean::Look,
     engine::{Engine, Job, Outcome, State},
+    hashed::{self, Hashed},
 };
 use crate::wire::postgres::MAX_MESSAGE_BYTES;
+
+/// The length of a hash, as it stands before a value.
+const HASH_LENGTH: [u8; 4] = (hashed::DIGITS as u32).to_be_bytes();
+
+/// What stands for NULL in the place of a length.
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
 /// What became of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +35,9 @@ pub enum Rewritten {
 #[derive(Debug)]
 pub struct RowRewriter<D> {
     pub(super) columns: Arc<[Column]>,
+    /// INVARIANT: one for each column, always as the column is.
+    pub(super) looks: SmallVec<[Look; 16]>,
+    hashed: Option<Box<Hashed>>,
     pub(super) rules: Arc<Rules>,
     pub(super) settings: Settings,
     pub(super) detector: D,
@@ -42,8 +54,12 @@ impl<D: Detector> RowRewriter<D> {
         settings: Settings,
         detector: D,
     ) -> Self {
+        let columns = columns.into();
+        let hashed = Hashed::of(&columns);
         Self {
-            columns: columns.into(),
+            looks: Look::of_all(&columns, hashed.as_deref()),
+            hashed,
+            columns,
             rules,
             settings,
             detector,
@@ -67,6 +83,7 @@ impl<D: Detector> RowRewriter<D> {
         let mut columns = self.columns.to_vec();
         if let Some(Column { treatment: Treatment::Scan(hint), .. }) = columns.get_mut(column) {
             hint.kind = Some(kind);
+            self.looks = Look::of_all(&columns, self.hashed.as_deref());
             self.columns = columns.into();
         }
     }
@@ -146,36 +163,55 @@ impl<D: Detector> RowRewriter<D> {
             settings: self.settings,
             state: &mut self.state,
         };
+        let mut hashed = self.hashed.as_deref_mut();
+        if let Some(hashed) = &mut hashed {
+            hashed.begin();
+        }
         let mut fields = Fields { value: bytes, at: 2 };
         let mut from = 0;
-        for (number, column) in self.columns.iter().enumerate() {
+        for (number, (column, look)) in self.columns.iter().zip(&self.looks).enumerate() {
             let at = fields.at;
             let field = fields.next().ok_or(RewriteError::Malformed)?;
-            let Some(field) = field.filter(|_| !passes(column)) else {
+            let Some(field) = field else { continue };
+            if look.is_clean(&self.detector, &bytes[..fields.at], at + 4) {
                 continue;
-            };
+            }
             engine.state.column = number;
-            engine.state.computed = column.computed;
-            let value = &mut self.value;
-            value.clear();
-            let job = Job::of(&column.treatment);
-            let outcome = engine.value(&column.value_type, column.format, job, field, value);
-            if outcome == Outcome::Same {
+            if let (Look::Hash(kind), Some(hashed)) = (look, &mut hashed) {
+                out.extend_from_slice(&bytes[from..at]);
+                from = fields.at;
+                out.extend_from_slice(&HASH_LENGTH);
+                hashed.add(*kind, field, out);
+                engine.count(*kind);
                 continue;
             }
+            engine.state.computed = column.computed;
+            // Written in place, behind what stands before it, unless it stays.
+            let start = out.len();
             out.extend_from_slice(&bytes[from..at]);
-            from = fields.at;
-            if outcome == Outcome::Null {
-                out.extend_from_slice(&(-1_i32).to_be_bytes());
-            } else {
-                let length = i32::try_from(value.len()).map_err(|_| RewriteError::Malformed)?;
-                out.extend_from_slice(&length.to_be_bytes());
-                out.extend_from_slice(value);
+            let place = out.len();
+            out.extend_from_slice(&NULL);
+            let job = Job::of(&column.treatment);
+            match engine.value(&column.value_type, column.format, job, field, out) {
+                Outcome::Same => {
+                    out.truncate(start);
+                    continue;
+                }
+                Outcome::Null => {}
+                Outcome::Written => {
+                    let length = out.len() - place - NULL.len();
+                    let length = i32::try_from(length).map_err(|_| RewriteError::Malformed)?;
+                    out[place..place + NULL.len()].copy_from_slice(&length.to_be_bytes());
+                }
             }
+            from = fields.at;
         }
         engine.state.tally.row(from > 0);
         if from == 0 {
             return Ok((Rewritten::Untouched, fields.at));
+        }
+        if let Some(hashed) = hashed {
+            hashed.finish(out);
         }
         out.extend_from_slice(&bytes[from..fields.at]);
         Ok((Rewritten::Changed, fields.at))

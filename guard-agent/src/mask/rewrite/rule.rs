@@ -38,6 +38,16 @@ impl HashKey {
         *blake3::keyed_hash(&self.0, value).as_bytes()
     }
 
+    /// The key itself.
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether it is the same as `other`.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The first eight bytes of it as a number.
     pub(super) fn number(&self, value: &[u8]) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.digest(value);

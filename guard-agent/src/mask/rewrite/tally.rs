@@ -60,6 +60,11 @@ impl Tally {
         self.masked_rows += u64::from(masked);
     }
 
+    /// Rows of which nothing was masked.
+    pub(super) fn clean_rows(&mut self, rows: u64) {
+        self.rows += rows;
+    }
+
     pub(super) fn add(&mut self, column: usize, kind: DataKind) {
         self.values += 1;
         if column >= self.columns.len() {

@@ -3,13 +3,11 @@
 use guard_policy::vocabulary::DataKind;
 
 use super::{
-    Detector, Format, Hint, Rule,
+    Detector, Format, Hint, Rule, canonical,
     engine::{Engine, Job, Outcome},
+    hashed,
     shape::{self, FULL},
 };
-
-/// Hexadecimal digits of a hash in a text.
-const HASH_DIGITS: usize = 32;
 
 /// Bytes that a name holds.
 const NAME_BYTES: usize = 63;
@@ -161,14 +159,12 @@ impl<'a, D: Detector> Engine<'a, D> {
             Rule::Full | Rule::Partial | Rule::Null | Rule::Fixed(_) => out.extend_from_slice(FULL),
             Rule::Hash(key) => {
                 let mut canonical = self.buffer();
-                shape::canonical(kind, value, &mut canonical);
+                canonical::canonical(kind, value, &mut canonical);
                 let digest = key.digest(&canonical);
                 self.done(canonical);
                 let at = out.len();
-                out.resize(at + HASH_DIGITS, b'0');
-                // Half of the digest, in as many digits as there is place for.
-                let written = hex::encode_to_slice(&digest[..HASH_DIGITS / 2], &mut out[at..]);
-                debug_assert!(written.is_ok());
+                out.resize(at + hashed::DIGITS, b'0');
+                hashed::write(&digest, out, at);
             }
         }
     }

@@ -69,7 +69,7 @@ impl Relay<'_> {
                 plan.columns.to_vec(),
                 text.options(form),
                 (rules, Detectors),
-                masking.settings,
+                text.settings(masking.settings),
                 limit,
             );
             match made {

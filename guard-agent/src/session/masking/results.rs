@@ -70,6 +70,8 @@ pub(super) struct RowsNow {
     pub(super) rewriter: RowRewriter<Detectors>,
     /// Columns of which many values may tell more than one.
     pub(super) gathering: Option<Box<Gathering>>,
+    /// The last row was changed: the next one is likely to be as well, and is not looked at beforehand.
+    pub(super) changes: bool,
 }
 
 impl Results {
@@ -90,7 +92,7 @@ impl Results {
         } else {
             let plan = &planned.plan;
             let rewriter = RowRewriter::new(plan.columns.clone(), plan.rules.clone(), settings, Detectors);
-            Now::Rows(Box::new(RowsNow { planned, rewriter, gathering: None }))
+            Now::Rows(Box::new(RowsNow { planned, rewriter, gathering: None, changes: false }))
         };
     }
 

@@ -30,6 +30,8 @@ pub(in super::super) enum Step {
     Pass,
     /// More of it is needed.
     Waits,
+    /// It and others behind it, so many bytes together, are rows that go on as they are and have been counted.
+    Clean(usize),
     /// It has been dealt with: what stands in its place is on its way.
     Done,
 }
@@ -49,7 +51,10 @@ impl Relay<'_> {
         if kind == Backend::DataRow {
             return match masking.fate {
                 Fate::Pass => Ok(Step::Pass),
-                Fate::Rewrite => self.mask_row(header, at),
+                Fate::Rewrite => match self.clean_rows(at) {
+                    0 => self.mask_row(header, at),
+                    bytes => Ok(Step::Clean(bytes)),
+                },
                 Fate::Ask => self.first_row(header, at),
             };
         }
@@ -238,6 +243,25 @@ impl Relay<'_> {
         self.mask_row(header, at)
     }
 
+    /// Bytes of the rows from `at` on in which nothing is found.
+    fn clean_rows(&mut self, at: usize) -> usize {
+        let Some(masking) = self.masking.as_deref().filter(|_| !self.holding.is_estimating()) else {
+            return 0;
+        };
+        let Some(Awaited::Query(running) | Awaited::Execute(Some(running))) = self.pending.front() else {
+            return 0;
+        };
+        let Now::Rows(rows) = &mut running.results.now else { return 0 };
+        if rows.changes || rows.gathering.is_some() {
+            return 0;
+        }
+        let limit = if masking.enforces { masking.masks.max_row } else { MAX_WATCHED };
+        let unread = self.pipe.answers.unread();
+        let clean = rows.rewriter.clean_rows(unread.get(at..).unwrap_or_default(), limit);
+        self.uncounted_rows += clean.rows;
+        clean.bytes
+    }
+
     fn mask_row(&mut self, header: Header, at: usize) -> Result<Step, SessionError> {
         let Some(masking) = self.masking.as_deref_mut() else { return Ok(Step::Pass) };
         if !masking.enforces && header.body > MAX_WATCHED {
@@ -257,7 +281,9 @@ impl Relay<'_> {
         let Now::Rows(rows) = rows else { return Err(SessionError::OutOfTurn("DataRow")) };
         masking.later_row(rows, body);
         masking.scratch.clear();
-        match rows.rewriter.row(body, &mut masking.scratch) {
+        let rewritten = rows.rewriter.row(body, &mut masking.scratch);
+        rows.changes = rewritten == Ok(Rewritten::Changed);
+        match rewritten {
             Ok(Rewritten::Changed) if masking.enforces => {
                 self.pipe.answers.pass(at);
                 self.pipe.answers.skip(header.total());

@@ -87,12 +87,21 @@ impl PgBench {
 
     /// Read-only transactions over `seconds`.
     pub fn measure(&self, address: SocketAddr, load: Load, seconds: u32) -> Result<Measured> {
+        self.run(address, load, seconds, &["-S"])
+    }
+
+    /// Transactions that write: three updates, a select and an insert in a block.
+    pub fn measure_writing(&self, address: SocketAddr, load: Load, seconds: u32) -> Result<Measured> {
+        self.run(address, load, seconds, &[])
+    }
+
+    fn run(&self, address: SocketAddr, load: Load, seconds: u32, what: &[&str]) -> Result<Measured> {
         let folder = tempfile::tempdir()?;
         let mut command = self.command(address);
         let (clients, seconds_text) = (load.clients.to_string(), seconds.to_string());
         // One thread for all clients: the machine's cores are for the server and what is measured. One in twenty
         // transactions is written down for the percentile.
-        command.args(["-S", "-n", "-j", "1", "-M", load.protocol, "-c", &clients, "-T", &seconds_text]);
+        command.args(what).args(["-n", "-j", "1", "-M", load.protocol, "-c", &clients, "-T", &seconds_text]);
         command.args(["-l", "--sampling-rate=0.05"]).current_dir(folder.path());
         let limit = Duration::from_secs(u64::from(seconds) + 60);
         let finished = run::run(command, "", limit)?.expect_ok("pgbench")?;

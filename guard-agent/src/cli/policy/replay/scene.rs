@@ -54,7 +54,8 @@ impl Scene {
                 | Body::Approval(_)
                 | Body::KeyChange(_)
                 | Body::Checkpoint(_)
-                | Body::PersonAction(_),
+                | Body::PersonAction(_)
+                | Body::ControlEvent(_),
             ) => {}
             None => tally.skipped("record of a newer version"),
         }

@@ -1,6 +1,6 @@
 //! Lines of COPY's CSV format: <https://www.postgresql.org/docs/current/sql-copy.html>, "CSV Format".
 
-use super::{CopyOptions, Field, Looked, any};
+use super::{CopyOptions, Field, Looked, any, marks::Marks};
 
 /// Bytes of the row at the beginning of `bytes`: a line end within quotes does not end it.
 pub(super) fn row_length(bytes: &[u8], options: &CopyOptions, looked: &mut Looked) -> Option<usize> {
@@ -36,11 +36,16 @@ pub(super) fn row_length(bytes: &[u8], options: &CopyOptions, looked: &mut Looke
     None
 }
 
-/// The value that begins at `start`.
-pub(super) fn field<'a>(line: &'a [u8], start: usize, options: &CopyOptions) -> Option<Field<'a>> {
+/// The value that begins at `start`; `marks` are delimiters.
+pub(super) fn field<'a>(
+    line: &'a [u8],
+    start: usize,
+    options: &CopyOptions,
+    marks: &mut Marks<'_>,
+) -> Option<Field<'a>> {
     let rest = line.get(start..)?;
     if rest.first() != Some(&options.quote) {
-        let end = memchr::memchr(options.delimiter, rest).map_or(line.len(), |end| start + end);
+        let end = marks.from(start).unwrap_or(line.len());
         let raw = &line[start..end];
         return Some(Field { raw, end, null: raw == options.null, plain: true, quoted: false });
     }

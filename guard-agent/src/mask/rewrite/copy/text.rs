@@ -1,6 +1,6 @@
 //! Lines of COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html>, "Text Format".
 
-use super::{CopyOptions, Field, Looked, any};
+use super::{CopyOptions, Field, Looked, any, marks::Marks};
 
 /// Bytes of the line at the beginning of `bytes`: line ends within values are escaped.
 pub(super) fn row_length(bytes: &[u8], looked: &mut Looked) -> Option<usize> {
@@ -10,27 +10,28 @@ pub(super) fn row_length(bytes: &[u8], looked: &mut Looked) -> Option<usize> {
     length
 }
 
-/// The value that begins at `start`.
-pub(super) fn field<'a>(line: &'a [u8], start: usize, options: &CopyOptions) -> Option<Field<'a>> {
+/// The value that begins at `start`; `marks` are delimiters and backslashes.
+pub(super) fn field<'a>(
+    line: &'a [u8],
+    start: usize,
+    options: &CopyOptions,
+    marks: &mut Marks<'_>,
+) -> Option<Field<'a>> {
     let (mut at, mut plain) = (start, true);
-    loop {
-        match memchr::memchr2(options.delimiter, b'\\', line.get(at..)?) {
-            Some(found) if line[at + found] == b'\\' => {
+    let end = loop {
+        match marks.from(at) {
+            Some(found) if line.get(found) == Some(&b'\\') => {
                 plain = false;
-                at += found + 2;
+                at = found + 2;
             }
-            Some(found) => {
-                at += found;
-                break;
-            }
-            None => {
-                at = line.len();
-                break;
-            }
+            Some(found) => break found,
+            // A backslash at the end escapes nothing.
+            None if at > line.len() => return None,
+            None => break line.len(),
         }
-    }
-    let raw = &line[start..at];
-    Some(Field { raw, end: at, null: raw == options.null, plain, quoted: false })
+    };
+    let raw = line.get(start..end)?;
+    Some(Field { raw, end, null: raw == options.null, plain, quoted: false })
 }
 
 /// What `raw` stands for.

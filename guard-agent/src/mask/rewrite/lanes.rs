@@ -1,0 +1,238 @@
+//! Keyed BLAKE3 of several short values at once: blocks enter, the first halves of their digests leave.
+//!
+//! Each lane is one value of at most 64 bytes, which is one block of one chunk:
+//! <https://github.com/BLAKE3-team/BLAKE3-specs/blob/master/blake3.pdf>, section 2.2. The digests are those of the `blake3`
+//! crate, which hashes what is longer, and everything on processors without AVX2.
+
+/// Values that are hashed together.
+pub(super) const LANES: usize = 8;
+
+/// Longest value.
+pub(super) const BLOCK: usize = 64;
+
+/// Bytes of a digest that are kept.
+pub(super) const HALF: usize = 16;
+
+const WORDS: usize = BLOCK / 4;
+
+/// Values that wait to be hashed, with what belongs to each.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// INVARIANT: word by word, in each the lanes side by side; what no value has is zero.
+    words: [[u32; LANES]; WORDS],
+    lengths: [u32; LANES],
+    count: usize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { words: [[0; LANES]; WORDS], lengths: [0; LANES], count: 0 }
+    }
+}
+
+impl Lanes {
+    /// Whether this processor can hash so.
+    pub(super) fn are_there() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return std::arch::is_x86_feature_detected!("avx2");
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
+    /// How many values wait.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Forgets those that wait.
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Adds a value: a block of which the first `length` bytes are the value and all others zero. INVARIANT: there is a
+    /// lane left.
+    pub(super) fn add(&mut self, block: &[u8; BLOCK], length: usize) {
+        let lane = self.count % LANES;
+        for (word, bytes) in self.words.iter_mut().zip(block.as_chunks::<4>().0) {
+            word[lane] = u32::from_le_bytes(*bytes);
+        }
+        self.lengths[lane] = u32::try_from(length).unwrap_or(0);
+        self.count = lane + 1;
+    }
+
+    /// The digests of the values that wait, in order; then none waits.
+    pub(super) fn digests(&mut self, key: &[u8; 32]) -> [[u8; HALF]; LANES] {
+        self.count = 0;
+        #[cfg(target_arch = "x86_64")]
+        if Self::are_there() {
+            // SAFETY: the processor has AVX2.
+            return unsafe { vector::digests(key, &self.words, &self.lengths) };
+        }
+        // INVARIANT: nobody asks for this where there are no lanes; the same digests all the same.
+        let mut digests = [[0; HALF]; LANES];
+        for (lane, digest) in digests.iter_mut().enumerate() {
+            let mut block = [0; BLOCK];
+            for (bytes, word) in block.as_chunks_mut::<4>().0.iter_mut().zip(&self.words) {
+                *bytes = word[lane].to_le_bytes();
+            }
+            let length = usize::try_from(self.lengths[lane]).unwrap_or(0).min(BLOCK);
+            let whole = blake3::keyed_hash(key, &block[..length]);
+            digest.copy_from_slice(&whole.as_bytes()[..HALF]);
+        }
+        digests
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vector {
+    //! One vector for each word of the state, one lane in it for each value.
+
+    use std::arch::x86_64::{
+        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi32, _mm256_setr_epi8,
+        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_si256,
+        _mm256_xor_si256,
+    };
+
+    use super::{HALF, LANES, WORDS};
+
+    const IV: [u32; 4] = [0x6A09_E667, 0xBB67_AE85, 0x3C6E_F372, 0xA54F_F53A];
+
+    /// The beginning and the end of its chunk, the root of its tree, and keyed.
+    const FLAGS: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 4;
+
+    /// Which word comes in which place in each of the rounds.
+    const SCHEDULE: [[usize; WORDS]; 7] = {
+        let permutation = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8];
+        let mut rounds = [[0; WORDS]; 7];
+        let mut round = 0;
+        while round < 7 {
+            let mut at = 0;
+            while at < WORDS {
+                rounds[round][at] = if round == 0 { at } else { rounds[round - 1][permutation[at]] };
+                at += 1;
+            }
+            round += 1;
+        }
+        rounds
+    };
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn rotate<const LEFT: i32, const RIGHT: i32>(word: __m256i) -> __m256i {
+        _mm256_or_si256(_mm256_srli_epi32::<RIGHT>(word), _mm256_slli_epi32::<LEFT>(word))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn rotate_16(word: __m256i) -> __m256i {
+        let places = _mm256_setr_epi8(
+            2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14,
+            15, 12, 13,
+        );
+        _mm256_shuffle_epi8(word, places)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn rotate_8(word: __m256i) -> __m256i {
+        let places = _mm256_setr_epi8(
+            1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12, 1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13,
+            14, 15, 12,
+        );
+        _mm256_shuffle_epi8(word, places)
+    }
+
+    /// The quarter round on four words of the state, with two of the values.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn mix(state: &mut [__m256i; 16], [a, b, c, d]: [usize; 4], first: __m256i, second: __m256i) {
+        state[a] = _mm256_add_epi32(_mm256_add_epi32(state[a], state[b]), first);
+        state[d] = rotate_16(_mm256_xor_si256(state[d], state[a]));
+        state[c] = _mm256_add_epi32(state[c], state[d]);
+        state[b] = rotate::<20, 12>(_mm256_xor_si256(state[b], state[c]));
+        state[a] = _mm256_add_epi32(_mm256_add_epi32(state[a], state[b]), second);
+        state[d] = rotate_8(_mm256_xor_si256(state[d], state[a]));
+        state[c] = _mm256_add_epi32(state[c], state[d]);
+        state[b] = rotate::<25, 7>(_mm256_xor_si256(state[b], state[c]));
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn digests(
+        key: &[u8; 32],
+        words: &[[u32; LANES]; WORDS],
+        lengths: &[u32; LANES],
+    ) -> [[u8; HALF]; LANES] {
+        let load = |lanes: &[u32; LANES]| {
+            // SAFETY: eight words are the 32 bytes that are read.
+            unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+        };
+        let all = |word: u32| _mm256_set1_epi32(word.cast_signed());
+        let mut state = [_mm256_setzero_si256(); 16];
+        for (place, bytes) in state.iter_mut().zip(key.as_chunks::<4>().0) {
+            *place = all(u32::from_le_bytes(*bytes));
+        }
+        for (place, word) in state[8..].iter_mut().zip(IV) {
+            *place = all(word);
+        }
+        // The counter of chunks, which is zero, stands in between.
+        state[14] = load(lengths);
+        state[15] = all(FLAGS);
+        for order in &SCHEDULE {
+            let word = |at: usize| load(&words[order[at]]);
+            mix(&mut state, [0, 4, 8, 12], word(0), word(1));
+            mix(&mut state, [1, 5, 9, 13], word(2), word(3));
+            mix(&mut state, [2, 6, 10, 14], word(4), word(5));
+            mix(&mut state, [3, 7, 11, 15], word(6), word(7));
+            mix(&mut state, [0, 5, 10, 15], word(8), word(9));
+            mix(&mut state, [1, 6, 11, 12], word(10), word(11));
+            mix(&mut state, [2, 7, 8, 13], word(12), word(13));
+            mix(&mut state, [3, 4, 9, 14], word(14), word(15));
+        }
+        let mut digests = [[0; HALF]; LANES];
+        for word in 0..HALF / 4 {
+            let mut lanes = [0_u32; LANES];
+            // SAFETY: eight words are the 32 bytes that are written.
+            unsafe {
+                _mm256_storeu_si256(
+                    lanes.as_mut_ptr().cast(),
+                    _mm256_xor_si256(state[word], state[word + 8]),
+                );
+            }
+            for (digest, lane) in digests.iter_mut().zip(lanes) {
+                digest[4 * word..4 * word + 4].copy_from_slice(&lane.to_le_bytes());
+            }
+        }
+        digests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_lane_is_hashed_as_if_alone() {
+        let key: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7).unwrap());
+        for count in 1..=LANES {
+            for length in 0..=BLOCK {
+                let mut lanes = Lanes::default();
+                let mut expected = Vec::new();
+                for lane in 0..count {
+                    let length = (length + 9 * lane) % (BLOCK + 1);
+                    let value: Vec<u8> =
+                        (0..length).map(|at| u8::try_from((at * 31 + lane * 5) % 256).unwrap()).collect();
+                    let mut block = [0; BLOCK];
+                    block[..length].copy_from_slice(&value);
+                    lanes.add(&block, length);
+                    expected.push(blake3::keyed_hash(&key, &value));
+                }
+                assert_eq!(lanes.count(), count);
+                let digests = lanes.digests(&key);
+                for (digest, whole) in digests.iter().zip(&expected) {
+                    assert_eq!(digest, &whole.as_bytes()[..HALF], "{count} of {length}");
+                }
+                assert_eq!(lanes.count(), 0);
+            }
+        }
+    }
+}
