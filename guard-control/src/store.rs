@@ -82,6 +82,11 @@ pub enum StoreError {
         /// The latest version that is known.
         known: usize,
     },
+    /// An earlier version of guard-control wrote it, and reading alone cannot bring it up to date.
+    #[error(
+        "the store was written by an earlier guard-control: `guard-control serve` brings it up to date when it starts"
+    )]
+    Older,
     /// Another process serves from the same folder.
     #[error("another guard-control uses `{}`: stop it first, or give this one its own --data", .0.display())]
     InUse(PathBuf),

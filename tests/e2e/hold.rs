@@ -12,7 +12,7 @@ use guard_tests::{
     Agent, AgentConfig, Control, Folder, Postgres, Site,
     approvals::Desk,
     postgres,
-    records::{self, text, verdict},
+    records::{self, text},
     run, site,
     skip::{self, Need},
     wire::{self, RawClient},

@@ -262,10 +262,12 @@ async fn tell(telling: &mut Option<Telling>) {
 
 /// What runs now, where anybody wants to hear it.
 async fn next_status(running: &mut Option<watch::Receiver<PolicyStatus>>) -> PolicyStatus {
-    match running {
-        Some(running) if running.changed().await.is_ok() => running.borrow_and_update().clone(),
-        _ => std::future::pending().await,
+    if let Some(running) = running
+        && running.changed().await.is_ok()
+    {
+        return running.borrow_and_update().clone();
     }
+    std::future::pending().await
 }
 
 impl Open {

@@ -16,7 +16,7 @@ use guard_common::{
     },
     audit::v1::ControlEvent,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -71,7 +71,7 @@ impl Ingest for IngestService {
         let stream = Stream {
             fleet: self.fleet.clone(),
             news: self.news.clone(),
-            offered: 0,
+            offered: None,
             peer: request.extensions().get().cloned().unwrap_or(Peer::Nobody),
             messages: request.into_inner(),
             answers,
@@ -100,8 +100,8 @@ struct Wants {
 struct Stream {
     fleet: Fleet,
     news: News,
-    /// The version of the policies that the agent has, or was offered last.
-    offered: u64,
+    /// The version of the policies that the agent has, or was offered last; nothing before it has said what it has.
+    offered: Option<u64>,
     peer: Peer,
     messages: Streaming<AgentMessage>,
     answers: Answers,
@@ -131,7 +131,6 @@ impl Stream {
         let stored_sequence = self.fleet.store.hello(hello).await.map_err(unavailable)?;
         let resume = Resume { stored_sequence, takes_approvals: true, takes_policy_status: true };
         self.answer(ToAgent::Resume(resume)).await?;
-        self.news.rollouts.mark_changed();
         loop {
             let message = tokio::select! {
                 biased;
@@ -143,7 +142,7 @@ impl Stream {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 Some(verdict) = place.verdicts.recv() => Came::Verdict(Box::new(verdict)),
-                Ok(()) = self.news.rollouts.changed(), if wants.policies => Came::Rollouts,
+                Ok(()) = self.news.rollouts.changed(), if wants.policies && self.offered.is_some() => Came::Rollouts,
                 message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
@@ -183,10 +182,10 @@ impl Stream {
             let rollouts = self.news.rollouts.borrow_and_update();
             rollouts.wanted(|name| wants.labels.get(name).map(String::as_str))
         };
-        let Some(wanted) = wanted.filter(|wanted| *wanted > self.offered) else { return Ok(()) };
+        let Some(wanted) = wanted.filter(|wanted| Some(*wanted) > self.offered) else { return Ok(()) };
         match policy::signed(&self.fleet.store, wanted).await {
             Ok(signed) => {
-                self.offered = wanted;
+                self.offered = Some(wanted);
                 self.answer(ToAgent::Policy(PolicyOffer { policy: Some(signed) })).await
             }
             Err(error) => {
@@ -197,7 +196,11 @@ impl Stream {
     }
 
     async fn runs(&mut self, agent_id: &str, mut status: PolicyStatus) -> Result<(), Status> {
-        self.offered = self.offered.max(status.version);
+        if self.offered.is_none() {
+            // What was handed out before it came.
+            self.news.rollouts.mark_changed();
+        }
+        self.offered = self.offered.max(Some(status.version));
         for text in [&mut status.hash, &mut status.error] {
             text.truncate(text.floor_char_boundary(MAX_PROBLEM));
         }

@@ -18,7 +18,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
 };
@@ -33,6 +33,8 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 512;
 /// Connections that wait for the server.
 const WAITING: usize = 64;
+/// How long a peer may take to read why it is refused.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// After an error that passes, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -139,17 +141,27 @@ pub(super) async fn accept(
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let connections = connections.clone();
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(socket)).await {
+            match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(socket).into_fallible()).await {
                 Ok(Ok(stream)) => {
                     drop(place);
                     let peer = peer(&stream);
                     let _ = connections.send(Ok(Connection::Tls(Box::new(stream), peer))).await;
                 }
-                Ok(Err(error)) => tracing::info!(%address, %error, "a TLS handshake failed"),
+                Ok(Err((error, socket))) => {
+                    tracing::info!(%address, %error, "a TLS handshake failed");
+                    let _ = tokio::time::timeout(LAST_WORD, let_read(socket)).await;
+                }
                 Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
             }
         });
     }
+}
+
+/// Lets the peer read why: closed at once, with something unread, the socket would take the alert back.
+async fn let_read(mut socket: TcpStream) {
+    let mut unread = [0; 1024];
+    let _ = socket.shutdown().await;
+    while matches!(socket.read(&mut unread).await, Ok(1..)) {}
 }
 
 pub(super) fn channel() -> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {

@@ -145,7 +145,8 @@ pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 /// Refuses a database that this program can't read.
 pub fn check_readable(connection: &Connection) -> Result<(), StoreError> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
-    check(version)
+    check(version)?;
+    if version < MIGRATIONS.len() { Err(StoreError::Older) } else { Ok(()) }
 }
 
 fn check(version: usize) -> Result<(), StoreError> {
@@ -166,5 +167,25 @@ mod tests {
         migrate(&mut connection).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(migrate(&mut connection), Err(StoreError::Newer { found: 99, .. })));
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        assert!(matches!(check_readable(&connection), Err(StoreError::Older)));
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_keeps_what_it_has() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let agent =
+            "INSERT INTO agents (agent_id, host, version, mode, labels, first_seen, last_seen, head_hash)
+             VALUES ('a', 'h', '', '', '{}', 1, 1, x'00')";
+        connection.execute_batch(agent).unwrap();
+        migrate(&mut connection).unwrap();
+        let kept: (String, i64) = connection
+            .query_row("SELECT agent_id, signed_sequence FROM agents", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(kept, ("a".to_owned(), 0));
     }
 }

@@ -98,8 +98,17 @@ impl Stream {
     }
 
     pub async fn over(channel: tonic::transport::Channel) -> Result<Self, tonic::Status> {
+        Self::by(IngestClient::new(channel)).await
+    }
+
+    /// Compressed, as agents send over TLS.
+    pub async fn packed(channel: tonic::transport::Channel) -> Result<Self, tonic::Status> {
+        Self::by(IngestClient::new(channel).send_compressed(tonic::codec::CompressionEncoding::Zstd)).await
+    }
+
+    async fn by(mut client: IngestClient<tonic::transport::Channel>) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(64);
-        let answers = IngestClient::new(channel).stream(ReceiverStream::new(receiver)).await?.into_inner();
+        let answers = client.stream(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(Self { messages, answers })
     }
 

@@ -129,7 +129,8 @@ async fn decisions_are_searched_alike() {
             chain.seal(gap()),
         ];
         append(store, &chain.id, 1, &records).await;
-        append(store, &other.id, 1, &other.next(3)).await;
+        let records = other.next(3);
+        append(store, &other.id, 1, &records).await;
         let request = |change: &dyn Fn(&mut DecisionsRequest)| {
             let mut request = DecisionsRequest { agent_id: chain.id.clone(), ..DecisionsRequest::default() };
             change(&mut request);
@@ -253,11 +254,13 @@ async fn what_is_too_old_goes_and_chains_go_on() {
     each(async |store| {
         let mut chain = Chain::new();
         hello(store, &chain.id).await;
-        append(store, &chain.id, 1, &chain.next(100)).await;
+        let records = chain.next(100);
+        append(store, &chain.id, 1, &records).await;
         assert_eq!(store.forget(0).await.unwrap(), 0);
         // Everything that there is: but the day that still goes on, or the chain's end, stays.
         store.forget(i64::MAX / 2).await.unwrap();
-        assert_eq!(append(store, &chain.id, 1, &chain.next(5)).await, Appended::Stored(105));
+        let records = chain.next(5);
+        assert_eq!(append(store, &chain.id, 1, &records).await, Appended::Stored(105));
     })
     .await;
 }
@@ -346,7 +349,8 @@ async fn a_postgresql_that_goes_away_is_used_again_when_it_is_back() {
     let store = open(&postgres).await;
     let mut chain = Chain::new();
     hello(&store, &chain.id).await;
-    assert_eq!(append(&store, &chain.id, 1, &chain.next(5)).await, Appended::Stored(5));
+    let records = chain.next(5);
+    assert_eq!(append(&store, &chain.id, 1, &records).await, Appended::Stored(5));
     postgres.stop().unwrap();
     let records = chain.next(5);
     let rows = records.iter().cloned().map(Row::new).collect();

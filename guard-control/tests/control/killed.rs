@@ -21,9 +21,15 @@ pub struct Process {
 
 impl Process {
     pub fn start(data: &Path) -> Self {
+        Self::with(data, &[])
+    }
+
+    /// With more on its command line.
+    pub fn with(data: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_guard-control"))
             .args(["serve", "--listen", "127.0.0.1:0", "--console", "none", "--data"])
             .arg(data)
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

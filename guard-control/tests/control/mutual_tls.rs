@@ -2,8 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use guard_common::api::control::{
-    AgentsRequest, RenewRequest, enrolment_client::EnrolmentClient, query_client::QueryClient,
+use guard_common::{
+    api::control::{
+        AgentsRequest, RenewRequest, enrolment_client::EnrolmentClient, query_client::QueryClient,
+    },
+    audit::v1::SealedRecord,
 };
 use guard_control::{
     enrol,
@@ -290,5 +293,25 @@ async fn peers_that_do_not_finish_their_handshake_hold_up_nobody() {
     let agent = Chain::new().id;
     let joined = tokio::time::timeout(Duration::from_secs(8), site.enrol(&agent)).await.expect("at once");
     joined.unwrap();
+    site.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_packed_small_and_is_large_is_refused() {
+    let site = Site::new().await;
+    let mut chain = Chain::new();
+    let identity = site.enrol(&chain.id).await.unwrap();
+    let id = chain.id.clone();
+    let open = async || {
+        let channel = channel(site.control.tls, &authority(site.dir.path()), Some(&identity)).await.unwrap();
+        Stream::packed(channel).await.unwrap().greet(&id, 1).await.unwrap().0
+    };
+    let mut stream = open().await;
+    let zeros = SealedRecord { payload: vec![0; 64 * 1024 * 1024].into(), ..SealedRecord::default() };
+    stream.batch(vec![zeros]).await;
+    let refused = stream.answer().await.unwrap_err();
+    assert!(matches!(refused.code(), Code::OutOfRange | Code::ResourceExhausted), "{refused:?}");
+    let mut stream = open().await;
+    assert_eq!(stream.store(chain.next(5_000)).await, 5_000);
     site.control.stop().await;
 }

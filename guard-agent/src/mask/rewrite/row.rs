@@ -173,22 +173,28 @@ impl<D: Detector> RowRewriter<D> {
             let at = fields.at;
             let field = fields.next().ok_or(RewriteError::Malformed)?;
             let Some(field) = field else { continue };
-            if look.is_clean(&self.detector, &bytes[..fields.at], at + 4) {
-                continue;
+            match look {
+                Look::Pass => continue,
+                Look::Exact => {}
+                Look::Hash(kind) => {
+                    let Some(hashed) = &mut hashed else { return Err(RewriteError::Malformed) };
+                    out.extend_from_slice(&bytes[from..at]);
+                    from = fields.at;
+                    out.extend_from_slice(&HASH_LENGTH);
+                    hashed.add(*kind, field, out);
+                    engine.state.tally.add(number, *kind);
+                    continue;
+                }
+                look if look.is_clean(&self.detector, &bytes[..fields.at], at + 4) => continue,
+                _ => {}
             }
             engine.state.column = number;
-            if let (Look::Hash(kind), Some(hashed)) = (look, &mut hashed) {
-                out.extend_from_slice(&bytes[from..at]);
-                from = fields.at;
-                out.extend_from_slice(&HASH_LENGTH);
-                hashed.add(*kind, field, out);
-                engine.count(*kind);
-                continue;
-            }
             engine.state.computed = column.computed;
             // Written in place, behind what stands before it, unless it stays.
             let start = out.len();
-            out.extend_from_slice(&bytes[from..at]);
+            if from < at {
+                out.extend_from_slice(&bytes[from..at]);
+            }
             let place = out.len();
             out.extend_from_slice(&NULL);
             let job = Job::of(&column.treatment);

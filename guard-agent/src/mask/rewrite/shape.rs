@@ -81,60 +81,46 @@ fn last_four(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
         cut -= 1;
         kept += usize::from(value[cut].is_ascii_alphanumeric());
     }
-    let start = out.len();
-    out.extend_from_slice(value);
-    let hidden = out.get_mut(start..start + cut)?;
+    let (hidden, shown) = value.split_at(cut);
     let mut count = kept;
-    if hidden.len() < LANES {
-        for byte in hidden {
-            let star = STARS[usize::from(*byte)];
-            count += usize::from(star != *byte);
-            *byte = star;
-        }
-    } else {
-        for block in hidden.as_chunks_mut().0 {
-            count += hide(block);
-        }
-        // Some of them once more: a star is no letter.
-        count += hide(hidden.last_chunk_mut()?);
+    let (blocks, tail) = hidden.as_chunks::<LANES>();
+    for block in blocks {
+        let (stars, letters) = hide(block);
+        out.extend_from_slice(&stars);
+        count += letters;
     }
-    (count >= LAST_FOUR_OF && value.is_ascii()).then_some(())
+    let mut last = [0; LANES];
+    last[..tail.len()].copy_from_slice(tail);
+    let (stars, letters) = hide(&last);
+    out.extend_from_slice(&stars[..tail.len()]);
+    out.extend_from_slice(shown);
+    (count + letters >= LAST_FOUR_OF && value.is_ascii()).then_some(())
 }
 
 /// Bytes that are dealt with at once.
 const LANES: usize = 16;
 
-/// What takes the place of a byte: a star that of letters and digits.
-static STARS: [u8; 256] = {
-    let (mut stars, mut at) = ([0; 256], 0);
-    while at < 256 {
-        let byte = at as u8;
-        stars[at] = if byte.is_ascii_alphanumeric() { b'*' } else { byte };
-        at += 1;
-    }
-    stars
-};
-
-/// Puts stars in the place of letters and digits, and tells how many there were.
+/// Stars in place of letters and digits, and how many there are.
 #[inline(always)]
-fn hide(block: &mut [u8; LANES]) -> usize {
-    let mut letters = [0_u8; LANES];
+fn hide(block: &[u8; LANES]) -> ([u8; LANES], usize) {
+    let (mut stars, mut letters) = (*block, [0_u8; LANES]);
     for lane in 0..LANES {
         let byte = block[lane];
         let is_letter = ((byte | 32).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10);
         letters[lane] = u8::from(is_letter);
-        block[lane] = if is_letter { b'*' } else { byte };
+        stars[lane] = if is_letter { b'*' } else { byte };
     }
     // INVARIANT: each lane is 0 or 1, so that no sum of eight leaves its byte.
     let word = u128::from_le_bytes(letters);
     let sums = (word as u64).wrapping_add((word >> 64) as u64);
-    (sums.wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize
+    (stars, (sums.wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize)
 }
 
 /// `J*** D***`.
 fn initials(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let text = std::str::from_utf8(value).ok()?;
-    if value.len() > 64 || has_wide_blanks(value) {
+    // First bytes of the blanks beyond ASCII, and of much else.
+    if value.iter().any(|byte| matches!(byte, 0xC2 | 0xE1..=0xE3)) {
         let mut words = 0;
         for word in text.split_whitespace() {
             words += 1;
@@ -142,41 +128,27 @@ fn initials(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
         }
         return (words > 0).then_some(());
     }
-    // Bits of what no blank is, and of first bytes of letters.
-    let (mut parts, mut letters) = (0_u64, 0_u64);
-    for (index, block) in value.chunks(LANES).enumerate() {
-        let mut lanes = [b' '; LANES];
-        lanes[..block.len()].copy_from_slice(block);
-        let blank = |byte: u8| (byte == b' ') | (byte.wrapping_sub(9) < 5);
-        parts |= u64::from(bits(&lanes, |byte| !blank(byte))) << (LANES * index);
-        letters |= u64::from(bits(&lanes, |byte| byte & 0xC0 != 0x80)) << (LANES * index);
+    let (mut words, mut letters, mut start) = (0, 0, 0);
+    for (at, byte) in value.iter().enumerate() {
+        if matches!(byte, b' ' | 9..=13) {
+            if letters > 0 {
+                words += 1;
+                initial(&value[start..at], (letters, words), out)?;
+                letters = 0;
+            }
+        } else {
+            if letters == 0 {
+                start = at;
+            }
+            // Letters, not bytes.
+            letters += usize::from(byte & 0xC0 != 0x80);
+        }
     }
-    let mut words = 0;
-    while parts != 0 {
-        let start = parts.trailing_zeros();
-        let length = (parts >> start).trailing_ones();
-        // INVARIANT: `length` is not zero, and both together are at most 64.
-        let word = (u64::MAX >> (64 - length)) << start;
-        parts &= !word;
+    if letters > 0 {
         words += 1;
-        let (from, to) = (start as usize, (start + length) as usize);
-        initial(value.get(from..to)?, ((letters & word).count_ones() as usize, words), out)?;
+        initial(&value[start..], (letters, words), out)?;
     }
     (words > 0).then_some(())
-}
-
-/// First bytes of the blanks beyond ASCII, and of much else.
-fn has_wide_blanks(value: &[u8]) -> bool {
-    value.iter().fold(false, |found, byte| found | (*byte == 0xC2) | (byte.wrapping_sub(0xE1) < 3))
-}
-
-/// One bit for each byte of a block that is so.
-#[inline(always)]
-fn bits(block: &[u8; LANES], is: impl Fn(u8) -> bool) -> u16 {
-    let word = u128::from_le_bytes(block.map(|byte| u8::from(is(byte))));
-    // INVARIANT: each byte is 0 or 1; the product has their bits side by side in its highest byte.
-    let bits = |word: u64| word.wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    (bits(word as u64) | bits((word >> 64) as u64) << 8) as u16
 }
 
 /// One word of so many letters, the how manieth it is.
