@@ -1,11 +1,14 @@
 //! The command line of `guard-control`.
 
 mod agents;
+mod approvals;
 mod audit;
 mod decisions;
 mod output;
+mod people;
 mod place;
 mod policy;
+mod program;
 mod serve;
 mod source;
 mod token;
@@ -47,6 +50,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Show the agents of the fleet; revoke one, or trust its new key
     Agents(agents::AgentsArgs),
+    /// Decide on statements that wait, with an API token
+    Approvals(approvals::ApprovalsArgs),
+    /// Say who may sign in at the console, on this host
+    People(people::PeopleArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -62,6 +69,11 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Decisions(args) => decisions::run(&args),
         Command::Agents(args) => agents::run(&args),
+        Command::Approvals(args) => match approvals::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::People(args) => people::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Token(args) => token::run(&args),

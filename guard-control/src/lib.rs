@@ -1,14 +1,21 @@
 //! The control plane: agents' sealed records enter, a verified and searchable store of a fleet's decisions leaves.
 //!
-//! [`server`] speaks gRPC, [`enrol`] says who may be an agent and [`ca`] signs it, [`store`] verifies and keeps, [`proof`]
-//! proves what it holds, [`policy`] hands out what hosts decide by, [`cli`] is the command line. Nothing is acknowledged that is not on disk, and nothing is stored that does not follow from the
-//! agent's chain.
+//! [`server`] speaks gRPC to agents, [`enrol`] says who may be one and [`ca`] signs it, [`store`] verifies and keeps,
+//! [`proof`] proves what it holds, [`policy`] hands out what hosts decide by. [`http`] serves people: pages by [`console`],
+//! JSON by [`api`], for whom [`people`] knows. [`cli`] is the command line. Nothing is acknowledged that is not on disk, and
+//! nothing is stored that does not follow from the agent's chain.
 
+pub mod api;
 pub mod ca;
 pub mod cli;
+pub mod console;
 pub mod enrol;
+pub mod http;
 pub mod keys;
+pub mod people;
 pub mod policy;
 pub mod proof;
+pub mod reading;
 pub mod server;
 pub mod store;
+pub mod webhooks;

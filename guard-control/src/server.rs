@@ -3,11 +3,12 @@
 //! Everything a peer sends is bounded, and so is how many peers there are. Plaintext stays on this host; over TLS only
 //! agents are heard, and each of them as nobody else.
 
-mod approvals;
+pub mod approvals;
 mod enrolment;
 mod ingest;
+pub mod live;
 mod query;
-mod sessions;
+pub mod sessions;
 mod transport;
 
 use std::{
@@ -23,8 +24,7 @@ use std::{
 
 use guard_common::{
     api::control::{
-        approvals_server::ApprovalsServer, enrolment_server::EnrolmentServer, ingest_server::IngestServer,
-        query_server::QueryServer,
+        enrolment_server::EnrolmentServer, ingest_server::IngestServer, query_server::QueryServer,
     },
     audit::MAX_SEALED_LEN,
 };
@@ -45,12 +45,8 @@ use tower::Service;
 
 pub use self::transport::Peer;
 use self::{
-    approvals::{ApprovalsService, Waiting},
-    enrolment::EnrolmentService,
-    ingest::IngestService,
-    query::QueryService,
-    sessions::Sessions,
-    transport::Own,
+    approvals::Waiting, enrolment::EnrolmentService, ingest::IngestService, live::Live, query::QueryService,
+    sessions::Sessions, transport::Own,
 };
 use crate::{
     ca::CaError,
@@ -101,7 +97,20 @@ pub struct Server {
     plain: Option<TcpListener>,
     address: SocketAddr,
     tls: Option<Tls>,
-    store: Store,
+    fleet: Fleet,
+}
+
+/// What is known of all hosts at this moment; cheap to clone.
+#[derive(Clone)]
+pub struct Fleet {
+    /// What was recorded.
+    pub store: Store,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// What waits for people.
+    pub waiting: Waiting,
+    /// What is being recorded.
+    pub live: Live,
 }
 
 /// The side of the server that other hosts reach.
@@ -125,7 +134,13 @@ impl Server {
             return Err(ServerError::Plaintext(listen));
         }
         let (listener, address) = bind(listen).await?;
-        Ok(Self { plain: Some(listener), address, tls: None, store })
+        let fleet = Fleet {
+            store,
+            sessions: Sessions::default(),
+            waiting: Waiting::default(),
+            live: Live::default(),
+        };
+        Ok(Self { plain: Some(listener), address, tls: None, fleet })
     }
 
     /// Listens on `listen` too, over TLS 1.3, for agents with certificates of `registrar`. `names`: what agents call this
@@ -153,6 +168,11 @@ impl Server {
         self.tls.as_ref().map(|tls| tls.address)
     }
 
+    /// What people look at and decide on.
+    pub fn fleet(&self) -> Fleet {
+        self.fleet.clone()
+    }
+
     /// Serves until `stop`, and then until the open requests have ended.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (stopping, stopped) = watch::channel(false);
@@ -168,11 +188,11 @@ impl Server {
         }
         drop(connections);
         let (revoked, revocations) = watch::channel(Arc::default());
-        tasks.spawn(follow_revocations(self.store.clone(), revoked));
+        tasks.spawn(follow_revocations(self.fleet.store.clone(), revoked));
         let (handing, rollouts) = watch::channel(Rollouts::default());
-        tasks.spawn(follow_rollouts(self.store.clone(), handing));
+        tasks.spawn(follow_rollouts(self.fleet.store.clone(), handing));
         let news = News { stopping: stopped.clone(), revocations, rollouts };
-        let services = services(self.store, registrar, news);
+        let services = services(self.fleet, registrar, news);
         let server = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -208,17 +228,15 @@ async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerErr
     Ok((listener, address))
 }
 
-fn services(store: Store, registrar: Option<Arc<Registrar>>, news: News) -> Services {
-    let sessions = Sessions::default();
-    let waiting = Waiting::default();
-    let ingest = IngestService::new(store.clone(), sessions.clone(), waiting.clone(), news);
+fn services(fleet: Fleet, registrar: Option<Arc<Registrar>>, news: News) -> Services {
+    let ingest = IngestService::new(fleet.clone(), news);
+    let Fleet { store, sessions, .. } = fleet;
     let query = QueryService::new(store.clone(), sessions);
     Services {
         ingest: IngestServer::new(ingest)
             .max_decoding_message_size(MAX_MESSAGE)
             .accept_compressed(CompressionEncoding::Zstd),
         query: QueryServer::new(query).max_decoding_message_size(64 * 1024),
-        approvals: ApprovalsServer::new(ApprovalsService::new(waiting)).max_decoding_message_size(64 * 1024),
         enrolment: EnrolmentServer::new(EnrolmentService::new(store, registrar))
             .max_decoding_message_size(64 * 1024),
     }
@@ -297,7 +315,6 @@ async fn keep_own_certificate(own: Arc<Own>, registrar: Arc<Registrar>, names: V
 struct Services {
     ingest: IngestServer<IngestService>,
     query: QueryServer<QueryService>,
-    approvals: ApprovalsServer<ApprovalsService>,
     enrolment: EnrolmentServer<EnrolmentService>,
 }
 
@@ -318,15 +335,11 @@ impl Service<Request<Body>> for Services {
         let plain = request.extensions().get::<Peer>() == Some(&Peer::Plain);
         match service {
             Some(<EnrolmentServer<EnrolmentService> as NamedService>::NAME) => self.enrolment.call(request),
-            Some(
-                <QueryServer<QueryService> as NamedService>::NAME
-                | <ApprovalsServer<ApprovalsService> as NamedService>::NAME,
-            ) if !plain => {
+            Some(<QueryServer<QueryService> as NamedService>::NAME) if !plain => {
                 let status = Status::permission_denied("agents do not ask this: it is for people");
                 Box::pin(std::future::ready(Ok(status.into_http())))
             }
             Some(<QueryServer<QueryService> as NamedService>::NAME) => self.query.call(request),
-            Some(<ApprovalsServer<ApprovalsService> as NamedService>::NAME) => self.approvals.call(request),
             // It answers what it does not know with UNIMPLEMENTED.
             _ => self.ingest.call(request),
         }

@@ -15,6 +15,16 @@ pub struct Control {
     server: Server,
     folder: Folder,
     address: SocketAddr,
+    console: Console,
+}
+
+/// Where people sign in.
+#[derive(Clone, Debug)]
+pub struct Console {
+    /// As one would type it into a browser.
+    pub url: String,
+    /// The first admin's, for the first time; the admin's name is `admin`.
+    pub password: String,
 }
 
 impl Control {
@@ -22,8 +32,13 @@ impl Control {
     pub fn start() -> Result<Self> {
         let folder = Folder::new("control")?;
         let address = ports::free()?;
-        let server = launch(&folder, address)?;
-        Ok(Self { server, folder, address })
+        let console = ports::free()?;
+        let server = launch(&folder, (address, console))?;
+        let log = server.log();
+        let password = log.split(" with the password ").nth(1).and_then(|rest| rest.split(',').next());
+        let password = password.unwrap_or_default().to_owned();
+        let console = Console { url: format!("https://{console}"), password };
+        Ok(Self { server, folder, address, console })
     }
 
     /// Ends it and keeps its store.
@@ -39,13 +54,19 @@ impl Control {
     /// Starts it again on the same port with the same store.
     pub fn restart(&mut self) -> Result<()> {
         self.server.stop()?;
-        self.server = launch(&self.folder, self.address)?;
+        let console = self.console.url.trim_start_matches("https://").parse()?;
+        self.server = launch(&self.folder, (self.address, console))?;
         Ok(())
     }
 
     /// Where agents and the command line reach it.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where people sign in.
+    pub fn console(&self) -> &Console {
+        &self.console
     }
 
     /// Its process id.
@@ -73,11 +94,12 @@ impl Control {
     }
 }
 
-fn launch(folder: &Folder, address: SocketAddr) -> Result<Server> {
+fn launch(folder: &Folder, (address, console): (SocketAddr, SocketAddr)) -> Result<Server> {
     let mut command = Command::new(binaries::path("guard-control")?);
-    command.args(["serve", "--listen", &address.to_string(), "--data"]).arg(folder.join("data"));
+    command.args(["serve", "--listen", &address.to_string(), "--console", &console.to_string()]);
+    command.arg("--data").arg(folder.join("data"));
     let log = folder.join("control.log");
     let mut server = Server::start("guard-control", command, &log, Signal::SIGTERM)?;
-    server.wait_until(|_| ports::accepts(address))?;
+    server.wait_until(|server| ports::accepts(address) && server.log().contains("console at"))?;
     Ok(server)
 }

@@ -7,6 +7,7 @@ mod account;
 pub mod agent;
 pub mod approvals;
 pub mod binaries;
+pub mod browser;
 pub mod cgroup;
 pub mod container;
 pub mod control;
@@ -31,6 +32,7 @@ pub mod workload;
 
 pub use account::Account;
 pub use agent::{Agent, AgentConfig};
+pub use browser::Browser;
 pub use cgroup::Cgroup;
 pub use container::Container;
 pub use control::Control;

@@ -13,7 +13,7 @@ use std::{
 
 use nix::unistd::Uid;
 
-use crate::{cgroup, postgres};
+use crate::{browser, cgroup, postgres};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Need {
     Runc,
     /// nft.
     Nftables,
+    /// Chromium, node and what drives the one by the other.
+    Browser,
 }
 
 impl Need {
@@ -50,12 +52,16 @@ impl Need {
             Self::Socat => succeeds("socat", "-V"),
             Self::Runc => runs("runc"),
             Self::Nftables => runs("nft"),
+            Self::Browser => browser::is_there(),
         }
     }
 
     /// Whether `cargo xtask setup` can mend it.
     fn can_be_installed(self) -> bool {
-        matches!(self, Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc | Self::Nftables)
+        matches!(
+            self,
+            Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc | Self::Nftables | Self::Browser
+        )
     }
 
     fn describe(self) -> &'static str {
@@ -68,6 +74,7 @@ impl Need {
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
             Self::Socat => "socat is not installed: `cargo xtask setup`",
             Self::Runc => "runc is not installed: `cargo xtask setup`",
+            Self::Browser => "Chromium, node or what drives them is not installed: `cargo xtask setup console`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }

@@ -73,6 +73,8 @@ fn keep(site: &Site) -> Result<()> {
     println!("  what is going on   guard-agent status --config {}", config.display());
     println!("  the journal        guard-agent audit tail --config {}", config.display());
     println!("  the control plane  guard-control decisions --server {}", site.control.endpoint());
+    let console = site.control.console();
+    println!("  the console        {} (sign in as admin, {})", console.url, console.password);
     let bin = guard_tests::binaries::path("guard-agent")?;
     println!("  (the programs are in {})", bin.parent().unwrap_or(&bin).display());
     println!("  a table to try     DROP TABLE customers; in the database {}", site::DATABASE);

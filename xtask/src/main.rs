@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod lint;
 mod matrix;
+mod picture;
 mod setup;
 mod shell;
 mod style;
@@ -37,6 +38,7 @@ enum Task {
     Bench(bench::Bench),
     Fuzz(fuzz::Arguments),
     KernelMatrix(matrix::Arguments),
+    Picture(picture::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Bench(bench) => bench::main(&bench),
         Task::Fuzz(arguments) => fuzz::main(&arguments),
         Task::KernelMatrix(arguments) => matrix::main(&arguments),
+        Task::Picture(arguments) => picture::main(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", style::bad("error:"));

@@ -50,6 +50,8 @@ pub enum Group {
     Drivers,
     /// `cargo xtask test regress`
     Regress,
+    /// `cargo xtask test console`
+    Console,
     /// `cargo xtask bench`
     Bench,
     /// `cargo xtask lint`
@@ -66,6 +68,7 @@ const ALL: &[Group] = &[
     Group::Test,
     Group::Drivers,
     Group::Regress,
+    Group::Console,
     Group::Bench,
     Group::Lint,
     Group::Fuzz,
@@ -178,7 +181,7 @@ fn python_install(package: &str, version: &str) -> Result<()> {
 
 /// Exactly what the lock file in `folder` names, into a folder of this checkout.
 fn node_install(folder: &str) -> Result<()> {
-    let (from, home) = (shell::root().join(folder), catalogue::node());
+    let (from, home) = (shell::root().join(folder), catalogue::node_home(folder));
     fs::create_dir_all(&home)?;
     for name in ["package.json", NODE_LOCK] {
         fs::copy(from.join(name), home.join(name))?;

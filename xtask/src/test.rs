@@ -28,7 +28,7 @@ use crate::{
 /// `cargo xtask test refused_statements` (every test whose name has it).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, deploy, demo; not unless named:
+    /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, console, deploy, demo; not unless named:
     /// approvals, bypass, matrix, fuzz), or parts of test names
     filter: Vec<String>,
 }

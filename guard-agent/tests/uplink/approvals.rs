@@ -8,7 +8,7 @@ use guard_agent::{
 use guard_common::{
     api::{
         agent::{ApprovalRequest, approval_request::State},
-        control::{DecideApprovalRequest, ListApprovalsRequest, approvals_client::ApprovalsClient},
+        control::DecideApprovalRequest,
     },
     audit::v1::{ApprovalNeeds, ApprovalRequirement, Person},
 };
@@ -56,10 +56,10 @@ async fn people_at_the_control_plane_decide_where_the_agent_lets_them() {
         other.request.binding = vec![8; 32];
         approvals.ask(other).await.unwrap();
 
-        let mut console = ApprovalsClient::connect(format!("http://{}", plane.address)).await.unwrap();
+        let console = plane.fleet.waiting.clone();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
-            let listed = console.list(ListApprovalsRequest::default()).await.unwrap().into_inner().approvals;
+            let listed = console.list(None);
             if listed.len() == 2 {
                 assert!(listed.iter().all(|one| one.host == "db1"));
                 break;
@@ -78,11 +78,11 @@ async fn people_at_the_control_plane_decide_where_the_agent_lets_them() {
                 ..Person::default()
             }),
         };
-        let own = console.decide(decide("app", &["dba"])).await.unwrap().into_inner();
+        let own = console.decide(decide("app", &["dba"])).await.unwrap();
         assert!(!own.counted, "whoever asks does not decide");
-        let stranger = console.decide(decide("ann", &["sales"])).await.unwrap().into_inner();
+        let stranger = console.decide(decide("ann", &["sales"])).await.unwrap();
         assert!(!stranger.counted);
-        let answer = console.decide(decide("ann", &["dba"])).await.unwrap().into_inner();
+        let answer = console.decide(decide("ann", &["dba"])).await.unwrap();
         assert_eq!(answer.counted, lets, "{}", answer.problem);
         let state = approvals.show(&first.id).unwrap().0.state();
         assert_eq!(state, if lets { State::Approved } else { State::Waiting });

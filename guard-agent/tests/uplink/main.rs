@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 /// A control plane in this process.
 struct Control {
     address: SocketAddr,
+    fleet: guard_control::server::Fleet,
     stop: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<()>,
     writer: StoreHandle,
@@ -36,10 +37,10 @@ impl Control {
     async fn start(data: &Path, address: &str) -> Self {
         let (store, writer) = Store::open(data).unwrap();
         let server = Server::bind(address.parse().unwrap(), false, store).await.unwrap();
-        let address = server.address();
+        let (address, fleet) = (server.address(), server.fleet());
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move { server.serve(async { _ = stopped.await }).await.unwrap() });
-        Self { address, stop, serving, writer }
+        Self { address, fleet, stop, serving, writer }
     }
 
     async fn stop(self) {

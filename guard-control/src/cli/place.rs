@@ -48,6 +48,11 @@ impl Place {
         }
     }
 
+    /// Whether the store is one that several replicas share.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// Where the store is, for people.
     pub fn shown(&self) -> String {
         match &self.store {

@@ -10,17 +10,27 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use guard_common::audit::v1::ControlEvent;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tracing_subscriber::EnvFilter;
 
 use super::{place::Place, token::duration};
 use crate::{
     ca::Authority,
     enrol::Registrar,
+    http::{
+        Http, HttpError,
+        app::App,
+        config::{File, Settings},
+    },
     keys::SigningKey,
+    people::book::BOOTSTRAP,
     proof,
     server::Server,
     store::{Store, micros},
+    webhooks,
 };
 
 /// Options of `serve`.
@@ -54,6 +64,34 @@ pub struct ServeArgs {
     /// Listen without TLS on an address that other hosts can reach: whoever is on the way can read and forge records
     #[arg(long, env = "GUARD_CONTROL_INSECURE_PLAINTEXT")]
     insecure_plaintext: bool,
+    /// Where people's console listens, or `none`
+    #[arg(long, value_name = "ADDRESS", env = "GUARD_CONTROL_CONSOLE", value_parser = console_address)]
+    console: Option<ConsoleAddress>,
+    /// The console's settings: certificate, single sign-on, webhooks (docs/console.md)
+    #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_CONSOLE_SETTINGS")]
+    console_settings: Option<PathBuf>,
+    /// The console without TLS, on a loopback address: behind a proxy that has it
+    #[arg(long, env = "GUARD_CONTROL_CONSOLE_PLAINTEXT")]
+    console_plaintext: bool,
+}
+
+/// Where the console listens, where it is not said.
+const CONSOLE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7480);
+
+#[derive(Clone, Copy, Debug)]
+enum ConsoleAddress {
+    At(SocketAddr),
+    Nowhere,
+}
+
+fn console_address(text: &str) -> Result<ConsoleAddress, String> {
+    match text {
+        "none" => Ok(ConsoleAddress::Nowhere),
+        address => address
+            .parse()
+            .map(ConsoleAddress::At)
+            .map_err(|error| format!("{error}: name an address such as 127.0.0.1:7480, or `none`")),
+    }
 }
 
 /// How often old records are looked for.
@@ -135,23 +173,86 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
         server = server.with_tls(listen, names(args, listen), registrar).await?;
     }
     let tls = server.tls_address().map(|address| format!(", over TLS on {address}")).unwrap_or_default();
-    let ready = format!(
+    let (stopping, stopped) = watch::channel(false);
+    let console = open_console(args, &server, stopped.clone()).await?;
+    let mut ready = format!(
         "guard-control {} listens on {}, store in {}{tls}\n",
         env!("CARGO_PKG_VERSION"),
         server.address(),
         args.place.shown()
     );
+    if let Some(console) = &console {
+        ready.push_str(&console.greeting);
+    }
     // Nobody may be reading it.
     let mut out = std::io::stdout();
     let _ = out.write_all(ready.as_bytes()).and_then(|()| out.flush());
     if args.insecure_plaintext && !server.address().ip().is_loopback() {
         tracing::warn!(address = %server.address(), "listening without TLS, as asked for");
     }
+    if let Some(console) = &console {
+        webhooks::start(&console.app)?;
+        let app = &console.app;
+        tokio::spawn(app.recorder.clone().take_over(app.people.clone(), stopped.clone()));
+    }
+    let console = console.map(|console| tokio::spawn(console.http.serve(console.app, stopped)));
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("stopping: SIGTERM"),
             _ = interrupt.recv() => tracing::info!("stopping: SIGINT"),
         }
+        let _ = stopping.send(true);
     };
-    Ok(server.serve(stop).await?)
+    server.serve(stop).await?;
+    if let Some(console) = console {
+        let _ = console.await;
+    }
+    Ok(())
+}
+
+struct Console {
+    http: Http,
+    app: App,
+    greeting: String,
+}
+
+/// The console, unless it is not wanted. Without an address of one's own it gives way: agents must not wait for it.
+async fn open_console(
+    args: &ServeArgs,
+    server: &Server,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<Option<Console>> {
+    let listen = match args.console {
+        Some(ConsoleAddress::Nowhere) => return Ok(None),
+        Some(ConsoleAddress::At(address)) => address,
+        None => CONSOLE,
+    };
+    if args.place.is_shared() {
+        anyhow::ensure!(
+            args.console.is_none(),
+            "the console works on the embedded store: leave --store or --console out"
+        );
+        tracing::warn!("no console: it works on the embedded store");
+        return Ok(None);
+    }
+    let file = args.console_settings.as_deref().map(File::read).transpose()?.unwrap_or_default();
+    let settings = Settings { listen, plaintext: args.console_plaintext, file };
+    let http = match Http::bind(&settings, &args.place.data).await {
+        Err(error @ HttpError::Listen { .. }) if args.console.is_none() => {
+            tracing::warn!("no console: {error}. Name another address with --console, or `none`");
+            return Ok(None);
+        }
+        http => http?,
+    };
+    let app = App::open(&settings, (&args.place.data, &http.url()), server.fleet(), stopped)?;
+    let mut greeting = format!("console at {}\n", http.url());
+    if let Some(fingerprint) = http.fingerprint() {
+        greeting.push_str(&format!("  its own certificate, SHA-256 {fingerprint}\n"));
+    }
+    if let Some(password) = app.people.with(|book| book.bootstrap()).await? {
+        greeting.push_str(&format!(
+            "  sign in as {BOOTSTRAP} with the password {password}, for the first time\n"
+        ));
+    }
+    Ok(Some(Console { http, app, greeting }))
 }

@@ -1,5 +1,6 @@
 //! Statements that wait on the hosts: agents' requests enter, people's words leave for the agent that they concern.
 //!
+//! Only [`crate::console::say`] hands in words of people, of whom it has made sure: agents reach no such door here.
 //! Kept in memory alone: agents keep their requests, and tell of all that are open whenever they connect. Whether a word
 //! counts is the agent's to say.
 
@@ -11,13 +12,9 @@ use std::{
 
 use guard_common::api::{
     agent::{ApprovalRequest, approval_request::State},
-    control::{
-        ApprovalAnswer, ApprovalVerdict, DecideApprovalRequest, FleetApproval, ListApprovalsRequest,
-        ListApprovalsResponse, approvals_server::Approvals,
-    },
+    control::{ApprovalAnswer, ApprovalVerdict, DecideApprovalRequest, FleetApproval},
 };
-use tokio::sync::{mpsc, oneshot};
-use tonic::{Request, Response, Status};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 /// Requests of one agent that are kept.
@@ -25,6 +22,9 @@ const MAX_REQUESTS: usize = 10_000;
 
 /// Verdicts for one agent that may be unread.
 const VERDICTS: usize = 32;
+
+/// Changes that a reader may be behind.
+const CHANGES: usize = 256;
 
 /// How long an agent may take to answer a verdict.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -46,9 +46,30 @@ struct Host {
 }
 
 /// What waits on all connected hosts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Waiting {
     table: Arc<Mutex<Table>>,
+    changes: broadcast::Sender<Arc<FleetApproval>>,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { table: Arc::default(), changes: broadcast::channel(CHANGES).0 }
+    }
+}
+
+/// Why nobody knows what came of a person's word.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// The agent is not connected.
+    #[error("no such agent is connected")]
+    Absent,
+    /// Too many verdicts wait for the agent.
+    #[error("the agent does not take verdicts fast enough")]
+    Busy,
+    /// It has not answered in time.
+    #[error("the agent has not answered: look at the request again")]
+    Late,
 }
 
 /// One agent's place; what waits there is forgotten when it is dropped.
@@ -76,6 +97,53 @@ impl Waiting {
         table.agents.insert(agent_id.to_owned(), host);
         Place { waiting: self.clone(), agent_id: agent_id.to_owned(), number, verdicts }
     }
+
+    /// Requests as they change from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<FleetApproval>> {
+        self.changes.subscribe()
+    }
+
+    /// All requests, or those of one agent.
+    pub fn list(&self, agent_id: Option<&str>) -> Vec<FleetApproval> {
+        let table = self.lock();
+        let agents = table.agents.iter().filter(|(id, _)| agent_id.is_none_or(|wanted| *id == wanted));
+        let approvals = agents.flat_map(|(agent_id, host)| {
+            host.requests.values().map(|request| FleetApproval {
+                agent_id: agent_id.clone(),
+                host: host.name.clone(),
+                request: Some(request.clone()),
+            })
+        });
+        approvals.collect()
+    }
+
+    /// One request.
+    pub fn find(&self, agent_id: &str, request_id: &str) -> Option<FleetApproval> {
+        let table = self.lock();
+        let host = table.agents.get(agent_id)?;
+        let request = Some(host.requests.get(request_id)?.clone());
+        Some(FleetApproval { agent_id: agent_id.to_owned(), host: host.name.clone(), request })
+    }
+
+    /// Hands one person's word to the agent and waits for what it says of it.
+    pub async fn decide(&self, asked: DecideApprovalRequest) -> Result<ApprovalAnswer, Unanswered> {
+        let DecideApprovalRequest { agent_id, request_id, approve, reason, person } = asked;
+        let verdict_id = Uuid::now_v7().to_string();
+        let (sender, answer) = oneshot::channel();
+        let verdict = ApprovalVerdict { verdict_id: verdict_id.clone(), request_id, approve, reason, person };
+        {
+            let mut table = self.lock();
+            let host = table.agents.get(&agent_id).ok_or(Unanswered::Absent)?;
+            host.verdicts.try_send(verdict).map_err(|_| Unanswered::Busy)?;
+            table.asked.insert(verdict_id.clone(), (agent_id, sender));
+        }
+        let answered = tokio::time::timeout(ANSWER_TIME, answer).await;
+        self.lock().asked.remove(&verdict_id);
+        match answered {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => Err(Unanswered::Late),
+        }
+    }
 }
 
 impl Place {
@@ -86,6 +154,13 @@ impl Place {
         else {
             return;
         };
+        let changed = FleetApproval {
+            agent_id: self.agent_id.clone(),
+            host: host.name.clone(),
+            request: Some(request.clone()),
+        };
+        // Nobody may be looking.
+        let _ = self.waiting.changes.send(Arc::new(changed));
         if !matches!(request.state(), State::Waiting | State::Approved) {
             host.requests.remove(&request.id);
         } else if host.requests.len() < MAX_REQUESTS || host.requests.contains_key(&request.id) {
@@ -112,64 +187,6 @@ impl Drop for Place {
         let mut table = self.waiting.lock();
         if table.agents.get(&self.agent_id).is_some_and(|host| host.number == self.number) {
             table.agents.remove(&self.agent_id);
-        }
-    }
-}
-
-/// What a console or a webhook asks.
-#[derive(Clone, Debug)]
-pub struct ApprovalsService {
-    waiting: Waiting,
-}
-
-impl ApprovalsService {
-    /// Of what waits in `waiting`.
-    pub fn new(waiting: Waiting) -> Self {
-        Self { waiting }
-    }
-}
-
-#[tonic::async_trait]
-impl Approvals for ApprovalsService {
-    async fn list(
-        &self,
-        request: Request<ListApprovalsRequest>,
-    ) -> Result<Response<ListApprovalsResponse>, Status> {
-        let wanted = request.into_inner().agent_id;
-        let table = self.waiting.lock();
-        let agents = table.agents.iter().filter(|(id, _)| wanted.is_empty() || **id == wanted);
-        let approvals = agents.flat_map(|(agent_id, host)| {
-            host.requests.values().map(|request| FleetApproval {
-                agent_id: agent_id.clone(),
-                host: host.name.clone(),
-                request: Some(request.clone()),
-            })
-        });
-        Ok(Response::new(ListApprovalsResponse { approvals: approvals.collect() }))
-    }
-
-    async fn decide(
-        &self,
-        request: Request<DecideApprovalRequest>,
-    ) -> Result<Response<ApprovalAnswer>, Status> {
-        let DecideApprovalRequest { agent_id, request_id, approve, reason, person } = request.into_inner();
-        let verdict_id = Uuid::now_v7().to_string();
-        let (sender, answer) = oneshot::channel();
-        let verdict = ApprovalVerdict { verdict_id: verdict_id.clone(), request_id, approve, reason, person };
-        {
-            let mut table = self.waiting.lock();
-            let host = table.agents.get(&agent_id);
-            let host = host.ok_or_else(|| Status::not_found("no such agent is connected"))?;
-            host.verdicts
-                .try_send(verdict)
-                .map_err(|_| Status::unavailable("the agent does not take verdicts fast enough"))?;
-            table.asked.insert(verdict_id.clone(), (agent_id, sender));
-        }
-        let answered = tokio::time::timeout(ANSWER_TIME, answer).await;
-        self.waiting.lock().asked.remove(&verdict_id);
-        match answered {
-            Ok(Ok(answer)) => Ok(Response::new(answer)),
-            _ => Err(Status::deadline_exceeded("the agent has not answered: look at the request again")),
         }
     }
 }

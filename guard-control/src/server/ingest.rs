@@ -22,17 +22,15 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{
-    News, Revocations,
-    approvals::Waiting,
-    enrolment,
-    sessions::{NoPlace, Session, Sessions},
+    Fleet, News, Revocations, enrolment,
+    sessions::{NoPlace, Session},
     transport::Peer,
 };
 use crate::{
     ca::Named,
     enrol::{self, EnrolError},
     policy,
-    store::{Appended, Batch, Store, StoreError, row::Row},
+    store::{Appended, Batch, StoreError, row::Row},
 };
 
 /// How long a new stream may take to say hello.
@@ -48,16 +46,14 @@ const MAX_PROBLEM: usize = 4_096;
 
 /// The ingest service.
 pub struct IngestService {
-    store: Store,
-    sessions: Sessions,
-    waiting: Waiting,
+    fleet: Fleet,
     news: News,
 }
 
 impl IngestService {
-    /// Stores into `store` until the news say otherwise.
-    pub(super) fn new(store: Store, sessions: Sessions, waiting: Waiting, news: News) -> Self {
-        Self { store, sessions, waiting, news }
+    /// Stores into the fleet's store until the news say otherwise.
+    pub(super) fn new(fleet: Fleet, news: News) -> Self {
+        Self { fleet, news }
     }
 }
 
@@ -73,9 +69,7 @@ impl Ingest for IngestService {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let stream = Stream {
-            store: self.store.clone(),
-            sessions: self.sessions.clone(),
-            waiting: self.waiting.clone(),
+            fleet: self.fleet.clone(),
             news: self.news.clone(),
             offered: None,
             peer: request.extensions().get().cloned().unwrap_or(Peer::Nobody),
@@ -104,9 +98,7 @@ struct Wants {
 
 /// One agent's stream.
 struct Stream {
-    store: Store,
-    sessions: Sessions,
-    waiting: Waiting,
+    fleet: Fleet,
     news: News,
     /// The version of the policies that the agent has, or was offered last; nothing before it has said what it has.
     offered: Option<u64>,
@@ -130,13 +122,13 @@ impl Stream {
                 return Err(Status::deadline_exceeded("the first message must be Hello, and come at once"));
             }
         };
-        let (agent_id, oldest) = (hello.agent_id.clone(), hello.oldest_sequence);
+        let (agent_id, host, oldest) = (hello.agent_id.clone(), hello.host.clone(), hello.oldest_sequence);
         self.identify(&hello).await?;
         let mut session = self.place(&hello).await?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
-        let mut place = self.waiting.enter(&agent_id, &hello.host);
+        let mut place = self.fleet.waiting.enter(&agent_id, &hello.host);
         let wants = Wants { policies: hello.takes_policies, labels: hello.labels.clone() };
-        let stored_sequence = self.store.hello(hello).await.map_err(unavailable)?;
+        let stored_sequence = self.fleet.store.hello(hello).await.map_err(unavailable)?;
         let resume = Resume { stored_sequence, takes_approvals: true, takes_policy_status: true };
         self.answer(ToAgent::Resume(resume)).await?;
         loop {
@@ -167,7 +159,7 @@ impl Stream {
             match message.map(|message| message.message) {
                 None => return Ok(()),
                 Some(Some(FromAgent::Batch(batch))) => {
-                    if !self.take(&agent_id, oldest, batch).await? {
+                    if !self.take((&agent_id, &host), oldest, batch).await? {
                         return Ok(());
                     }
                 }
@@ -191,7 +183,7 @@ impl Stream {
             rollouts.wanted(|name| wants.labels.get(name).map(String::as_str))
         };
         let Some(wanted) = wanted.filter(|wanted| Some(*wanted) > self.offered) else { return Ok(()) };
-        match policy::signed(&self.store, wanted).await {
+        match policy::signed(&self.fleet.store, wanted).await {
             Ok(signed) => {
                 self.offered = Some(wanted);
                 self.answer(ToAgent::Policy(PolicyOffer { policy: Some(signed) })).await
@@ -213,7 +205,7 @@ impl Stream {
             text.truncate(text.floor_char_boundary(MAX_PROBLEM));
         }
         let running = (status.version, status.hash.as_str(), status.error.as_str());
-        policy::note_running(&self.store, agent_id, running).await.map_err(unavailable)
+        policy::note_running(&self.fleet.store, agent_id, running).await.map_err(unavailable)
     }
 
     /// Makes sure that this peer may speak for the agent that it says it is.
@@ -230,17 +222,20 @@ impl Stream {
                     named.agent_id, hello.agent_id
                 )))
             }
-            Peer::Agent(named) => match enrol::check(&self.store, named.agent_id, &named.serial).await {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    if matches!(error, EnrolError::Revoked(_)) {
-                        self.note("revoked-connects", hello, &format!("certificate {}", named.serial)).await;
+            Peer::Agent(named) => {
+                match enrol::check(&self.fleet.store, named.agent_id, &named.serial).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        if matches!(error, EnrolError::Revoked(_)) {
+                            self.note("revoked-connects", hello, &format!("certificate {}", named.serial))
+                                .await;
+                        }
+                        Err(enrolment::status(error))
                     }
-                    Err(enrolment::status(error))
                 }
-            },
+            }
             // Whoever has a certificate is not believed without it.
-            Peer::Plain => match enrol::is_enrolled(&self.store, &hello.agent_id)
+            Peer::Plain => match enrol::is_enrolled(&self.fleet.store, &hello.agent_id)
                 .await
                 .map_err(unavailable)?
             {
@@ -257,7 +252,7 @@ impl Stream {
     }
 
     async fn place(&self, hello: &Hello) -> Result<Session, Status> {
-        match self.sessions.enter(&hello.agent_id, &hello.instance) {
+        match self.fleet.sessions.enter(&hello.agent_id, &hello.instance) {
             Ok(session) => Ok(session),
             Err(NoPlace::Full) => Err(Status::resource_exhausted("too many agents are connected")),
             Err(NoPlace::Duplicate) => {
@@ -286,21 +281,29 @@ impl Stream {
             detail,
             "an agent was refused"
         );
-        if let Err(error) = self.store.note_event(event).await {
+        if let Err(error) = self.fleet.store.note_event(event).await {
             tracing::error!(%error, "this could not be recorded");
         }
     }
 
     /// Stores a batch and says so. False: it was rejected, and the stream ends.
-    async fn take(&self, agent_id: &str, oldest: u64, batch: BatchMessage) -> Result<bool, Status> {
-        let agent = agent_id.to_owned();
+    async fn take(
+        &self,
+        (agent_id, host): (&str, &str),
+        oldest: u64,
+        batch: BatchMessage,
+    ) -> Result<bool, Status> {
+        let (agent, live) = (agent_id.to_owned(), self.fleet.live.clone());
         // Decoding and hashing thousands of records: not on a thread that other streams wait for.
         let reckoned = tokio::task::spawn_blocking(move || {
-            Batch::new(agent, oldest, batch.records.into_iter().map(Row::new).collect())
+            let seen = live.glimpse(&batch.records);
+            (Batch::new(agent, oldest, batch.records.into_iter().map(Row::new).collect()), seen)
         });
-        let batch = reckoned.await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
-        match self.store.append(batch).await.map_err(unavailable)? {
+        let (batch, seen) =
+            reckoned.await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
+        match self.fleet.store.append(batch).await.map_err(unavailable)? {
             Appended::Stored(stored_sequence) => {
+                self.fleet.live.tell(agent_id, host, seen);
                 self.answer(ToAgent::Ack(Ack { stored_sequence })).await?;
                 Ok(true)
             }

@@ -22,6 +22,8 @@ pub mod kind {
     pub const CONNECTION_OPENED: i64 = 20;
     /// `Statement`
     pub const STATEMENT: i64 = 30;
+    /// `PersonAction`
+    pub const PERSON_ACTION: i64 = 70;
     /// `ControlEvent`
     pub const CONTROL_EVENT: i64 = 71;
 }
@@ -120,6 +122,7 @@ fn kind_of(body: &Body) -> i64 {
         Body::Approval(_) => 50,
         Body::KeyChange(_) => 60,
         Body::Checkpoint(_) => 61,
+        Body::PersonAction(_) => kind::PERSON_ACTION,
         Body::ControlEvent(_) => kind::CONTROL_EVENT,
     }
 }

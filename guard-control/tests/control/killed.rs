@@ -27,7 +27,7 @@ impl Process {
     /// With more on its command line.
     pub fn with(data: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_guard-control"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--console", "none", "--data"])
             .arg(data)
             .args(more)
             .stdout(Stdio::piped())

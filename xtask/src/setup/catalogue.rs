@@ -252,6 +252,20 @@ pub const TOOLS: &[Tool] = &[
         is_there: node_is_current,
     },
     Tool {
+        name: "Chromium",
+        why: "the browser in which the console is tested",
+        groups: &[Group::Console],
+        source: Source::Apt(&["chromium"]),
+        is_there: || guard_tests::browser::program().is_some(),
+    },
+    Tool {
+        name: "playwright and axe",
+        why: "drive that browser, and say what makes a page hard to use",
+        groups: &[Group::Console],
+        source: Source::Node { folder: BROWSER, needs: &["nodejs", "npm"] },
+        is_there: browser_is_current,
+    },
+    Tool {
         name: "JDBC",
         why: "Java's driver, and a Java to run it",
         groups: &[Group::Drivers],
@@ -345,6 +359,21 @@ pub const NODE_LOCK: &str = "package-lock.json";
 /// The folder of node's packages.
 pub fn node() -> PathBuf {
     shell::tools().join("node")
+}
+
+/// Where the packages that drive a browser are named.
+const BROWSER: &str = "tests/browser";
+
+/// Where the packages that a folder names are installed.
+pub fn node_home(folder: &str) -> PathBuf {
+    if folder == BROWSER { shell::tools().join("browser") } else { node() }
+}
+
+/// Whether what is installed is what the lock file names.
+fn browser_is_current() -> bool {
+    let lock = |folder: PathBuf| fs::read(folder.join(NODE_LOCK)).ok();
+    guard_tests::browser::modules().join("playwright-core").exists()
+        && lock(node_home(BROWSER)) == lock(shell::root().join(BROWSER))
 }
 
 /// Whether what is installed is what the lock file names.

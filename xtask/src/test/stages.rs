@@ -36,6 +36,7 @@ pub enum Stage {
     Regress,
     Disguises,
     Masking,
+    Console,
     Matrix,
     Deploy,
     Demo,
@@ -53,6 +54,7 @@ const USUAL: &[Stage] = &[
     Stage::Regress,
     Stage::Disguises,
     Stage::Masking,
+    Stage::Console,
     Stage::Deploy,
     Stage::Demo,
 ];
@@ -71,6 +73,7 @@ impl Stage {
             Self::Regress => "regress",
             Self::Disguises => "disguises",
             Self::Masking => "masking",
+            Self::Console => "console",
             Self::Matrix => "matrix",
             Self::Deploy => "deploy",
             Self::Demo => "demo",
@@ -92,6 +95,7 @@ impl Stage {
             Self::Regress => "PostgreSQL's own suites through guard",
             Self::Disguises => "disguised statements",
             Self::Masking => "masking",
+            Self::Console => "the console in a browser",
             Self::Matrix => "other kernels",
             Self::Deploy => "deployment files",
             Self::Demo => "demo",
@@ -104,6 +108,7 @@ impl Stage {
         match self {
             Self::Drivers => &[Group::Drivers],
             Self::Regress | Self::Disguises => &[Group::Regress],
+            Self::Console => &[Group::Console],
             Self::Matrix => &[Group::Matrix],
             _ => &[],
         }
@@ -169,6 +174,7 @@ impl Stage {
                 )?;
                 Ok(counts)
             }
+            Self::Console => console(names, skips),
             Self::Matrix => matrix(),
             Self::Deploy => deploy(),
             Self::Demo => {
@@ -189,6 +195,15 @@ fn approvals(names: &[String], skips: &Skips) -> Result<Counts> {
     let mut counts =
         rust_tests(&["--package", "guard-policy", "--package", "guard-agent", "--lib"], names, skips)?;
     counts += rust_tests(&["--package", "guard-tests", "--test", "e2e"], names, skips)?;
+    Ok(counts)
+}
+
+/// People in a browser: before a real site, and a day of a fleet on every page. Pictures are left in target/console.
+fn console(names: &[String], skips: &Skips) -> Result<Counts> {
+    let pictures = shell::root().join("target/console");
+    let mut counts = rust_tests(&["--package", "guard-tests", "--test", "console"], names, skips)?;
+    counts += rust_tests(&["--package", "guard-control", "--test", "console"], names, skips)?;
+    println!("  pictures of it: {}", pictures.display());
     Ok(counts)
 }
 

@@ -89,6 +89,12 @@ fn body(body: &Body) -> String {
         Body::Checkpoint(checkpoint) => {
             format!("records up to {} signed by key {}", checkpoint.sequence, visible(&checkpoint.key_id))
         }
+        Body::PersonAction(action) => format!(
+            "{} at the control plane: {} {}",
+            short(&action.person, 60),
+            visible(&action.action),
+            short(&action.subject, 200)
+        ),
         Body::ControlEvent(event) => format!("{}: {}", visible(&event.event), short(&event.detail, 200)),
     }
 }

@@ -156,7 +156,7 @@ fn kind_of(body: &Body) -> Kind {
         Body::SessionStarted(_) => Kind::Session,
         Body::Statement(_) => Kind::Statement,
         Body::Outcomes(_) => Kind::Outcome,
-        Body::Approval(_) => Kind::Approval,
+        Body::Approval(_) | Body::PersonAction(_) => Kind::Approval,
         Body::KeyChange(_) | Body::Checkpoint(_) | Body::ControlEvent(_) => Kind::Checkpoint,
     }
 }

@@ -54,6 +54,7 @@ impl Scene {
                 | Body::Approval(_)
                 | Body::KeyChange(_)
                 | Body::Checkpoint(_)
+                | Body::PersonAction(_)
                 | Body::ControlEvent(_),
             ) => {}
             None => tally.skipped("record of a newer version"),
