@@ -74,7 +74,9 @@ impl Need {
             Self::Mounts => "a small file system cannot be mounted (root is needed)",
             Self::Socat => "socat is not installed: `cargo xtask setup`",
             Self::Runc => "runc is not installed: `cargo xtask setup`",
-            Self::Browser => "Chromium, node or what drives them is not installed: `cargo xtask setup console`",
+            Self::Browser => {
+                "Chromium, node or what drives them is not installed: `cargo xtask setup console`"
+            }
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }

@@ -35,10 +35,11 @@ impl Site {
         let names = vec!["127.0.0.1".to_owned()];
         let server = Server::bind(ANY.parse().unwrap(), false, store.clone()).await.unwrap();
         let server = server.with_tls(ANY.parse().unwrap(), names, registrar).await.unwrap();
-        let (address, tls) = (server.address(), server.tls_address().unwrap());
+        let (address, fleet) = (server.address(), server.fleet());
+        let tls = server.tls_address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move { server.serve(async { _ = stopped.await }).await.unwrap() });
-        let control = Control { address, stop, serving, writer };
+        let control = Control { address, fleet, stop, serving, writer };
         Self { data, state: tempfile::tempdir().unwrap(), control, tls, store, fingerprint }
     }
 

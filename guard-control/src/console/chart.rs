@@ -99,7 +99,7 @@ pub fn shares(name: &str, parts: &[(&'static str, &str, u64)]) -> Markup {
     let mut x = 0;
     let mut drawn = Vec::new();
     for (class, _, count) in parts {
-        let width = if total == 0 { 0 } else { WIDTH * count / total };
+        let width = (WIDTH * count).checked_div(total).unwrap_or(0);
         if width > 0 {
             drawn.push((*class, x, width));
         }

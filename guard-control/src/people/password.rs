@@ -53,7 +53,7 @@ pub fn check(password: &str, name: &str) -> Result<(), PeopleError> {
         "a password has at most 256 bytes"
     } else if password.to_lowercase().contains(&name.to_lowercase()) {
         "a password does not contain its owner's name"
-    } else if password.chars().all(|letter| Some(letter) == password.chars().next()) {
+    } else if password.chars().all(|letter| password.starts_with(letter)) {
         "a password is more than one letter over and over"
     } else {
         return Ok(());

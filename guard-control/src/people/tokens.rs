@@ -20,6 +20,9 @@ const MOST: i64 = 10_000;
 /// Seconds between notes that a token is in use.
 const NOTED: i64 = 60;
 
+/// Number, name, owner, roles, when it was used last.
+type Row = (i64, String, Option<i64>, String, Option<i64>);
+
 /// A token, without the token.
 #[derive(Clone, Debug)]
 pub struct Token {
@@ -101,7 +104,7 @@ impl Book {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
             })
             .optional()?;
-        let found: Option<(i64, String, Option<i64>, String, Option<i64>)> = found;
+        let found: Option<Row> = found;
         let Some((id, name, owner, roles, used)) = found else { return Ok(None) };
         if used.is_none_or(|used| used < now() - NOTED) {
             connection.execute("UPDATE tokens SET used = ?2 WHERE id = ?1", params![id, now()])?;
