@@ -152,6 +152,9 @@ pub struct SensorConfig {
     /// Do without these, as if this host lacked them: `ring-buffer`, `btf`, `bpf-link`, `cgroup-v2`, `bpf`. To try a rung of
     /// the ladder, or to step round a kernel's fault.
     pub without: Vec<Feature>,
+    /// Before Linux 6.7: refuse connects to unix sockets at the kernel's security checks. Nobody has shown yet that it works
+    /// on such a kernel; without it these connections are cut.
+    pub security_hooks: bool,
 }
 
 impl Default for SensorConfig {
@@ -165,6 +168,7 @@ impl Default for SensorConfig {
             measure_cost: false,
             kernel_log: false,
             without: Vec::new(),
+            security_hooks: false,
         }
     }
 }

@@ -180,7 +180,7 @@ pub fn load(config: &SensorConfig) -> Loaded {
     let counts_unix = works(&state, Part::UnixBytes);
     let means = Means { attached, by_state, helpers: features.helpers, counts_unix };
     // Before the maps of others are taken out.
-    let hooks = refusal_hooks(&ebpf, &stream, &features, &mut state);
+    let hooks = refusal_hooks((&ebpf, &stream), config, &features, &mut state);
     let statements = works(&state, Part::Statements)
         .then(|| Kernel::statements(&mut ebpf))
         .transpose()
@@ -203,8 +203,8 @@ fn on_the_ground(mut state: SensorState, why: &str) -> Loaded {
 
 /// What it takes to refuse connections before they exist.
 fn refusal_hooks(
-    ebpf: &Ebpf,
-    stream: &EventStream,
+    (ebpf, stream): (&Ebpf, &EventStream),
+    config: &SensorConfig,
     features: &Features,
     state: &mut SensorState,
 ) -> Option<Hooks> {
@@ -221,8 +221,10 @@ fn refusal_hooks(
         return None;
     }
     let attached = match stream {
-        EventStream::Ring(ring) => unix_hook::attach(ebpf, ring.as_fd(), features.cgroup.as_ref(), &layout)
-            .map_err(|error| error.to_string()),
+        EventStream::Ring(ring) => {
+            let hooks = unix_hook::hooks(config.security_hooks, features.cgroup.as_ref());
+            unix_hook::attach(ebpf, ring.as_fd(), hooks, &layout).map_err(|error| error.to_string())
+        }
         EventStream::Perf(_) => {
             Err("its hooks are younger than the ring buffer, which this kernel has not".to_owned())
         }

@@ -67,9 +67,14 @@ pub enum Hook {
     SecurityModule,
 }
 
-impl Hook {
-    const ALL: [Self; 3] = [Self::Cgroup, Self::Check, Self::SecurityModule];
+/// The hooks that are tried, in this order: the one of `cgroup` for it and all below it, the others for the host.
+pub fn hooks(security: bool, cgroup: Option<&File>) -> impl Iterator<Item = (Hook, Option<&File>)> {
+    let first = cgroup.map(|cgroup| (Hook::Cgroup, Some(cgroup)));
+    let others = [Hook::Check, Hook::SecurityModule].into_iter().filter(move |_| security);
+    first.into_iter().chain(others.map(|hook| (hook, None)))
+}
 
+impl Hook {
     const fn program(self) -> &'static str {
         match self {
             Self::Cgroup => "connect_unix",
@@ -105,19 +110,16 @@ impl std::fmt::Display for Hook {
     }
 }
 
-/// Loads a program with the maps of `ebpf`, and `events`, which have been taken out of it, and attaches it: for the cgroup
-/// and all below it where that can be had, else for the host.
-pub fn attach(
+/// Loads a program with the maps of `ebpf`, and `events`, which have been taken out of it, and attaches it to the first of
+/// `hooks` that this kernel takes.
+pub fn attach<'a>(
     ebpf: &Ebpf,
     events: BorrowedFd<'_>,
-    cgroup: Option<&File>,
+    hooks: impl Iterator<Item = (Hook, Option<&'a File>)>,
     layout: &Layout,
 ) -> Result<(OwnedFd, Hook), HookError> {
     let mut failures = Vec::new();
-    for hook in Hook::ALL {
-        if hook == Hook::Cgroup && cgroup.is_none() {
-            continue;
-        }
+    for (hook, cgroup) in hooks {
         match attach_to(hook, ebpf, events, cgroup, layout) {
             Ok(link) => return Ok((link, hook)),
             Err(error) => failures.push(error),

@@ -109,10 +109,7 @@ fn is_known(backend: &Backend, hash: [u64; 2], at_level: u32) -> bool {
 #[inline(always)]
 fn is_granted(backend: &Backend, hash: [u64; 2], message: u64) -> bool {
     let known = &backend.known;
-    message != 0
-        && known.granted_in == message
-        && known.granted[0] == hash[0]
-        && known.granted[1] == hash[1]
+    message != 0 && known.granted_in == message && known.granted[0] == hash[0] && known.granted[1] == hash[1]
 }
 
 /// Agent and watchdog are there.

@@ -29,7 +29,7 @@ const CGROUP_V1: &str = "systemd.unified_cgroup_hierarchy=0 systemd.legacy_syste
 
 /// From the oldest to the newest.
 pub const ALL: [Kernel; 5] = [
-    Kernel::whole("5.10", "bullseye-security"),
+    Kernel { stops: [REFUSED, CUT], ..Kernel::whole("5.10", "bullseye-security") },
     // Root can attach to a hierarchy that nobody has mounted.
     Kernel {
         options: CGROUP_V1,
@@ -37,7 +37,7 @@ pub const ALL: [Kernel; 5] = [
         stops: [CUT, CUT],
         ..Kernel::whole("5.10-cgroup-v1", "bullseye-security")
     },
-    Kernel::whole("6.1", "bookworm-security"),
+    Kernel { stops: [REFUSED, CUT], ..Kernel::whole("6.1", "bookworm-security") },
     Kernel::whole("6.12", "trixie-security"),
     Kernel::whole("newest", "sid"),
 ];
