@@ -178,9 +178,9 @@ mod tests {
         Outcome, json,
     };
 
-    const KERNEL: &Kernel = &ALL[2];
+    const KERNEL: &Kernel = &ALL[3];
 
-    const GOOD: &str = "{\"line\":\"host\",\"release\":\"6.1.0\",\"rung\":\"full\"}\n\
+    const GOOD: &str = "{\"line\":\"host\",\"release\":\"6.12.0\",\"rung\":\"full\"}\n\
         {\"line\":\"check\",\"name\":\"kernel tests\",\"passed\":20,\"failed\":0,\"skipped\":1,\"detail\":\"\"}\n\
         {\"line\":\"stopped\",\"tcp\":\"REFUSED_IN_KERNEL\",\"tcp6\":\"REFUSED_IN_KERNEL\",\"unix\":\"REFUSED_IN_KERNEL\"}\n\
         noise\n{\"line\":\"end\"}\n";
