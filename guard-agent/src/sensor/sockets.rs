@@ -107,6 +107,15 @@ pub fn listeners(pid: u32) -> Vec<Listener> {
         .collect()
 }
 
+/// Whether `local` can be the server's end of a connection: where somebody listens on its port, it is at its address. Who
+/// has accepted a connection may listen no longer.
+pub fn may_serve(listeners: &[Listener], local: SocketAddr) -> bool {
+    let mut at_port = listeners.iter().filter(|listener| listener.address.port() == local.port()).peekable();
+    let at_address =
+        |listener: &Listener| listener.address.ip().is_unspecified() || listener.address.ip() == local.ip();
+    at_port.peek().is_none() || at_port.any(at_address)
+}
+
 /// Listening unix sockets in the network namespace of process `pid`.
 pub fn unix_listeners(pid: u32) -> Vec<UnixListener> {
     unix_entries(pid)
@@ -173,7 +182,7 @@ fn unix_entries(pid: u32) -> Vec<UnixNetEntry> {
 mod tests {
     use std::{collections::HashSet, net::TcpListener, os::unix::net};
 
-    use super::{connections, listeners, owners, unix_listeners};
+    use super::{Listener, connections, listeners, may_serve, owners, unix_listeners};
 
     #[test]
     fn finds_listeners_and_their_owner() {
@@ -183,6 +192,16 @@ mod tests {
         let found = listeners(pid).into_iter().find(|listener| listener.address == address).unwrap();
         let owners = owners(&HashSet::from([found.inode]));
         assert_eq!(owners[&found.inode], [pid]);
+    }
+
+    #[test]
+    fn a_client_may_have_the_port_of_a_server_at_another_address() {
+        let listener = |address: &str| Listener { address: address.parse().unwrap(), inode: 1 };
+        let listeners = [listener("127.0.0.1:5432"), listener("[::]:6000")];
+        let may = |local: &str| may_serve(&listeners, local.parse().unwrap());
+        assert!(may("127.0.0.1:5432") && may("10.0.0.1:6000") && may("[::1]:6000"));
+        assert!(!may("127.0.1.2:5432"));
+        assert!(may("127.0.1.2:7000"), "whoever accepted it listens no longer");
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn form(wanted: &Wanted, agents: &[Agent]) -> Markup {
     html! {
         form.search.card method="get" action="/search" role="search" {
             label.grow { span { "Contains" }
-                input type="search" name="contains" value=(wanted.contains) maxlength="1000"
+                input type="search" name="contains" value=(show::text(&wanted.contains, 1_000)) maxlength="1000"
                     placeholder="statement, program, workload, user or policy" autocomplete="off";
             }
             label { span { "Verdict" } (choice("verdict", &VERDICTS, &wanted.verdict)) }

@@ -392,9 +392,13 @@ async fn a_day_of_a_fleet_is_shown() {
         host.send(day(at, now)).await;
         hosts.push(host);
     }
-    let (round, told) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+    let began = now - Duration::from_secs(400);
+    let seconds = began.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    // An id tells when its connection began.
+    let told = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0)).to_string();
+    let round = Uuid::now_v7().to_string();
     let first = &mut hosts[0];
-    first.send(story(&told, now - Duration::from_secs(400))).await;
+    first.send(story(&told, began)).await;
     let policy =
         decision(Verdict::WouldRefuse, "only-listed-goes-round", "only listed units go round the proxy", "");
     first
@@ -460,7 +464,8 @@ fn look(
         for (scheme, width) in [("light", 1_280), ("dark", 1_280), ("light", 390), ("dark", 390)] {
             browser.size(width, 860)?;
             browser.scheme(scheme)?;
-            anyhow::ensure!(browser.goto(&at(path))? == 200, "{path}");
+            let status = browser.goto(&at(path))?;
+            anyhow::ensure!(status == 200, "{status} on {path}");
             barriers
                 .extend(browser.barriers()?.into_iter().map(|one| format!("{name} {scheme} {width}: {one}")));
             let wide = browser.too_wide()?;

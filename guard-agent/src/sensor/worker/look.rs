@@ -72,8 +72,16 @@ impl Worker {
         let table = self.tables(&followed);
         // What was accepted before the look is in the ring buffer by now.
         self.drain();
-        let changes = self.poller.look(&table, ports);
+        let mut changes = self.poller.look(&table, ports);
         self.report_ends(changes.closed);
+        if !changes.opened.is_empty() {
+            // A client that has chosen its own address may have chosen the port of a server as well.
+            let listeners = sockets::listeners(std::process::id());
+            let serves = |end: &Connection| end.namespace != 0 || sockets::may_serve(&listeners, end.local);
+            let (opened, clients): (Vec<_>, Vec<_>) = changes.opened.into_iter().partition(serves);
+            changes.opened = opened;
+            clients.iter().filter_map(Connection::socket).for_each(|socket| self.poller.forget(socket));
+        }
         let mut told = self.told.take().unwrap_or_default();
         told.extend(self.open.values().map(Open::ends));
         let was_told = |end: &Connection| {
