@@ -51,10 +51,12 @@ pub fn run(pid: u32, stop: &Stop) -> Result<(), ReleaseError> {
 pub fn cancel(pid: u32, stop: &Stop) -> Result<(), ReleaseError> {
     let process = open(pid, stop)?;
     // While it is parsed, the signal alone comes in time: it is looked for before anything is done.
-    let diverted = if stop.level == level::PARSE { Ok(()) } else { divert(&process, stop) };
-    process.signal(Signal::SIGINT).map_err(ReleaseError::Signal)?;
+    let diverted = (stop.level != level::PARSE).then(|| divert(&process, stop));
+    if !matches!(diverted, Some(Ok(()))) {
+        process.signal(Signal::SIGINT).map_err(ReleaseError::Signal)?;
+    }
     go_on(&process)?;
-    diverted.map_err(ReleaseError::Doubtful)
+    diverted.unwrap_or(Ok(())).map_err(ReleaseError::Doubtful)
 }
 
 fn open(pid: u32, stop: &Stop) -> Result<Process, ReleaseError> {
@@ -72,12 +74,14 @@ fn go_on(process: &Process) -> Result<(), ReleaseError> {
 }
 
 /// Makes the process go on in the function that looks for interrupts, as if the probed one had been left for it: with the
-/// same stack, it returns to where that one would have.
+/// same stack, it returns to where that one would have. The signal that it finds there is on its way.
 fn divert(process: &Process, stop: &Stop) -> io::Result<()> {
     let pid = Pid::from_raw(i32::try_from(process.pid()).map_err(io::Error::other)?);
     ptrace::seize(pid, ptrace::Options::empty())?;
-    let result = stopped(pid).and_then(|()| change(pid, stop));
-    // It stays stopped: it was before.
+    // Signalled before it is left alone: where it is left in the middle of being stopped, it goes on at once, and would
+    // find nothing, which its client takes for success.
+    let result = stopped(pid).and_then(|()| change(pid, stop)).and_then(|()| process.signal(Signal::SIGINT));
+    // It stays stopped where it was before.
     let detached = ptrace::detach(pid, None).map_err(io::Error::from);
     result.and(detached)
 }
