@@ -191,7 +191,9 @@ fn fifty_thousand_connections_are_open_at_once() {
     let mut servers: Vec<_> = (0..SERVERS).map(|_| helper(ACCEPT, &[EACH.to_string()])).collect();
     let ports: Vec<u16> = servers.iter_mut().map(|(_, output)| line(output).parse().unwrap()).collect();
     let watch = Watch { database_ports: ports.iter().copied().collect(), ..Watch::default() };
-    let mut sensor = Sensor::watching(watch).unwrap();
+    // What is counted here is the table, not the ring: room for all of them, however busy the machine is.
+    let config = SensorConfig { ring_kib: 65_536, ..SensorConfig::default() };
+    let mut sensor = Sensor::with(watch, &config).unwrap();
     let mut clients: Vec<_> = ports
         .iter()
         .zip(1..)
@@ -220,5 +222,9 @@ fn fifty_thousand_connections_are_open_at_once() {
     for (mut child, _) in clients.into_iter().chain(servers) {
         assert!(child.wait().unwrap().success());
     }
-    sensor.until("all ends", |sensor| sensor.closed.len() > SERVERS * EACH);
+    // So many at one moment are more than the queue takes: what does not fit is counted.
+    sensor.until("all ends", |sensor| {
+        let lost: u64 = sensor.lost.iter().map(|lost| lost.lost).sum();
+        sensor.closed.len() as u64 + lost > (SERVERS * EACH) as u64
+    });
 }
