@@ -176,6 +176,7 @@ fn whole(one: &FleetApproval, request: &ApprovalRequest, signed: &Signed) -> Mar
             dl.facts {
                 (pair("it would touch", show::text(if request.estimate.is_empty() { &request.estimate_missing } else { &request.estimate }, 200)))
                 (pair("who", show::who(Some(&workload))))
+                (pair("account", show::text(&account(&workload), 160)))
                 (pair("command line", show::text(&workload.argv.join(" "), 400)))
                 (pair("started by", ancestry.collect::<Vec<_>>().join(" ← ")))
                 (pair("database user", show::text(&format!("{}@{}", request.db_user, request.database), 160)))
@@ -295,6 +296,12 @@ pub async fn say(
         Err(error) => app.recorder.refused(&signed.actor, action, &subject, &error.to_string()).await?,
     }
     Ok(answer?)
+}
+
+/// The account that a process runs as, and the one that somebody logged in with where it is another.
+fn account(workload: &guard_common::audit::v1::Workload) -> String {
+    let (user, login) = (&workload.user, &workload.login_user);
+    if login.is_empty() || login == user { user.clone() } else { format!("{user}, logged in as {login}") }
 }
 
 #[cfg(test)]
