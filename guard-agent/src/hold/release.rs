@@ -52,9 +52,10 @@ pub fn cancel(pid: u32, stop: &Stop) -> Result<(), ReleaseError> {
     let process = open(pid, stop)?;
     // While it is parsed, the signal alone comes in time: it is looked for before anything is done.
     let diverted = (stop.level != level::PARSE).then(|| divert(&process, stop));
-    if !matches!(diverted, Some(Ok(()))) {
-        process.signal(Signal::SIGINT).map_err(ReleaseError::Signal)?;
+    if matches!(diverted, Some(Ok(()))) {
+        return Ok(());
     }
+    process.signal(Signal::SIGINT).map_err(ReleaseError::Signal)?;
     go_on(&process)?;
     diverted.unwrap_or(Ok(())).map_err(ReleaseError::Doubtful)
 }
@@ -74,14 +75,20 @@ fn go_on(process: &Process) -> Result<(), ReleaseError> {
 }
 
 /// Makes the process go on in the function that looks for interrupts, as if the probed one had been left for it: with the
-/// same stack, it returns to where that one would have. The signal that it finds there is on its way.
+/// same stack, it returns to where that one would have. The signals that it finds there, and that let it go on,
+/// are on their way.
 fn divert(process: &Process, stop: &Stop) -> io::Result<()> {
     let pid = Pid::from_raw(i32::try_from(process.pid()).map_err(io::Error::other)?);
     ptrace::seize(pid, ptrace::Options::empty())?;
-    // Signalled before it is left alone: where it is left in the middle of being stopped, it goes on at once, and would
-    // find nothing, which its client takes for success.
-    let result = stopped(pid).and_then(|()| change(pid, stop)).and_then(|()| process.signal(Signal::SIGINT));
-    // It stays stopped where it was before.
+    // Signalled before it is left alone, with both. Where it is left in the middle of being stopped it goes on at once: it
+    // would find nothing, which its client takes for success; and what lets it go on, sent later, could do so at its next
+    // stop already.
+    let signal = |signal| process.signal(signal);
+    let result = stopped(pid)
+        .and_then(|()| change(pid, stop))
+        .and_then(|()| signal(Signal::SIGINT))
+        .and_then(|()| signal(Signal::SIGCONT));
+    // Where that failed, it stays stopped if it was.
     let detached = ptrace::detach(pid, None).map_err(io::Error::from);
     result.and(detached)
 }
