@@ -373,7 +373,7 @@ impl Connections {
     }
 
     /// Cuts an access round the proxy and records what came of it.
-    async fn cut(self, enforcer: Arc<Enforcer>, mut access: NonProxied, mut decision: Decision) {
+    async fn cut(self, enforcer: Arc<Enforcer>, access: NonProxied, mut decision: Decision) {
         let socket = access.accepted.socket;
         if access.accepted.workload.evidence() != Evidence::Attested {
             // Whoever it is, a session may have made it: of guard's own connections none is cut.
@@ -386,7 +386,6 @@ impl Connections {
             }
         }
         let enforcement = enforcer.cut(&access.accepted, &access.server, &mut decision).await;
-        access.closed = self.state().table.end_cut(socket);
         self.open(access, decision, Some(enforcement));
     }
 
@@ -399,8 +398,10 @@ impl Connections {
         let mut opened: ConnectionOpened =
             records::opened(&id, Access::NonProxied, &accepted, &server, decision);
         opened.enforcement = enforcement;
-        let followed = {
+        let (followed, closed) = {
             let mut state = self.state();
+            // From one to the other without a gap, in which its end would be missed.
+            let closed = closed.or_else(|| state.table.end_cut(accepted.socket));
             let cut = action == Some(Action::Cut);
             let lost = state.lost;
             let followed = state.table.follow(&id, &accepted, &server, lost, cut);
@@ -417,7 +418,7 @@ impl Connections {
             counts.non_proxied_open += u64::from(followed);
             counts.non_proxied_cut += u64::from(cut);
             counts.non_proxied_not_stopped += u64::from(action == Some(Action::Failed));
-            followed
+            (followed, closed)
         };
         self.shared.audit.record(Body::ConnectionOpened(opened));
         if let (true, Some(closed)) = (followed, closed) {

@@ -65,6 +65,20 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// What shows which connection has not ended.
+    fn still_open(&self) -> String {
+        let records = self.site.agent.records().unwrap_or_default();
+        let closed = records::bodies(&records, "connection_closed");
+        let closed: Vec<_> = closed.iter().map(|closed| text(closed, "connection_id")).collect();
+        let mut open = records::bodies(&records, "connection_opened");
+        open.retain(|opened| non_proxied(opened) && !closed.contains(&text(opened, "connection_id")));
+        let backends = "SELECT pid, state, wait_event, client_addr, query FROM pg_stat_activity";
+        let backends = self.site.proxied().query(backends).map(|found| found.stdout);
+        format!("{open:#?}\n{}", backends.unwrap_or_default())
+    }
+}
+
 /// What was done about a connection.
 fn action(opened: &Value) -> &str {
     text(&opened["enforcement"], "action")
@@ -116,11 +130,14 @@ fn in_enforce_mode_every_way_is_stopped_and_proxied_sessions_feel_nothing() -> R
         non_proxied(opened) && records::workload_pid(opened) == u64::from(scene.site.agent.pid())
     });
     assert!(own.is_none(), "guard's own connection: {own:?}");
-    // The end of the last one may be on its way.
-    run::eventually("the end of all that was cut", EVENT_LIMIT, || {
+    // A backend holds its end of what was cut until it has done its statement.
+    let asleep = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)'";
+    scene.site.proxied().query(asleep)?.expect_ok("the end of the statements that were cut")?;
+    let ended = run::eventually("the end of all that was cut", EVENT_LIMIT, || {
         let status = scene.site.agent.status()?;
         Ok(number(&records::objects(&status, "servers")[0], "non_proxied_open") == 0)
-    })?;
+    });
+    ended.with_context(|| scene.still_open())?;
     let status = scene.site.agent.status()?;
     let server = &records::objects(&status, "servers")[0];
     assert!(number(server, "non_proxied_refused") >= 5, "{server}");

@@ -52,6 +52,8 @@ fn bar(bucket: Bucket, (x, slot): (u64, u64), top: u64, title: &str) -> Markup {
         }
     };
     let (allowed, would, refused) = (height(bucket.allowed), height(bucket.would), height(bucket.refused));
+    // What is refused is seen, whatever else there is: the highest part gives way.
+    let allowed = allowed.min(HEIGHT.saturating_sub(would + refused));
     let width = slot.saturating_sub(4).max(1);
     let mut floor = HEIGHT;
     let mut parts = Vec::new();
@@ -146,5 +148,8 @@ mod tests {
         let bucket = Bucket { allowed: 10_000_000, refused: 1, ..Bucket::default() };
         let drawn = bar(bucket, (0, 20), 10_000_001, "").into_string();
         assert!(drawn.contains("class=\"refused\""), "{drawn}");
+        let bucket = Bucket { would: 3_000_000, ..bucket };
+        let drawn = bar(bucket, (0, 20), bucket.total(), "").into_string();
+        assert!(drawn.contains("class=\"refused\"") && drawn.contains("class=\"would\""), "{drawn}");
     }
 }

@@ -22,6 +22,13 @@ pub fn text(words: &str, limit: usize) -> String {
     display::short(words, limit)
 }
 
+/// A statement in one line. Where a line ended is still seen: a comment may have ended with it.
+fn one_line(statement: &str) -> String {
+    let lines = statement.lines().map(str::trim).filter(|line| !line.is_empty());
+    // No more than is shown: statements may be long.
+    text(&lines.take(SHORT).collect::<Vec<_>>().join(" \u{21b5} "), SHORT)
+}
+
 /// A client's words over several lines, as in a statement; lines stay lines.
 pub fn lines(words: &str) -> String {
     let lines: Vec<_> = words.split('\n').map(|line| display::visible(line.trim_end_matches('\r'))).collect();
@@ -197,7 +204,7 @@ fn connected(connection: &ConnectionOpened) -> Told {
 
 fn ran(statement: &Statement) -> Told {
     Told {
-        title: html! { code { (text(&statement.text, SHORT)) } },
+        title: html! { code { (one_line(&statement.text)) } },
         who: html! {
             b { (text(&statement.workload, 80)) }
             " as " (text(&statement.db_user, 40)) "@" (text(&statement.database, 40))
@@ -294,6 +301,14 @@ mod tests {
     #[test]
     fn lines_of_a_statement_stay_lines_and_nothing_hides_in_them() {
         assert_eq!(lines("select 1;\r\n\u{202e}select 2"), "select 1;\n\\u{202e}select 2");
+    }
+
+    #[test]
+    fn a_statement_in_one_line_shows_where_lines_ended() {
+        assert_eq!(
+            one_line("select 1 -- it\r\n\n  from t\u{202e}"),
+            "select 1 -- it \u{21b5} from t\\u{202e}"
+        );
     }
 
     #[test]

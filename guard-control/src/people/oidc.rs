@@ -23,6 +23,7 @@ use openidconnect::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::{Role, Roles};
@@ -32,6 +33,8 @@ use crate::http::{
     outward::{Outward, OutwardError},
 };
 
+/// Threads for talking to the provider.
+const THREADS: usize = 32;
 /// People who are on their way at once, and for how long.
 const MOST_UNDER_WAY: usize = 2_000;
 const UNDER_WAY: Duration = Duration::from_secs(600);
@@ -107,6 +110,8 @@ struct Room {
     outward: Outward,
     metadata: tokio::sync::Mutex<Option<(Instant, CoreProviderMetadata)>>,
     under_way: Mutex<HashMap<String, UnderWay>>,
+    /// A provider that does not answer holds up no more threads than these.
+    threads: Semaphore,
 }
 
 impl Oidc {
@@ -123,6 +128,7 @@ impl Oidc {
             outward,
             metadata: tokio::sync::Mutex::default(),
             under_way: Mutex::default(),
+            threads: Semaphore::new(THREADS),
         })))
     }
 
@@ -133,14 +139,21 @@ impl Oidc {
 
     /// Where to send a browser that wants to `wanted`, and the state that it has to come back with.
     pub async fn begin(&self, wanted: &str) -> Result<(String, String), String> {
+        let _thread = self.thread()?;
         let (room, wanted) = (self.0.clone(), wanted.to_owned());
         apart(async move || room.begin(&wanted).await).await
     }
 
     /// Somebody is back: who it is, and where they wanted to. A state counts once.
     pub async fn finish(&self, state: &str, code: String) -> Result<(Claimed, String), String> {
+        let _thread = self.thread()?;
         let (room, state) = (self.0.clone(), state.to_owned());
         apart(async move || room.finish(&state, code).await).await
+    }
+
+    fn thread(&self) -> Result<SemaphorePermit<'_>, String> {
+        let busy = |_| "too many people sign in at once: try again in a moment".to_owned();
+        self.0.threads.try_acquire().map_err(busy)
     }
 }
 
