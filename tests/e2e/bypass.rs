@@ -131,7 +131,8 @@ fn in_enforce_mode_every_way_is_stopped_and_proxied_sessions_feel_nothing() -> R
     });
     assert!(own.is_none(), "guard's own connection: {own:?}");
     // A backend holds its end of what was cut until it has done its statement.
-    let asleep = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)'";
+    let asleep =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)'";
     scene.site.proxied().query(asleep)?.expect_ok("the end of the statements that were cut")?;
     let ended = run::eventually("the end of all that was cut", EVENT_LIMIT, || {
         let status = scene.site.agent.status()?;
