@@ -172,6 +172,8 @@ pub trait Keep: Send + Sync {
     async fn note(&self, body: Body) -> Result<(), StoreError>;
     /// Runs statements in one transaction; the rows that each of them leads to. Nothing of it is kept after an error.
     async fn run(&self, statements: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError>;
+    /// Runs a statement that changes nothing, beside whoever writes.
+    async fn look_up(&self, statement: Sql) -> Result<Vec<Line>, StoreError>;
     /// Searches decisions, the newest first.
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError>;
     /// All agents that were ever seen, by host. Who is connected is not known here.
@@ -240,6 +242,11 @@ impl Store {
         Ok(self.run(vec![statement]).await?.pop().unwrap_or_default())
     }
 
+    /// See [`Keep::look_up`].
+    pub async fn look_up(&self, statement: Sql) -> Result<Vec<Line>, StoreError> {
+        self.keep.look_up(statement).await
+    }
+
     /// See [`Keep::decisions`].
     pub async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         self.keep.decisions(request).await
@@ -285,7 +292,7 @@ pub fn micros(time: SystemTime) -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     micros(SystemTime::now())
 }
 

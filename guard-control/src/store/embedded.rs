@@ -91,6 +91,10 @@ impl Keep for Embedded {
         self.ask(|reply| Command::Run(statements, reply)).await
     }
 
+    async fn look_up(&self, statement: Sql) -> Result<Vec<Line>, StoreError> {
+        self.read(move |search| search.run(&statement)).await
+    }
+
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         self.read(move |search| search.decisions(&request)).await
     }

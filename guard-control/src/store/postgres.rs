@@ -106,6 +106,14 @@ impl Keep for Postgres {
         Ok(answers)
     }
 
+    async fn look_up(&self, statement: Sql) -> Result<Vec<Line>, StoreError> {
+        let mut client = self.pool.client().await?;
+        let transaction = client.build_transaction().read_only(true).start().await?;
+        let limit_time = format!("SET LOCAL statement_timeout = {}", SEARCH_TIME.as_millis());
+        transaction.batch_execute(&limit_time).await?;
+        run_one(&transaction, &statement).await
+    }
+
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         let mut client = self.pool.client().await?;
         let transaction = client.build_transaction().read_only(true).start().await?;

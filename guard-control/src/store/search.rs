@@ -115,6 +115,11 @@ impl Search {
         })
     }
 
+    /// Runs one statement.
+    pub(super) fn run(&self, statement: &Sql) -> Result<Vec<Line>, StoreError> {
+        self.with(|connection| run_one(connection, statement))
+    }
+
     /// All agents, by host.
     pub fn agents(&self) -> Result<Vec<Agent>, StoreError> {
         self.with(|connection| {

@@ -9,6 +9,7 @@ mod ingest;
 mod killed;
 mod mutual_tls;
 mod nonsense;
+mod outlets;
 mod search;
 mod signatures;
 mod tls_client;
