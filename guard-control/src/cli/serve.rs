@@ -27,7 +27,7 @@ use crate::{
         config::{File, Settings},
     },
     keys::SigningKey,
-    people::book::BOOTSTRAP,
+    people::{People, book::BOOTSTRAP},
     proof,
     server::Server,
     store::{Store, micros},
@@ -228,14 +228,6 @@ async fn open_console(
         Some(ConsoleAddress::At(address)) => address,
         None => CONSOLE,
     };
-    if args.place.is_shared() {
-        anyhow::ensure!(
-            args.console.is_none(),
-            "the console works on the embedded store: leave --store or --console out"
-        );
-        tracing::warn!("no console: it works on the embedded store");
-        return Ok(None);
-    }
     let file = args.console_settings.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let settings = Settings { listen, plaintext: args.console_plaintext, file };
     let http = match Http::bind(&settings, &args.place.data).await {
@@ -245,7 +237,12 @@ async fn open_console(
         }
         http => http?,
     };
-    let app = App::open(&settings, (&args.place.data, &http.url()), server.fleet(), stopped)?;
+    let fleet = server.fleet();
+    let people = match args.place.is_shared() {
+        true => People::shared(fleet.store.clone(), tokio::runtime::Handle::current()),
+        false => People::open(&args.place.data)?,
+    };
+    let app = App::open(&settings, (people, &http.url()), fleet, stopped).await?;
     let mut greeting = format!("console at {}\n", http.url());
     if let Some(fingerprint) = http.fingerprint() {
         greeting.push_str(&format!("  its own certificate, SHA-256 {fingerprint}\n"));

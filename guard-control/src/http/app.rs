@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Deref,
-    path::Path,
     sync::Arc,
 };
 
@@ -18,7 +17,7 @@ use super::{
     metrics::Metrics,
 };
 use crate::{
-    people::{People, oidc::Oidc, record::Recorder, secret},
+    people::{Book, People, oidc::Oidc, record::Recorder, secret},
     reading::Readings,
     server::Fleet,
 };
@@ -68,10 +67,10 @@ impl Deref for App {
 }
 
 impl App {
-    /// Opens what lies in `data`.
-    pub fn open(
+    /// Of the hosts in `fleet` and these `people`.
+    pub async fn open(
         settings: &Settings,
-        (data, own_url): (&Path, &str),
+        (people, own_url): (People, &str),
         fleet: Fleet,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, HttpError> {
@@ -81,13 +80,13 @@ impl App {
             Some(url) => url.clone(),
             None => Url::parse(own_url).map_err(|error| bad(error.to_string()))?,
         };
-        let people = People::open(data)?;
-        let link_key = people.book().setting("link key", || Ok(secret::random_bytes()?.to_vec()))?;
+        let key = |book: &Book| book.setting("link key", || Ok(secret::random_bytes()?.to_vec()));
+        let link_key = people.with(key).await?;
         let oidc = file.oidc.as_ref().map(|oidc| Oidc::new(oidc, &url)).transpose()?;
         Ok(Self(Arc::new(Rooms {
             recorder: Recorder::new(fleet.store.clone()),
+            readings: Readings::new(fleet.store.clone()),
             fleet,
-            readings: Readings::open(data),
             people,
             oidc,
             secure: !settings.plaintext,

@@ -424,7 +424,7 @@ fn run(at: &Connection, statements: &[Sql]) -> Result<Vec<Vec<Line>>, StoreError
 }
 
 /// Runs one statement.
-pub(super) fn run_one(at: &Connection, statement: &Sql) -> Result<Vec<Line>, StoreError> {
+pub(crate) fn run_one(at: &Connection, statement: &Sql) -> Result<Vec<Line>, StoreError> {
     // SQLite's own form of numbered placeholders.
     let mut prepared = at.prepare_cached(&statement.text.replace('$', "?"))?;
     let columns = prepared.column_count();

@@ -13,6 +13,7 @@ mod live;
 mod oidc;
 mod people;
 mod picture;
+mod replicas;
 mod roles;
 mod site;
 mod tls;
