@@ -38,7 +38,7 @@ pub async fn decisions(
 ) -> Result<Json<Value>, ApiFault> {
     caller.must(&app, Right::See, "search", &wanted.query()).await?;
     let limit = limit.unwrap_or(100).clamp(1, 1_000);
-    let found = app.fleet.store.decisions(wanted.request(limit)).await?;
+    let found = app.fleet.store.decisions(wanted.request(limit)?).await?;
     Ok(Json(json!({ "decisions": found.decisions, "next_page": found.next_page })))
 }
 

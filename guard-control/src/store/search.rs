@@ -200,6 +200,10 @@ pub(super) fn time(micros: i64) -> Timestamp {
     Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
+fn micros_of(moment: &Timestamp) -> i64 {
+    moment.seconds.saturating_mul(1_000_000).saturating_add(i64::from(moment.nanos) / 1_000)
+}
+
 /// Conditions in SQL with their values.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
@@ -249,6 +253,11 @@ impl Filter {
         if let Some(agent) = agent {
             filter.and("r.id >= ", record_id(agent, 0).unwrap_or(i64::MAX).into());
             filter.and("r.id < ", record_id(agent + 1, 0).unwrap_or(i64::MAX).into());
+        }
+        for (condition, moment) in [("r.at >= ", &request.since), ("r.at < ", &request.until)] {
+            if let Some(moment) = moment {
+                filter.and(condition, micros_of(moment).into());
+            }
         }
         filter.contains(&request.contains)?;
         filter.behind(&request.page)?;

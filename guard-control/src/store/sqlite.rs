@@ -384,6 +384,7 @@ fn alarm(at: &Connection, agent_id: &str, refused: &Refused) -> Result<(), Store
             host,
             sequence: *sequence,
             detail: reason.clone(),
+            count: 0,
         }),
     )
 }
