@@ -77,6 +77,12 @@ pub struct People {
     book: Arc<Book>,
 }
 
+impl std::fmt::Debug for People {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("People").finish_non_exhaustive()
+    }
+}
+
 impl People {
     /// Opens the book in `dir`, making it if need be.
     pub fn open(dir: &Path) -> Result<Self, PeopleError> {

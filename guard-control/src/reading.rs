@@ -73,8 +73,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The range of ids of an agent's records: as the store numbers them.
 const SEQUENCE_BITS: u32 = 44;
 
-fn first_id(agent: i64) -> i64 {
+pub(crate) fn first_id(agent: i64) -> i64 {
     agent << SEQUENCE_BITS
+}
+
+/// How many of an agent's records lie before `since` (microseconds since 1970), by halving: they lie in the order of time.
+pub(crate) async fn first_since(
+    store: &Store,
+    (base, last): (i64, i64),
+    since: i64,
+) -> Result<i64, StoreError> {
+    let select = "SELECT at FROM records WHERE id >= $1 AND id <= $2 ORDER BY id LIMIT 1";
+    let (mut low, mut high) = (0, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let values = [(base + 1 + middle).into(), (base + last).into()];
+        let lines = store.look_up(Sql::new(select, values)).await?;
+        match lines.first() {
+            Some(line) if line.int(0) < since => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 fn sequence_of(id: i64) -> u64 {

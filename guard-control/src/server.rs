@@ -47,7 +47,7 @@ use tower::Service;
 pub use self::transport::Peer;
 use self::{
     approvals::Waiting, enrolment::EnrolmentService, ingest::IngestService, live::Live, query::QueryService,
-    sessions::Sessions, transport::Own,
+    refusals::Refusals, sessions::Sessions, transport::Own,
 };
 use crate::{
     ca::CaError,

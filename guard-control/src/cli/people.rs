@@ -10,6 +10,7 @@ use guard_common::audit::{
     v1::{PersonAction, person_action::Outcome},
 };
 use jiff::{Timestamp, tz::TimeZone};
+use serde_json::{Value, json};
 
 use super::{output, place::Place};
 use crate::{
@@ -47,7 +48,11 @@ pub struct PeopleArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Show who may sign in
-    List,
+    List {
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
     /// Add somebody, and print a password for the first time
     Add {
         /// Their name: that of their account on the hosts
@@ -107,7 +112,8 @@ pub fn run(args: &PeopleArgs) -> anyhow::Result<()> {
 
 fn does(book: &Book, what: &What) -> anyhow::Result<()> {
     match what {
-        What::List => list(&book.people()?),
+        What::List { json: true } => output::json_lines(book.people()?.iter().map(as_json)),
+        What::List { json: false } => list(&book.people()?),
         What::Add { name, roles, groups, full_name } => {
             note(book, "person-add", name, &format!("roles {roles}, groups {}", groups.join(", ")))?;
             let password = book.add(name, full_name, roles, groups)?;
@@ -144,6 +150,16 @@ fn note(book: &Book, action: &str, subject: &str, detail: &str) -> anyhow::Resul
         ..PersonAction::default()
     };
     book.leave_for_record(&action).context("what is done here cannot be noted for the record")
+}
+
+/// Without anything secret.
+fn as_json(person: &Person) -> Result<Value, serde_json::Error> {
+    let roles: Vec<_> = person.roles.iter().map(|role| role.name()).collect();
+    let seen = person.seen.and_then(|at| Timestamp::from_second(at).ok()).map(|at| at.to_string());
+    Ok(json!({
+        "name": person.name, "full_name": person.full_name, "roles": roles, "groups": person.groups,
+        "local": person.local, "disabled": person.disabled, "seen": seen,
+    }))
 }
 
 fn list(people: &[Person]) -> anyhow::Result<()> {

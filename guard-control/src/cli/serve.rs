@@ -23,11 +23,12 @@ use crate::{
     enrol::Registrar,
     http::{
         Http, HttpError,
-        app::App,
+        app::{App, Parts},
         config::{File, Settings},
     },
     keys::SigningKey,
     people::{People, book::BOOTSTRAP},
+    policy::dry_run::Tool,
     proof,
     server::Server,
     store::{Store, micros},
@@ -71,6 +72,8 @@ pub struct ServeArgs {
     /// The console's settings: certificate, single sign-on, webhooks (docs/console.md)
     #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_CONSOLE_SETTINGS")]
     console_settings: Option<PathBuf>,
+    #[command(flatten)]
+    tool: Tool,
     /// The console without TLS, on a loopback address: behind a proxy that has it
     #[arg(long, env = "GUARD_CONTROL_CONSOLE_PLAINTEXT")]
     console_plaintext: bool,
@@ -242,7 +245,8 @@ async fn open_console(
         true => People::shared(fleet.store.clone(), tokio::runtime::Handle::current()),
         false => People::open(&args.place.data)?,
     };
-    let app = App::open(&settings, (people, &http.url()), fleet, stopped).await?;
+    let parts = Parts { people, key: SigningKey::open(&args.place.keys())?, tool: args.tool.clone() };
+    let app = App::open(&settings, parts, &http.url(), fleet, stopped).await?;
     let mut greeting = format!("console at {}\n", http.url());
     if let Some(fingerprint) = http.fingerprint() {
         greeting.push_str(&format!("  its own certificate, SHA-256 {fingerprint}\n"));

@@ -17,7 +17,9 @@ use super::{
     metrics::Metrics,
 };
 use crate::{
+    keys::SigningKey,
     people::{Book, People, oidc::Oidc, record::Recorder, secret},
+    policy::dry_run::{DryRuns, Tool},
     reading::Readings,
     server::Fleet,
 };
@@ -46,12 +48,29 @@ pub struct Rooms {
     pub ordinary: Limits,
     /// How often one address may try a password.
     pub passwords: Limits,
+    /// Signs policies.
+    pub key: SigningKey,
+    /// Decides anew on what was recorded.
+    pub tool: Tool,
+    /// What it was asked for.
+    pub dry_runs: DryRuns,
     /// Counts.
     pub metrics: Metrics,
     /// Signs links in messages.
     pub link_key: Vec<u8>,
     /// The control plane is stopping.
     pub stopping: watch::Receiver<bool>,
+}
+
+/// What the console is made of, besides hosts and settings.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who may sign in.
+    pub people: People,
+    /// Signs policies.
+    pub key: SigningKey,
+    /// Decides anew on what was recorded.
+    pub tool: Tool,
 }
 
 /// A handle on the rooms.
@@ -67,10 +86,11 @@ impl Deref for App {
 }
 
 impl App {
-    /// Of the hosts in `fleet` and these `people`.
+    /// Of the hosts in `fleet`.
     pub async fn open(
         settings: &Settings,
-        (people, own_url): (People, &str),
+        Parts { people, key, tool }: Parts,
+        own_url: &str,
         fleet: Fleet,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, HttpError> {
@@ -80,8 +100,8 @@ impl App {
             Some(url) => url.clone(),
             None => Url::parse(own_url).map_err(|error| bad(error.to_string()))?,
         };
-        let key = |book: &Book| book.setting("link key", || Ok(secret::random_bytes()?.to_vec()));
-        let link_key = people.with(key).await?;
+        let made = |book: &Book| book.setting("link key", || Ok(secret::random_bytes()?.to_vec()));
+        let link_key = people.with(made).await?;
         let oidc = file.oidc.as_ref().map(|oidc| Oidc::new(oidc, &url)).transpose()?;
         Ok(Self(Arc::new(Rooms {
             recorder: Recorder::new(fleet.store.clone()),
@@ -95,6 +115,9 @@ impl App {
             file,
             ordinary: Limits::new(limits::ORDINARY),
             passwords: Limits::new(limits::PASSWORDS),
+            key,
+            tool,
+            dry_runs: DryRuns::default(),
             metrics: Metrics::default(),
             link_key,
             stopping,

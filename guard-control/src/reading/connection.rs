@@ -10,7 +10,7 @@ use pbjson_types::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use super::{ReadingError, Readings, first_id, sequence_of};
+use super::{ReadingError, Readings, first_id, first_since, sequence_of};
 use crate::store::{LOOK_TIME, sql::Sql};
 
 /// Records of one connection that are shown.
@@ -86,23 +86,12 @@ impl Readings {
         Ok(course)
     }
 
-    /// How many of the agent's records lie before the connection began, by halving.
-    async fn begin(&self, (base, last): (i64, i64), wanted: Uuid) -> Result<i64, ReadingError> {
+    /// How many of the agent's records lie before the connection began.
+    async fn begin(&self, agent: (i64, i64), wanted: Uuid) -> Result<i64, ReadingError> {
         let Some((seconds, nanos)) = wanted.get_timestamp().map(|time| time.to_unix()) else { return Ok(0) };
         let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let since = micros.saturating_add(i64::from(nanos) / 1_000).saturating_sub(EARLIER);
-        let select = "SELECT at FROM records WHERE id >= $1 AND id <= $2 ORDER BY id LIMIT 1";
-        let (mut low, mut high) = (0, last);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let values = [(base + 1 + middle).into(), (base + last).into()];
-            let lines = self.0.store.look_up(Sql::new(select, values)).await?;
-            match lines.first() {
-                Some(line) if line.int(0) < since => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low)
+        Ok(first_since(&self.0.store, agent, since).await?)
     }
 }
 

@@ -39,7 +39,7 @@ const IDLE: usize = 4;
 const STEPS: i32 = 20_000;
 
 /// Interrupts what runs on the connection once `time` is over.
-fn limit_time(connection: &Connection, time: Duration) -> Result<(), StoreError> {
+fn limit_time(connection: &mut Connection, time: Duration) -> Result<(), StoreError> {
     let until = Instant::now() + time;
     Ok(connection.progress_handler(STEPS, Some(move || Instant::now() > until))?)
 }
@@ -85,15 +85,15 @@ impl Search {
     fn with<T>(
         &self,
         time: Duration,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
+        let mut connection = match idle {
             Some(connection) => connection,
             None => self.connect()?,
         };
-        limit_time(&connection, time)?;
-        match work(&connection) {
+        limit_time(&mut connection, time)?;
+        match work(&mut connection) {
             Err(StoreError::Sqlite(error))
                 if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) =>
             {
@@ -110,13 +110,14 @@ impl Search {
     /// Questions that change nothing, of one state of the store.
     pub(super) fn look(&self, questions: &[Sql]) -> Result<Vec<Vec<Line>>, StoreError> {
         self.with(LOOK_TIME, |connection| {
-            let one_state = connection.unchecked_transaction()?;
+            // After an error it ends with the connection, which is not used again.
+            connection.execute_batch("BEGIN")?;
             let mut answers = Vec::with_capacity(questions.len());
             for question in questions {
                 limit_time(connection, LOOK_TIME)?;
                 answers.push(run_one(connection, question)?);
             }
-            one_state.finish()?;
+            connection.execute_batch("COMMIT")?;
             Ok(answers)
         })
     }

@@ -71,6 +71,7 @@ async fn hold_answers(site: Site) {
             connection("/usr/bin/psql", Access::NonProxied),
         ])
         .await;
+    guard_control::proof::gather(&site.app.fleet.store, &site.app.key).await.unwrap();
     let mut program = Browser::new(site.console);
     let described: Value = serde_json::from_str(&program.get("/api/v1/openapi.json").await.body).unwrap();
     let bearer = format!("Bearer {}", token(&site, "auditor").await);

@@ -13,6 +13,8 @@ mod live;
 mod oidc;
 mod people;
 mod picture;
+mod policies;
+mod proofs;
 mod replicas;
 mod roles;
 mod site;

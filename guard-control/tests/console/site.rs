@@ -6,10 +6,12 @@ use guard_common::audit::v1::record::Body;
 use guard_control::{
     http::{
         Http,
-        app::App,
+        app::{App, Parts},
         config::{File, Settings},
     },
+    keys::SigningKey,
     people::{People, book::BOOTSTRAP},
+    policy::dry_run::Tool,
     server::Server,
     store::{Store, StoreHandle},
 };
@@ -70,7 +72,11 @@ impl Site {
         let http = Http::bind(&settings, dir.path()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (stopping, is_stopping) = watch::channel(false);
-        let app = App::open(&settings, (people, &http.url()), server.fleet(), is_stopping.clone());
+        let key = SigningKey::open(&dir.path().join("keys")).unwrap();
+        let tool = Tool { guard_agent: Some(dir.path().join("guard-agent")) };
+        let parts = Parts { people, key, tool };
+        let url = http.url();
+        let app = App::open(&settings, parts, &url, server.fleet(), is_stopping.clone());
         let app = app.await.unwrap();
         guard_control::webhooks::start(&app).unwrap();
         let (agents, console, people) = (server.address(), http.address(), app.people.clone());

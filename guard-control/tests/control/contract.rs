@@ -71,7 +71,8 @@ async fn pages_ask_and_change_nothing() {
     each(async |store| {
         let mut chain = Chain::new();
         hello(store, &chain.id).await;
-        append(store, &chain.id, 1, &chain.next(5)).await;
+        let records = chain.next(5);
+        append(store, &chain.id, 1, &records).await;
         let mention =
             "SELECT count(*), sum(instr(payload, $1)) > 0 FROM records WHERE instr(payload, $1) > 0";
         let questions = vec![
