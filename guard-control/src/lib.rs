@@ -13,6 +13,7 @@ pub mod console;
 pub mod enrol;
 pub mod http;
 pub mod keys;
+pub mod moment;
 pub mod outlets;
 pub mod people;
 pub mod policy;

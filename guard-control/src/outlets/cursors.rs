@@ -240,6 +240,7 @@ impl Cursors {
             host: host.clone(),
             sequence: *upto,
             detail: format!("outlet {}: {records} records {why}", self.name),
+            count: 0,
         };
         self.store.note_event(event).await
     }

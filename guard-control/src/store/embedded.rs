@@ -91,8 +91,8 @@ impl Keep for Embedded {
         self.ask(|reply| Command::Run(statements, reply)).await
     }
 
-    async fn look_up(&self, statement: Sql) -> Result<Vec<Line>, StoreError> {
-        self.read(move |search| search.run(&statement)).await
+    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.read(move |search| search.look(&questions)).await
     }
 
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {

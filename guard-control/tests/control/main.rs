@@ -3,6 +3,7 @@
 
 mod agent;
 mod command_line;
+mod command_line_errors;
 mod contract;
 mod full_disk;
 mod ingest;
@@ -12,6 +13,7 @@ mod nonsense;
 mod outlets;
 mod search;
 mod signatures;
+mod sizes;
 mod tls_client;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
