@@ -10,7 +10,7 @@ use guard_common::kernel::{
 
 use crate::{
     events::{header, reserve},
-    read::{kernfs_id, member_or, offset},
+    read::{cleared, kernfs_id, member_or, offset},
 };
 
 /// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`.
@@ -18,7 +18,7 @@ use crate::{
 pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     let cgroup: u64 = ctx.arg(0);
     let path: u64 = ctx.arg(1);
-    let root: u64 = member_or(cgroup, offset!(cgroup_root), 0);
+    let root: u64 = cleared(cgroup, offset!(cgroup_root));
     // Ids of the v1 hierarchies (above 0) may be those of other cgroups in the v2 one.
     if member_or(root, offset!(cgroup_root_hierarchy), u32::MAX) != 0 {
         return 0;

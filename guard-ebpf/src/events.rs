@@ -1,7 +1,7 @@
 //! The way of events to the agent, and the count of what did not fit.
 //!
 //! A ring buffer; in the object for kernels without one (feature `perf-array`) a perf event array. The programs are
-//! the same: they reserve an [`Entry`], fill it in place and submit it with their context.
+//! the same: they reserve an entry, fill it in place and submit it with their context; what takes loops is drafted first.
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use guard_common::kernel::{EventHeader, EventKind};
@@ -12,9 +12,9 @@ mod perf;
 mod ring;
 
 #[cfg(feature = "perf-array")]
-pub use perf::{Entry, reserve};
+pub use perf::{Draft, draft, reserve};
 #[cfg(not(feature = "perf-array"))]
-pub use ring::{Entry, reserve};
+pub use ring::{Draft, draft, reserve};
 
 /// Events that found no room, by kind.
 #[map]

@@ -1,5 +1,7 @@
 //! exec, fork and exit of processes, on raw tracepoints: they need no tracefs.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::raw_tracepoint,
@@ -11,8 +13,8 @@ use guard_common::kernel::{
 };
 
 use crate::{
-    events::{Entry, header, log, reserve},
-    read::{member_or, offset, task_info},
+    events::{Draft, draft, header, log, reserve},
+    read::{cleared, offset, task_info},
 };
 
 /// Names and mounts on the way from a program to the root.
@@ -23,9 +25,9 @@ const MAX_STEPS: usize = 32;
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let binprm: u64 = ctx.arg(2);
-    let Some(mut entry) = reserve::<ExecEvent>(EventKind::Exec) else { return 0 };
+    let Some(mut entry) = draft::<ExecEvent>(EventKind::Exec) else { return 0 };
     let event = entry.as_mut_ptr();
-    // SAFETY: the ring buffer's entry is as large as the event; every byte up to the kept lengths is written.
+    // SAFETY: the draft is as large as the event; every byte up to the kept lengths is written.
     unsafe {
         (&raw mut (*event).header).write(header(EventKind::Exec));
         (&raw mut (*event).task).write(task_info(task));
@@ -34,81 +36,94 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     read_path(&mut entry, binprm);
     read_argv(&mut entry, task);
     entry.submit(&ctx);
-    log!(&ctx, "exec of pid {}", member_or::<u32>(task, offset!(task_tgid), 0));
+    log!(&ctx, "exec of pid {}", cleared::<u32>(task, offset!(task_tgid)));
     0
 }
 
 /// The file that was opened, by its number: a path may lead elsewhere by the time it is looked at.
 #[inline(always)]
 fn inode_of(binprm: u64) -> u64 {
-    let file: u64 = member_or(binprm, offset!(binprm_file), 0);
-    let inode: u64 = member_or(file, offset!(file_inode), 0);
-    member_or(inode, offset!(inode_number), 0)
+    let file: u64 = cleared(binprm, offset!(binprm_file));
+    let inode: u64 = cleared(file, offset!(file_inode));
+    cleared(inode, offset!(inode_number))
 }
 
+const _: () = assert!(PATH_LEN.is_power_of_two(), "a mask bounds it");
+const _: () = assert!(offset_of!(ExecEvent, path) + PATH_LEN - 1 + NAME_LEN <= size_of::<ExecEvent>());
+
 /// Walks from the program file up to the root of its mounts, as d_path does.
+///
+/// What it has found so far is in the event and not in variables: a verifier that knows how much was read follows each
+/// length from there on to the end by itself.
 #[inline(always)]
-fn read_path(entry: &mut Entry<ExecEvent>, binprm: u64) {
+fn read_path(entry: &mut Draft<ExecEvent>, binprm: u64) {
     let event = entry.as_mut_ptr();
-    let file: u64 = member_or(binprm, offset!(binprm_file), 0);
+    let file: u64 = cleared(binprm, offset!(binprm_file));
     let path = file + u64::from(offset!(file_path));
-    let mut mount: u64 = member_or(path, offset!(path_mnt), 0);
-    let mut dentry: u64 = member_or(path, offset!(path_dentry), 0);
-    let mut kept = 0_u64;
-    let mut truncated = 1_u32;
+    let mut mount: u64 = cleared(path, offset!(path_mnt));
+    let mut dentry: u64 = cleared(path, offset!(path_dentry));
+    // SAFETY: fields of the draft, here and below.
+    let (kept, truncated) = unsafe { (&raw mut (*event).path_kept, &raw mut (*event).path_truncated) };
+    unsafe {
+        kept.write_volatile(0);
+        truncated.write_volatile(1);
+    }
     for _ in 0..MAX_STEPS {
-        // Room for the longest name: the verifier wants a bound that does not depend on what was read.
-        if kept > (PATH_LEN - NAME_LEN) as u64 {
-            break;
-        }
-        if dentry == member_or(mount, offset!(vfsmount_root), 0) {
+        if dentry == cleared(mount, offset!(vfsmount_root)) {
             // The root of a mount stands for the folder on which it is mounted.
             let inner = mount.wrapping_sub(u64::from(offset!(mount_mnt)));
-            let parent: u64 = member_or(inner, offset!(mount_parent), 0);
+            let parent: u64 = cleared(inner, offset!(mount_parent));
             if parent == inner || parent == 0 {
-                truncated = 0;
-                break;
+                // SAFETY: as above.
+                unsafe { truncated.write_volatile(0) };
+                return;
             }
-            dentry = member_or(inner, offset!(mount_mountpoint), 0);
+            dentry = cleared(inner, offset!(mount_mountpoint));
             mount = parent + u64::from(offset!(mount_mnt));
             continue;
         }
-        let name: u64 = member_or(dentry + u64::from(offset!(dentry_name)), offset!(qstr_name), 0);
-        // SAFETY: the bound above leaves room for NAME_LEN bytes; the helper checks the source.
+        // SAFETY: as above.
+        let at = unsafe { kept.read_volatile() };
+        // Room for the longest name.
+        if at > (PATH_LEN - NAME_LEN) as u32 {
+            return;
+        }
+        let name: u64 = cleared(dentry + u64::from(offset!(dentry_name)), offset!(qstr_name));
+        // SAFETY: what the mask leaves is within the event; the helper checks the source.
         let read = unsafe {
-            let to = (&raw mut (*event).path).cast::<u8>().add(kept as usize);
+            // The mask changes nothing: it is a bound that every verifier can follow.
+            let at = kept.read_volatile() & (PATH_LEN as u32 - 1);
+            let to = (&raw mut (*event).path).cast::<u8>().add(at as usize);
             bpf_probe_read_kernel_str(to.cast(), NAME_LEN as u32, name as *const _)
         };
-        if read <= 0 || read > NAME_LEN as i64 {
-            break;
+        if read <= 0 {
+            return;
         }
-        kept += read as u64;
-        let parent: u64 = member_or(dentry, offset!(dentry_parent), 0);
+        // SAFETY: as above.
+        unsafe { kept.write_volatile(at + read as u32) };
+        let parent: u64 = cleared(dentry, offset!(dentry_parent));
         if parent == dentry || parent == 0 {
-            truncated = 0; // A file without a folder, such as that of memfd_create.
-            break;
+            // A file without a folder, such as that of memfd_create.
+            // SAFETY: as above.
+            unsafe { truncated.write_volatile(0) };
+            return;
         }
         dentry = parent;
-    }
-    // SAFETY: fields of the reserved entry.
-    unsafe {
-        (&raw mut (*event).path_kept).write(kept as u32);
-        (&raw mut (*event).path_truncated).write(truncated);
     }
 }
 
 #[inline(always)]
-fn read_argv(entry: &mut Entry<ExecEvent>, task: u64) {
+fn read_argv(entry: &mut Draft<ExecEvent>, task: u64) {
     let event = entry.as_mut_ptr();
-    let memory: u64 = member_or(task, offset!(task_mm), 0);
-    let start: u64 = member_or(memory, offset!(mm_arg_start), 0);
-    let end: u64 = member_or(memory, offset!(mm_arg_end), 0);
+    let memory: u64 = cleared(task, offset!(task_mm));
+    let start: u64 = cleared(memory, offset!(mm_arg_start));
+    let end: u64 = cleared(memory, offset!(mm_arg_end));
     let length = end.saturating_sub(start);
     // Not a byte more than the arguments: the environment follows them, with its secrets.
     let wanted = if length > ARGV_LEN as u64 { ARGV_LEN as u32 } else { length as u32 };
     // SAFETY: bounded by the field's length; the helper checks the source.
     let result = unsafe { bpf_probe_read_user((&raw mut (*event).argv).cast(), wanted, start as *const _) };
-    // SAFETY: fields of the reserved entry.
+    // SAFETY: fields of the draft.
     unsafe {
         (&raw mut (*event).argv_bytes).write(length as u32);
         (&raw mut (*event).argv_kept).write(if result == 0 { wanted } else { 0 });
@@ -119,8 +134,8 @@ fn read_argv(entry: &mut Entry<ExecEvent>, task: u64) {
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let child: u64 = ctx.arg(1);
-    let pid: u32 = member_or(child, offset!(task_pid), 0);
-    if pid != member_or(child, offset!(task_tgid), 0) {
+    let pid: u32 = cleared(child, offset!(task_pid));
+    if pid != cleared(child, offset!(task_tgid)) {
         return 0; // A thread.
     }
     let Some(mut entry) = reserve::<ForkEvent>(EventKind::Fork) else { return 0 };
@@ -136,14 +151,14 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     // The task is the current one; kernels differ only in what else they pass.
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
-    let pid: u32 = member_or(task, offset!(task_pid), 0);
-    if pid != member_or(task, offset!(task_tgid), 0) {
+    let pid: u32 = cleared(task, offset!(task_pid));
+    if pid != cleared(task, offset!(task_tgid)) {
         return 0; // A thread; the leader ends the process.
     }
     #[cfg(not(feature = "perf-array"))]
     crate::statement::ended(pid);
     let Some(mut entry) = reserve::<ExitEvent>(EventKind::Exit) else { return 0 };
-    let start_ns = member_or(task, offset!(task_start_boottime), 0);
+    let start_ns = cleared(task, offset!(task_start_boottime));
     entry.write(ExitEvent { header: header(EventKind::Exit), start_ns, pid, reserved: 0 });
     entry.submit(&ctx);
     0

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
 use guard_common::kernel::{
     UNIX_PATH_LEN, helper,
     layout::{ABSENT, Layout},
-    process::{COMM_LEN, TaskInfo, UNSET},
+    process::{TaskInfo, UNSET},
 };
 
 /// Filled in by the agent before loading, and frozen: the verifier sees constants.
@@ -59,6 +59,38 @@ pub fn member_or<T: Copy>(base: u64, offset: u32, absent: T) -> T {
     member(base, offset).unwrap_or(absent)
 }
 
+/// The member at `offset`, all zero where it is missing: the helper clears what it cannot fill. Without a branch, since
+/// older verifiers (Linux 5.10) follow both ways of each through all that comes after.
+#[inline(always)]
+pub fn cleared<T: Copy>(base: u64, offset: u32) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    let to = value.as_mut_ptr();
+    if offset == ABSENT {
+        // SAFETY: room for one value; only integers and arrays of them are read.
+        unsafe { to.write_bytes(0, 1) };
+    } else {
+        let from = base + u64::from(offset);
+        // SAFETY: room for one value, which the helper fills or clears; it checks the source.
+        unsafe { generated::bpf_probe_read_kernel(to.cast(), size_of::<T>() as u32, from as *const _) };
+    }
+    // SAFETY: written on both ways; every bit pattern of an integer is valid.
+    unsafe { value.assume_init() }
+}
+
+/// A user or group, or a number of the audit system: [`UNSET`] where it is missing, for zero is root. Without a branch, too.
+#[inline(always)]
+pub fn number_of(base: u64, offset: u32) -> u32 {
+    if offset == ABSENT {
+        return UNSET;
+    }
+    let mut value = 0_u32;
+    let from = base + u64::from(offset);
+    // SAFETY: a variable of this function, which the helper fills or clears; it checks the source.
+    let failed = unsafe { generated::bpf_probe_read_kernel((&raw mut value).cast(), 4, from as *const _) };
+    // All ones for an error, which is negative.
+    value | (failed >> 63) as u32
+}
+
 /// Reads the name of a unix socket from where the kernel has it, `length` bytes at most; true for an abstract one. `to` has to
 /// be all zero. By helpers, without a loop: a verifier follows every way through one.
 #[inline(always)]
@@ -92,28 +124,28 @@ pub fn read_name(to: *mut u8, source: u64, length: i32) -> Option<bool> {
 /// Everything about the process of `task`, which may be any of its threads.
 #[inline(always)]
 pub fn task_info(task: u64) -> TaskInfo {
-    let leader: u64 = member_or(task, offset!(task_group_leader), 0);
+    let leader: u64 = cleared(task, offset!(task_group_leader));
     // The parent of a thread is that of its leader; a thread may be its child's real parent.
-    let parent: u64 = member_or(leader, offset!(task_real_parent), 0);
-    let parent_leader: u64 = member_or(parent, offset!(task_group_leader), 0);
-    let cred: u64 = member_or(task, offset!(task_cred), 0);
-    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    let parent: u64 = cleared(leader, offset!(task_real_parent));
+    let parent_leader: u64 = cleared(parent, offset!(task_group_leader));
+    let cred: u64 = cleared(task, offset!(task_cred));
+    let nsproxy: u64 = cleared(task, offset!(task_nsproxy));
     TaskInfo {
-        start_ns: member_or(leader, offset!(task_start_boottime), 0),
-        parent_start_ns: member_or(parent_leader, offset!(task_start_boottime), 0),
+        start_ns: cleared(leader, offset!(task_start_boottime)),
+        parent_start_ns: cleared(parent_leader, offset!(task_start_boottime)),
         cgroup_id: cgroup_id(task),
         exec_id: exec_id(leader),
-        pid: member_or(task, offset!(task_tgid), 0),
-        parent_pid: member_or(parent, offset!(task_tgid), 0),
-        uid: member_or(cred, offset!(cred_uid), UNSET),
-        gid: member_or(cred, offset!(cred_gid), UNSET),
-        euid: member_or(cred, offset!(cred_euid), UNSET),
-        login_uid: member_or(task, offset!(task_login_uid), UNSET),
-        session: member_or(task, offset!(task_session), UNSET),
+        pid: cleared(task, offset!(task_tgid)),
+        parent_pid: cleared(parent, offset!(task_tgid)),
+        uid: number_of(cred, offset!(cred_uid)),
+        gid: number_of(cred, offset!(cred_gid)),
+        euid: number_of(cred, offset!(cred_euid)),
+        login_uid: number_of(task, offset!(task_login_uid)),
+        session: number_of(task, offset!(task_session)),
         pid_namespace: pid_namespace(task),
         mount_namespace: namespace(nsproxy, offset!(nsproxy_mnt), offset!(mnt_namespace_ns)),
         net_namespace: namespace(nsproxy, offset!(nsproxy_net), offset!(net_ns)),
-        comm: member_or(leader, offset!(task_comm), [0; COMM_LEN]),
+        comm: cleared(leader, offset!(task_comm)),
     }
 }
 
@@ -157,24 +189,20 @@ fn identified() -> TaskInfo {
 /// It was 32 bits wide until Linux 5.7; the member after it makes no difference to an equality.
 #[inline(always)]
 fn exec_id(leader: u64) -> u64 {
-    member_or(leader, offset!(task_exec_id), 0)
+    cleared(leader, offset!(task_exec_id))
 }
 
 #[inline(always)]
 fn cgroup_id(task: u64) -> u64 {
-    let set: u64 = member_or(task, offset!(task_cgroups), 0);
-    let cgroup: u64 = member_or(set, offset!(css_set_dfl_cgrp), 0);
+    let set: u64 = cleared(task, offset!(task_cgroups));
+    let cgroup: u64 = cleared(set, offset!(css_set_dfl_cgrp));
     kernfs_id(cgroup)
 }
 
 /// Inode number of the network namespace of a `struct sock`.
 #[inline(always)]
 pub fn net_of_sock(sock: u64) -> u32 {
-    let net: u64 = member_or(sock, offset!(sock_net), 0);
-    if net == 0 || offset!(net_ns) == ABSENT {
-        return 0;
-    }
-    member_or(net + u64::from(offset!(net_ns)), offset!(ns_common_inum), 0)
+    namespace(sock, offset!(sock_net), offset!(net_ns))
 }
 
 /// Inode number of the network namespace of the process that runs right now.
@@ -182,14 +210,14 @@ pub fn net_of_sock(sock: u64) -> u32 {
 pub fn current_net_namespace() -> u32 {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
-    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    let nsproxy: u64 = cleared(task, offset!(task_nsproxy));
     namespace(nsproxy, offset!(nsproxy_net), offset!(net_ns))
 }
 
 /// Inode number of the mount namespace of a process; 0 where it cannot be told.
 #[inline(always)]
 pub fn mount_namespace_of(task: u64) -> u32 {
-    let nsproxy: u64 = member_or(task, offset!(task_nsproxy), 0);
+    let nsproxy: u64 = cleared(task, offset!(task_nsproxy));
     namespace(nsproxy, offset!(nsproxy_mnt), offset!(mnt_namespace_ns))
 }
 
@@ -212,32 +240,30 @@ pub fn task_of_pid(pid: u64) -> Option<u64> {
 /// The id of a `struct cgroup`.
 #[inline(always)]
 pub fn kernfs_id(cgroup: u64) -> u64 {
-    let node: u64 = member_or(cgroup, offset!(cgroup_kn), 0);
-    member_or(node, offset!(kernfs_node_id), 0)
+    let node: u64 = cleared(cgroup, offset!(cgroup_kn));
+    cleared(node, offset!(kernfs_node_id))
 }
 
 #[inline(always)]
-fn namespace(nsproxy: u64, which: u32, common: u32) -> u32 {
-    let namespace: u64 = member_or(nsproxy, which, 0);
-    if common == ABSENT || namespace == 0 {
+fn namespace(holder: u64, which: u32, common: u32) -> u32 {
+    if common == ABSENT {
         return 0;
     }
-    member_or(namespace + u64::from(common), offset!(ns_common_inum), 0)
+    // Where there is none, there is nothing to read below either.
+    let namespace: u64 = cleared(holder, which);
+    cleared(namespace + u64::from(common), offset!(ns_common_inum))
 }
 
 /// The pid namespace in which the process runs: that of the deepest of its numbers.
 #[inline(always)]
 fn pid_namespace(task: u64) -> u32 {
-    let pid: u64 = member_or(task, offset!(task_thread_pid), 0);
-    let level: u32 = member_or(pid, offset!(pid_level), 0);
-    if pid == 0 || level > 32 || offset!(pid_numbers) == ABSENT || offset!(upid_ns) == ABSENT {
+    let pid: u64 = cleared(task, offset!(task_thread_pid));
+    let level: u32 = cleared(pid, offset!(pid_level));
+    let (numbers, common) = (offset!(pid_numbers), offset!(pid_namespace_ns));
+    if numbers == ABSENT || common == ABSENT {
         return 0;
     }
-    // `struct upid` is an int, its padding and a pointer on every 64-bit kernel.
-    let number = pid + u64::from(offset!(pid_numbers)) + u64::from(level) * 16;
-    let namespace: u64 = member_or(number, offset!(upid_ns), 0);
-    if namespace == 0 {
-        return 0;
-    }
-    member_or(namespace + u64::from(offset!(pid_namespace_ns)), offset!(ns_common_inum), 0)
+    // `struct upid` is an int, its padding and a pointer on every 64-bit kernel; namespaces nest no deeper than 32.
+    let number = pid + u64::from(numbers) + u64::from(level & 63) * 16;
+    namespace(number, offset!(upid_ns), common)
 }

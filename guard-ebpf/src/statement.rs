@@ -8,10 +8,9 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_user,
+        bpf_get_current_pid_tgid,
         generated::{
-            bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user as bpf_probe_read_user_raw,
-            bpf_probe_read_user_str,
+            bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
         },
     },
     macros::{map, uprobe},
@@ -30,15 +29,15 @@ use guard_common::kernel::{
 use crate::{
     events::{header, lost},
     hash::Hash,
-    read::{member, member_or, offset},
+    read::{cleared, offset},
     unix::file_of,
 };
 
 /// `PROCESS_UTILITY_SUBCOMMAND`: a part of a statement that was seen as a whole.
 const SUBCOMMAND: u32 = 3;
-/// Words that are compared at once, and how often.
-const WORDS: usize = 8;
-const COMPARED: u32 = 768;
+/// Bytes that are compared at once, and how often: 16 KiB.
+const PIECE: usize = 64;
+const PIECES: u32 = 256;
 /// Chunks of a text whose repeats are counted: about 2 KiB. Longer ones are told of each time.
 const COUNTED: usize = 32;
 /// How often what the proxy sees may be counted before it is noticed that it does: a power of two.
@@ -86,16 +85,15 @@ fn executor(description: u64) -> Option<()> {
     let from = (description + query::PLAN) as *const _;
     // SAFETY: as many bytes as the words have; the helper writes all of them, fails on a bad address, and clears them then.
     let (failed, plan, text, executed) = unsafe {
-        let failed = bpf_probe_read_user_raw(words.as_mut_ptr().cast(), (query::WORDS * 8) as u32, from);
+        let failed = bpf_probe_read_user(words.as_mut_ptr().cast(), (query::WORDS * 8) as u32, from);
         (failed, words[0].assume_init(), words[1].assume_init(), words[query::WORDS - 1].assume_init())
     };
     // A cursor's second fetch, or the next rows of a portal.
     if failed != 0 || executed as u8 != 0 {
         return None;
     }
-    let place: [i32; 2] = user(plan, target.plan_location).unwrap_or([-1, 0]);
-    let seen = Seen { text, place, level: level::EXECUTOR, function: 0 };
-    report(backend, target, &seen)
+    let place = place(plan, target);
+    report(backend, target, &Seen { text, place, level: level::EXECUTOR, function: 0 })
 }
 
 /// `standard_ProcessUtility(PlannedStmt *pstmt, const char *queryString, [bool readOnlyTree,] ProcessUtilityContext, ..)`.
@@ -116,7 +114,7 @@ fn utility(plan: u64, text: u64, third: u32, fourth: u32) -> Option<()> {
     if context == SUBCOMMAND {
         return None;
     }
-    let place: [i32; 2] = user(plan, target.plan_location).unwrap_or([-1, 0]);
+    let place = place(plan, target);
     report(backend, target, &Seen { text, place, level: level::UTILITY, function: 0 })
 }
 
@@ -131,8 +129,11 @@ pub fn statement_function(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn function(message: u64) -> Option<()> {
     let (backend, target) = observed()?;
-    let data: u64 = user(message, 0)?;
-    let number: u32 = user(data, 0)?;
+    let data: u64 = user(message, 0).0;
+    let (number, failed) = user::<u32>(data, 0);
+    if failed != 0 {
+        return None;
+    }
     let seen = Seen { text: 0, place: [-1, 0], level: level::FUNCTION, function: u32::from_be(number) };
     report(backend, target, &seen)
 }
@@ -163,6 +164,13 @@ pub fn ended(pid: u32) {
     let _ = PROXIED.remove(&pid);
 }
 
+/// Where a plan's statement begins in the text, and its length: -1 and 0 where that is not known.
+#[inline(always)]
+fn place(plan: u64, target: &Target) -> [i32; 2] {
+    let (place, failed) = user::<[i32; 2]>(plan, target.plan_location);
+    [place[0] | failed as i32, place[1]]
+}
+
 /// A statement that is about to run.
 struct Seen {
     text: u64,
@@ -177,10 +185,7 @@ fn observed() -> Option<(*mut Backend, &'static Target)> {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let backend = match BACKENDS.get_ptr_mut(&pid) {
         Some(backend) => backend,
-        None => {
-            admit(pid);
-            BACKENDS.get_ptr_mut(&pid)?
-        }
+        None => admit(pid)?,
     };
     // SAFETY: a value of the map; the backend is one process with one thread.
     let (mode, server_pid) = unsafe { ((*backend).mode, (*backend).server_pid) };
@@ -192,39 +197,63 @@ fn observed() -> Option<(*mut Backend, &'static Target)> {
     Some((backend, target))
 }
 
+/// What a backend begins with. In the object: the stack has no room for one.
+static BEGINNING: Backend = Backend {
+    start_ns: 0,
+    settings: 0,
+    server_pid: 0,
+    sequence: 0,
+    mode: mode::NOTHING,
+    used: 0,
+    utility: 0,
+    hand: 0,
+    reserved: 0,
+    runs: [Run { identity: 0, again: 0 }; RUNS],
+};
+
 /// Decides once for each process whether it is looked at. Without a client it works for another backend, or for the
 /// server itself.
-#[inline(never)]
-fn admit(pid: u32) {
+#[inline(always)]
+fn admit(pid: u32) -> Option<*mut Backend> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
-    let leader: u64 = member_or(task, offset!(task_group_leader), 0);
-    let parent: u64 = member_or(leader, offset!(task_real_parent), 0);
-    let server_pid: u32 = member_or(parent, offset!(task_tgid), 0);
-    let start_ns: u64 = member_or(leader, offset!(task_start_boottime), 0);
+    let leader: u64 = cleared(task, offset!(task_group_leader));
+    let parent: u64 = cleared(leader, offset!(task_real_parent));
+    let server_pid: u32 = cleared(parent, offset!(task_tgid));
+    let _ = BACKENDS.insert(&pid, &BEGINNING, 0);
+    let backend = BACKENDS.get_ptr_mut(&pid)?;
+    // SAFETY: a value of the map, of a process with one thread.
+    unsafe {
+        (*backend).start_ns = cleared(leader, offset!(task_start_boottime));
+        (*backend).server_pid = server_pid;
+    }
     // SAFETY: read only.
-    let target = unsafe { OBSERVED.get(&server_pid) };
-    let client = target.and_then(|target| user::<u64>(target.port, 0)).unwrap_or(0);
-    let mode = if client == 0 { mode::NOTHING } else { mode::ALL };
-    let backend = Backend { start_ns, server_pid, mode, ..Backend::default() };
-    let _ = BACKENDS.insert(&pid, &backend, 0);
+    if let Some(target) = unsafe { OBSERVED.get(&server_pid) }
+        && user::<u64>(target.port, 0).0 != 0
+    {
+        // SAFETY: as above.
+        unsafe { (*backend).mode = mode::ALL };
+    }
+    Some(backend)
 }
 
 #[inline(always)]
 fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
-    let sent: u64 = user(target.client_text, 0).unwrap_or(0);
+    let each = *AWAKE.get(switch::EACH)?;
+    let (sent, _): (u64, _) = user(target.client_text, 0);
     let nested = seen.text != 0 && seen.text != sent && !same_text(seen.text, sent);
     // SAFETY: a value of the map, of a process with one thread; here and below.
     if !nested && unsafe { (*backend).mode } == mode::NESTED {
         return None;
     }
     let settings = settings(target);
-    let standard: u8 = user(target.standard_strings, 0).unwrap_or(1);
+    let standard: (u8, u64) = user(target.standard_strings, 0);
     let mut flags = if nested { flag::NESTED } else { 0 };
-    if standard != 0 {
+    // Where the server does not say, they are.
+    if standard.0 != 0 || standard.1 != 0 {
         flags |= flag::STANDARD_STRINGS;
     }
-    let identity = if is_on(switch::EACH) { 0 } else { identity(seen, settings, flags) };
+    let identity = if each == 1 { 0 } else { identity(seen, settings, flags) };
     // SAFETY: as above.
     let utility = unsafe { (*backend).utility };
     if seen.level == level::UTILITY {
@@ -247,7 +276,8 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         (*backend).sequence = (*backend).sequence.wrapping_add(1);
         ((*backend).sequence, (*backend).start_ns)
     };
-    let Some(mut entry) = reserve::<StatementEvent>(EventKind::Statement) else { return None };
+    let wake = wake();
+    let mut entry = reserve::<StatementEvent>(EventKind::Statement)?;
     let event = entry.as_mut_ptr();
     let (kept, more) = copy_first(&mut entry, seen.text);
     if more {
@@ -274,14 +304,14 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         (&raw mut (*event).run).write(run);
         (&raw mut (*event).reserved).write(0);
     }
-    entry.submit(wake());
-    if more {
-        copy_rest(seen.text, sequence);
-    }
+    entry.submit(wake);
     // What was not told of is not counted either: the next run tells.
     if let Some(place) = run_at(backend, run) {
         // SAFETY: one of the backend's runs.
         unsafe { (&raw mut (*place).identity).write(identity) };
+    }
+    if more {
+        copy_rest(seen.text, sequence);
     }
     Some(())
 }
@@ -294,7 +324,7 @@ fn identity(seen: &Seen, settings: u64, flags: u32) -> u64 {
     hash_of(seen.text, settings, place, kind)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn hash_of(text: u64, settings: u64, place: u64, kind: u64) -> u64 {
     let mut hash = Hash::new();
     hash.word(settings);
@@ -343,7 +373,7 @@ fn run_at(backend: *mut Backend, index: u32) -> Option<*mut Run> {
 
 /// Makes one of the backend's runs free, if need be of one that has not come again for long. [`NO_RUN`] where what was
 /// counted of it cannot be told: it stays then.
-#[inline(never)]
+#[inline(always)]
 fn make_room(backend: *mut Backend) -> u32 {
     // SAFETY: a value of the map, of a process with one thread; here and below.
     let (mut hand, mut used) = unsafe { ((*backend).hand, (*backend).used) };
@@ -376,7 +406,7 @@ fn make_room(backend: *mut Backend) -> u32 {
 }
 
 /// Tells what is counted, where there is anything; false where it finds no room.
-#[inline(never)]
+#[inline(always)]
 fn tell_runs(backend: *mut Backend) -> bool {
     let mut any = 0;
     let mut index = 0;
@@ -390,6 +420,7 @@ fn tell_runs(backend: *mut Backend) -> bool {
     if any == 0 {
         return true;
     }
+    let wake = wake();
     // Without room nothing is lost yet: it goes on being counted.
     let Some(mut entry) = STATEMENTS.reserve::<RunsEvent>(0) else { return false };
     let event = entry.as_mut_ptr();
@@ -402,7 +433,7 @@ fn tell_runs(backend: *mut Backend) -> bool {
         let (to, from) = (&raw mut (*event).runs, &raw const (*backend).runs);
         bpf_probe_read_kernel(to.cast(), size_of::<[Run; RUNS]>() as u32, from.cast());
     }
-    entry.submit(wake());
+    entry.submit(wake);
     true
 }
 
@@ -430,43 +461,36 @@ fn is_on(switch: u32) -> bool {
 
 /// Whether both are the same text: on the extended protocol the server keeps two copies of it. What is too long to be
 /// compared counts as another.
-#[inline(never)]
+#[inline(always)]
 fn same_text(one: u64, other: u64) -> bool {
-    let (mut left, mut right) = ([0_u64; WORDS], [0_u64; WORDS]);
+    let (mut left, mut right) = ([0_u64; PIECE / 8 + 1], [0_u64; PIECE / 8 + 1]);
     let mut at = 0;
     let mut step = 0;
-    while step < COMPARED {
+    while step < PIECES {
         step += 1;
-        // SAFETY: both buffers have that many bytes; the helper checks the sources.
-        let failed = unsafe {
-            bpf_probe_read_user_raw((&raw mut left).cast(), (WORDS * 8) as u32, (one + at) as *const _)
-                | bpf_probe_read_user_raw(
-                    (&raw mut right).cast(),
-                    (WORDS * 8) as u32,
-                    (other + at) as *const _,
-                )
+        // SAFETY: both buffers have room for a piece and a zero byte; the helper checks the sources.
+        let (length, other_length) = unsafe {
+            let size = PIECE as u32 + 1;
+            (
+                bpf_probe_read_user_str((&raw mut left).cast(), size, (one + at) as *const _),
+                bpf_probe_read_user_str((&raw mut right).cast(), size, (other + at) as *const _),
+            )
         };
-        // Without branches or a loop: the verifier follows no path of more than 8192 of them.
-        let (mut differs, mut live) = (0_u64, u64::MAX);
+        // Whole pieces, without a branch for each word: behind the texts' end is what was there before, which is the same.
+        let mut differs = (length ^ other_length) as u64;
         macro_rules! compare {
             ($($index:literal)*) => {$(
-                let (a, b) = (left[$index], right[$index]);
-                // The lowest bit that is set marks the first zero byte.
-                let end = a.wrapping_sub(0x0101_0101_0101_0101) & !a & 0x8080_8080_8080_8080;
-                // Bytes up to the text's end count, with the zero; all of them where it does not end here.
-                differs |= (a ^ b) & (end ^ end.wrapping_sub(1)) & live;
-                // Nothing behind the end counts.
-                live &= ((end | end.wrapping_neg()) >> 63).wrapping_sub(1);
+                differs |= left[$index] ^ right[$index];
             )*};
         }
         compare!(0 1 2 3 4 5 6 7);
-        if failed != 0 || differs != 0 {
+        if differs != 0 || length <= 0 {
             return false;
         }
-        if live == 0 {
+        if length <= PIECE as i64 {
             return true;
         }
-        at += (WORDS * 8) as u64;
+        at += PIECE as u64;
     }
     false
 }
@@ -504,7 +528,7 @@ fn copy_first(entry: &mut RingBufEntry<StatementEvent>, text: u64) -> (i64, bool
 }
 
 /// The rest, up to what is kept of a text at most.
-#[inline(never)]
+#[inline(always)]
 fn copy_rest(text: u64, sequence: u32) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let mut at = text + TEXT_LEN as u64 - 1;
@@ -528,7 +552,8 @@ fn copy_rest(text: u64, sequence: u32) {
             (&raw mut (*event).text_kept).write(if read > 0 { read as u32 - 1 } else { 0 });
             (&raw mut (*event).more).write(if more { left } else { 0 });
         }
-        entry.submit(wake());
+        // Wakes an agent that waits for it: asking whether it does would be one more branch while the entry is held.
+        entry.submit(0);
         if !more {
             return;
         }
@@ -542,8 +567,8 @@ fn copy_rest(text: u64, sequence: u32) {
 fn settings(target: &Target) -> u64 {
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
     for place in [target.role, target.search_path, target.application_name] {
-        let text: u64 = user(place, 0).unwrap_or(0);
-        let start: u64 = user(text, 0).unwrap_or(0);
+        let (text, _): (u64, _) = user(place, 0);
+        let (start, _): (u64, _) = user(text, 0);
         sum = (sum ^ text).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
         sum = (sum ^ start).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
     }
@@ -551,17 +576,19 @@ fn settings(target: &Target) -> u64 {
 }
 
 /// Tells who the backend works for, with its settings.
-#[inline(never)]
-fn introduce(backend: *mut Backend, target: &Target, settings: u64) -> u32 {
+#[inline(always)]
+fn introduce(backend: *mut Backend, target: &Target, settings: u64) {
     // What was counted belongs to the settings of before.
     if !tell_runs(backend) {
-        return 0;
+        return;
     }
     forget_runs(backend);
-    let Some(mut entry) = reserve::<BackendEvent>(EventKind::Backend) else { return 0 };
+    let (port, _): (u64, _) = user(target.port, 0);
+    let (descriptor, failed): (i32, u64) = user(port, target.port_socket);
+    let (cookie, inode) = socket(descriptor | failed as i32);
+    let wake = wake();
+    let Some(mut entry) = reserve::<BackendEvent>(EventKind::Backend) else { return };
     let event = entry.as_mut_ptr();
-    let port: u64 = user(target.port, 0).unwrap_or(0);
-    let (cookie, inode) = socket(user(port, target.port_socket).unwrap_or(-1)).unwrap_or((0, 0));
     // SAFETY: a value of the map and fields of the reserved entry; the helpers bound the copies and check the sources.
     unsafe {
         (&raw mut (*event).header).write(header(EventKind::Backend));
@@ -570,54 +597,47 @@ fn introduce(backend: *mut Backend, target: &Target, settings: u64) -> u32 {
         (&raw mut (*event).inode).write(inode);
         (&raw mut (*event).pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
         (&raw mut (*event).server_pid).write((*backend).server_pid);
-        text::<NAME_LEN>(&raw mut (*event).user, user(port, target.port_user));
-        text::<NAME_LEN>(&raw mut (*event).database, user(port, target.port_database));
-        text::<NAME_LEN>(&raw mut (*event).role, user(target.role, 0));
-        text::<NAME_LEN>(&raw mut (*event).application_name, user(target.application_name, 0));
-        text::<SETTING_LEN>(&raw mut (*event).search_path, user(target.search_path, 0));
+        text::<NAME_LEN>(&raw mut (*event).user, user(port, target.port_user).0);
+        text::<NAME_LEN>(&raw mut (*event).database, user(port, target.port_database).0);
+        text::<NAME_LEN>(&raw mut (*event).role, user(target.role, 0).0);
+        text::<NAME_LEN>(&raw mut (*event).application_name, user(target.application_name, 0).0);
+        text::<SETTING_LEN>(&raw mut (*event).search_path, user(target.search_path, 0).0);
         (*backend).settings = settings;
     }
-    entry.submit(wake());
-    1
+    entry.submit(wake);
 }
 
-/// A text of the backend's memory; empty where it cannot be read.
+/// A text of the backend's memory; empty where it cannot be read, since the helper clears what it cannot fill.
 ///
 /// # Safety
 /// `to` must be a field of a reserved entry.
 #[inline(always)]
-unsafe fn text<const LENGTH: usize>(to: *mut [u8; LENGTH], from: Option<u64>) {
+unsafe fn text<const LENGTH: usize>(to: *mut [u8; LENGTH], from: u64) {
     // SAFETY: the caller's promise; the helper bounds the copy and checks the source.
+    unsafe { bpf_probe_read_user_str(to.cast(), LENGTH as u32, from as *const _) };
+}
+
+/// Cookie and inode number of one of the current process's sockets; 0 where there is none.
+#[inline(always)]
+fn socket(descriptor: i32) -> (u64, u64) {
+    let Some(file) = file_of(descriptor) else { return (0, 0) };
+    let inode: u64 = cleared(file, offset!(file_inode));
+    let socket: u64 = cleared(file, offset!(file_private_data));
+    let sock: u64 = cleared(socket, offset!(socket_sk));
+    (cleared(sock, offset!(sock_cookie)), cleared(inode, offset!(inode_number)))
+}
+
+/// A value of the backend's memory, all zero where it cannot be read, and all ones for that it could not. Without a branch,
+/// since older verifiers follow both ways of each through all that comes after.
+#[inline(always)]
+fn user<T: Copy>(base: u64, offset: u32) -> (T, u64) {
+    let mut value = MaybeUninit::<T>::uninit();
+    let from = (base + u64::from(offset)) as *const _;
+    // SAFETY: room for one value, which the helper fills or clears; every bit pattern of an integer is valid.
     unsafe {
-        let read = bpf_probe_read_user_str(to.cast(), LENGTH as u32, from.unwrap_or(0) as *const _);
-        if read <= 0 {
-            to.cast::<u8>().write(0);
-        }
+        let failed = bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+        (value.assume_init(), (failed >> 63) as u64)
     }
-}
-
-/// Cookie and inode number of one of the current process's sockets.
-#[inline(always)]
-fn socket(descriptor: i32) -> Option<(u64, u64)> {
-    if descriptor < 0 {
-        return None;
-    }
-    let file = file_of(descriptor as u64)?;
-    let inode: u64 = member(file, offset!(file_inode))?;
-    let socket: u64 = member(file, offset!(file_private_data))?;
-    let sock: u64 = member(socket, offset!(socket_sk))?;
-    let cookie: u64 = member_or(sock, offset!(sock_cookie), 0);
-    Some((cookie, member_or(inode, offset!(inode_number), 0)))
-}
-
-/// A value of the backend's memory; nothing where either is missing.
-#[inline(always)]
-fn user<T: Copy>(base: u64, offset: u32) -> Option<T> {
-    if base == 0 {
-        return None;
-    }
-    // SAFETY: the helper checks the address and fails on a bad one.
-    unsafe { bpf_probe_read_user((base + u64::from(offset)) as *const T) }.ok()
 }
 
 #[inline(always)]

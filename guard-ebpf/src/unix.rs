@@ -10,13 +10,13 @@ use aya_ebpf::{
 use guard_common::kernel::{
     EventKind, UNIX_PATH_LEN,
     layout::ABSENT,
-    process::{TaskInfo, UNSET},
+    process::TaskInfo,
     unix::{UnixAcceptedEvent, UnixBytes, UnixPath},
 };
 
 use crate::{
     events::{header, reserve},
-    read::{current_net_namespace, member, member_or, offset, read_name, task_info, task_of_pid},
+    read::{cleared, current_net_namespace, member, number_of, offset, read_name, task_info, task_of_pid},
 };
 
 const AF_UNIX: u16 = 1;
@@ -55,10 +55,7 @@ pub fn accept4(ctx: TracePointContext) -> u32 {
 fn accepted(ctx: &TracePointContext) -> Option<()> {
     // SAFETY: within the tracepoint's record.
     let descriptor: i64 = unsafe { ctx.read_at(RETURN_VALUE) }.ok()?;
-    if descriptor < 0 {
-        return None;
-    }
-    let file = file_of(descriptor as u64)?;
+    let file = file_of(i32::try_from(descriptor).ok()?)?;
     let inode: u64 = member(file, offset!(file_inode))?;
     let mode: u16 = member(inode, offset!(inode_mode))?;
     if mode & S_IFMT != S_IFSOCK {
@@ -73,23 +70,23 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
     let path = bound_path(sock)?;
     // SAFETY: one byte, only its presence matters.
     unsafe { WATCHED_PATHS.get(path) }?;
-    report(ctx, sock, member_or(inode, offset!(inode_number), 0), path);
+    report(ctx, sock, cleared(inode, offset!(inode_number)), path);
     Some(())
 }
 
 /// The open file of the current process with that descriptor.
 #[inline(always)]
-pub fn file_of(descriptor: u64) -> Option<u64> {
-    // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task() };
-    let files: u64 = member(task, offset!(task_files))?;
-    let table: u64 = member(files, offset!(files_fdt))?;
-    let open: u64 = member(table, offset!(fdtable_fd))?;
-    if open == 0 {
+pub fn file_of(descriptor: i32) -> Option<u64> {
+    if descriptor < 0 {
         return None;
     }
-    let slot = open + descriptor * 8;
-    member(slot, 0).filter(|file: &u64| *file != 0)
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let files: u64 = cleared(task, offset!(task_files));
+    let table: u64 = cleared(files, offset!(files_fdt));
+    let open: u64 = cleared(table, offset!(fdtable_fd));
+    let file: u64 = cleared(open + descriptor as u64 * 8, 0);
+    (open != 0 && file != 0).then_some(file)
 }
 
 /// The address to which the listening socket was bound; an accepted socket shares it. It is kept outside of the stack,
@@ -114,7 +111,7 @@ fn bound_path(sock: u64) -> Option<&'static UnixPath> {
 #[inline(always)]
 fn report(ctx: &TracePointContext, sock: u64, inode: u64, path: &UnixPath) {
     let Some(mut entry) = reserve::<UnixAcceptedEvent>(EventKind::UnixAccepted) else { return };
-    let credentials: u64 = member_or(sock, offset!(sock_peer_cred), 0);
+    let credentials: u64 = cleared(sock, offset!(sock_peer_cred));
     let _ = UNIX_BYTES.insert(&sock, &UnixBytes { inode, received: 0, sent: 0 }, 0);
     let event = entry.as_mut_ptr();
     // Field by field: the whole of it does not fit the stack.
@@ -126,12 +123,12 @@ fn report(ctx: &TracePointContext, sock: u64, inode: u64, path: &UnixPath) {
         (&raw mut (*event).key).write(sock);
         (&raw mut (*event).server_pid).write((bpf_get_current_pid_tgid() >> 32) as u32);
         (&raw mut (*event).client_pid).write(peer_pid(sock));
-        (&raw mut (*event).client_uid).write(member_or(credentials, offset!(cred_euid), UNSET));
-        (&raw mut (*event).client_gid).write(member_or(credentials, offset!(cred_egid), UNSET));
+        (&raw mut (*event).client_uid).write(number_of(credentials, offset!(cred_euid)));
+        (&raw mut (*event).client_gid).write(number_of(credentials, offset!(cred_egid)));
         (&raw mut (*event).path).write(*path);
         // The server's: the kernel makes its end of the connection in the namespace of whoever connects.
         (&raw mut (*event).net_namespace).write(current_net_namespace());
-        match task_of_pid(member_or(sock, offset!(sock_peer_pid), 0)) {
+        match task_of_pid(cleared(sock, offset!(sock_peer_pid))) {
             Some(task) => (&raw mut (*event).client).write(task_info(task)),
             None => (&raw mut (*event).client).write(TaskInfo::default()),
         }
@@ -142,11 +139,8 @@ fn report(ctx: &TracePointContext, sock: u64, inode: u64, path: &UnixPath) {
 /// The pid in the initial namespace of whoever connected.
 #[inline(always)]
 fn peer_pid(sock: u64) -> u32 {
-    let pid: u64 = member_or(sock, offset!(sock_peer_pid), 0);
-    if pid == 0 {
-        return 0;
-    }
-    member_or(pid + u64::from(offset!(pid_numbers)), offset!(upid_nr), 0)
+    let pid: u64 = cleared(sock, offset!(sock_peer_pid));
+    cleared(pid + u64::from(offset!(pid_numbers)), offset!(upid_nr))
 }
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`: after every send of any socket.
@@ -189,17 +183,17 @@ fn count(ctx: &RawTracePointContext, counter: impl FnOnce(&mut UnixBytes) -> *mu
 /// Inode number of the client's socket; it is gone when the client has closed it already.
 #[inline(always)]
 fn peer_inode(sock: u64) -> u64 {
-    own_inode(member_or(sock, offset!(unix_peer), 0))
+    own_inode(cleared(sock, offset!(unix_peer)))
 }
 
 /// Inode number of a socket.
 #[inline(always)]
 fn own_inode(sock: u64) -> u64 {
-    let socket: u64 = member_or(sock, offset!(sock_socket), 0);
     let (inner, inode) = (offset!(socket_alloc_socket), offset!(socket_alloc_inode));
-    if socket == 0 || inner == ABSENT || inode == ABSENT {
+    if inner == ABSENT || inode == ABSENT {
         return 0;
     }
-    // A socket and its inode are two members of one `struct socket_alloc`.
-    member_or(socket - u64::from(inner) + u64::from(inode), offset!(inode_number), 0)
+    // A socket and its inode are two members of one `struct socket_alloc`. Where there is no socket, nothing is there.
+    let socket: u64 = cleared(sock, offset!(sock_socket));
+    cleared(socket.wrapping_sub(u64::from(inner)).wrapping_add(u64::from(inode)), offset!(inode_number))
 }

@@ -63,3 +63,6 @@ impl<T> Entry<T> {
         }
     }
 }
+
+/// All events are made in the scratch space here.
+pub use self::{Entry as Draft, reserve as draft};

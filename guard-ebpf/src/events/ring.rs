@@ -2,8 +2,9 @@
 
 use aya_ebpf::{
     EbpfContext,
+    helpers::generated::bpf_ringbuf_output,
     macros::map,
-    maps::{RingBuf, ring_buf::RingBufEntry},
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use guard_common::kernel::EventKind;
 
@@ -43,5 +44,48 @@ impl<T> Entry<T> {
     #[inline(always)]
     pub fn submit<C: EbpfContext>(self, _context: &C) {
         self.0.submit(0);
+    }
+}
+
+/// Bytes of the largest event that is drafted.
+const LARGEST: usize = 2 * 1024;
+
+/// Room for one draft.
+#[map]
+static DRAFT: PerCpuArray<[u64; LARGEST / 8]> = PerCpuArray::with_max_entries(1, 0);
+
+/// An event that is made elsewhere and copied when it is complete.
+///
+/// While a program holds an [`Entry`], verifiers up to Linux 6.1 take no two ways through it for the same: a loop is
+/// followed in every combination of its branches, and refused. INVARIANT: for one program alone, on a raw tracepoint,
+/// where nothing else of this kind can run on the same CPU in the middle of it.
+pub struct Draft<T: 'static> {
+    kind: EventKind,
+    event: *mut T,
+}
+
+/// Room for a draft.
+#[inline(always)]
+pub fn draft<T: 'static>(kind: EventKind) -> Option<Draft<T>> {
+    const { assert!(size_of::<T>() <= LARGEST, "there is too little room for this event") };
+    DRAFT.get_ptr_mut(0).map(|slot| Draft { kind, event: slot.cast() })
+}
+
+impl<T> Draft<T> {
+    /// Where the event is written.
+    #[inline(always)]
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.event
+    }
+
+    /// Hands it to the agent, or counts it as lost. The context is what the perf event array takes.
+    #[inline(always)]
+    pub fn submit<C: EbpfContext>(self, _context: &C) {
+        let map = (&raw const EVENTS).cast_mut().cast();
+        // SAFETY: a map of this object, and as many bytes as the event has.
+        let result = unsafe { bpf_ringbuf_output(map, self.event.cast(), size_of::<T>() as u64, 0) };
+        if result != 0 {
+            super::lost(self.kind);
+        }
     }
 }

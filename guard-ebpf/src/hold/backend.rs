@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use guard_common::kernel::hold::{HeldBackend, HeldServer, TICK_NS};
 
-use crate::read::{member_or, offset};
+use crate::read::{cleared, offset};
 
 /// Servers whose statements are held.
 #[map]
@@ -47,11 +47,11 @@ impl Backend {
     pub fn current() -> Option<Self> {
         // SAFETY: a helper without arguments.
         let task = unsafe { bpf_get_current_task() };
-        let parent: u64 = member_or(task, offset!(task_real_parent), 0);
-        let postmaster: u32 = member_or(parent, offset!(task_tgid), 0);
+        let parent: u64 = cleared(task, offset!(task_real_parent));
+        let postmaster: u32 = cleared(parent, offset!(task_tgid));
         // SAFETY: the agent replaces a value as a whole; an old one is as good for this moment.
         let server = unsafe { HOLD_SERVERS.get(&postmaster) }?;
-        if member_or::<u64>(parent, offset!(task_start_boottime), 0) / TICK_NS != server.started {
+        if cleared::<u64>(parent, offset!(task_start_boottime)) / TICK_NS != server.started {
             return None;
         }
         // The checkpointer, autovacuum and parallel workers have no client.
@@ -59,7 +59,7 @@ impl Backend {
             return None;
         }
         let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        let start_ns: u64 = member_or(task, offset!(task_start_boottime), 0);
+        let start_ns: u64 = cleared(task, offset!(task_start_boottime));
         // SAFETY: as above.
         let known = match unsafe { HOLD_BACKENDS.get(&pid) } {
             Some(known) if known.start_ns == start_ns => *known,
