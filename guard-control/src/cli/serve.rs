@@ -23,11 +23,13 @@ use crate::{
     enrol::Registrar,
     http::{
         Http, HttpError,
-        app::App,
+        app::{App, Parts},
         config::{File, Settings},
     },
     keys::SigningKey,
-    people::book::BOOTSTRAP,
+    outlets,
+    people::{People, book::BOOTSTRAP},
+    policy::dry_run::Tool,
     proof,
     server::Server,
     store::{Store, micros},
@@ -71,6 +73,11 @@ pub struct ServeArgs {
     /// The console's settings: certificate, single sign-on, webhooks (docs/console.md)
     #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_CONSOLE_SETTINGS")]
     console_settings: Option<PathBuf>,
+    /// Where acknowledged records go on to: syslog, files of columns, streams (docs/outlets.md)
+    #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_OUTLETS")]
+    outlets: Option<PathBuf>,
+    #[command(flatten)]
+    tool: Tool,
     /// The console without TLS, on a loopback address: behind a proxy that has it
     #[arg(long, env = "GUARD_CONTROL_CONSOLE_PLAINTEXT")]
     console_plaintext: bool,
@@ -165,7 +172,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     if args.keep_days > 0 {
         tokio::spawn(keep_forgetting(store.clone(), args.keep_days));
     }
-    let mut server = Server::bind(args.listen, args.insecure_plaintext, store).await?;
+    let outlets = args.outlets.as_deref().map(outlets::config::File::read).transpose()?;
+    let mut server = Server::bind(args.listen, args.insecure_plaintext, store.clone()).await?;
     if let Some(listen) = args.listen_tls {
         anyhow::ensure!(args.certificate_ttl >= SHORTEST, "--certificate-ttl must be at least a second");
         let authority = Authority::open(&args.place.keys())?;
@@ -176,6 +184,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     let tls = server.tls_address().map(|address| format!(", over TLS on {address}")).unwrap_or_default();
     let (stopping, stopped) = watch::channel(false);
     let console = open_console(args, &server, stopped.clone()).await?;
+    let outlets = outlets.unwrap_or_default();
+    let mut outlets = outlets::start(&outlets, &store, args.place.is_shared(), &stopped)?;
     let mut ready = format!(
         "guard-control {} listens on {}, store in {}{tls}\n",
         env!("CARGO_PKG_VERSION"),
@@ -208,6 +218,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     if let Some(console) = console {
         let _ = console.await;
     }
+    // Each ends by itself within its time.
+    while outlets.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -228,24 +240,26 @@ async fn open_console(
         Some(ConsoleAddress::At(address)) => address,
         None => CONSOLE,
     };
-    if args.place.is_shared() {
-        anyhow::ensure!(
-            args.console.is_none(),
-            "the console works on the embedded store: leave --store or --console out"
-        );
-        tracing::warn!("no console: it works on the embedded store");
-        return Ok(None);
-    }
     let file = args.console_settings.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let settings = Settings { listen, plaintext: args.console_plaintext, file };
     let http = match Http::bind(&settings, &args.place.data).await {
-        Err(error @ HttpError::Listen { .. }) if args.console.is_none() => {
+        // With a store elsewhere there may be no folder to keep a certificate in.
+        Err(error)
+            if args.console.is_none()
+                && (matches!(error, HttpError::Listen { .. }) || args.place.is_shared()) =>
+        {
             tracing::warn!("no console: {error}. Name another address with --console, or `none`");
             return Ok(None);
         }
         http => http?,
     };
-    let app = App::open(&settings, (&args.place.data, &http.url()), server.fleet(), stopped)?;
+    let fleet = server.fleet();
+    let people = match args.place.is_shared() {
+        true => People::shared(fleet.store.clone(), tokio::runtime::Handle::current()),
+        false => People::open(&args.place.data)?,
+    };
+    let parts = Parts { people, key: SigningKey::open(&args.place.keys())?, tool: args.tool.clone() };
+    let app = App::open(&settings, parts, &http.url(), fleet, stopped).await?;
     let mut greeting = format!("console at {}\n", http.url());
     if let Some(fingerprint) = http.fingerprint() {
         greeting.push_str(&format!("  its own certificate, SHA-256 {fingerprint}\n"));

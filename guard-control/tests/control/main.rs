@@ -3,14 +3,17 @@
 
 mod agent;
 mod command_line;
+mod command_line_errors;
 mod contract;
 mod full_disk;
 mod ingest;
 mod killed;
 mod mutual_tls;
 mod nonsense;
+mod outlets;
 mod search;
 mod signatures;
+mod sizes;
 mod tls_client;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
