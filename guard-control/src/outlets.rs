@@ -101,12 +101,12 @@ pub trait Outlet: Send {
     /// Gives out a batch, all of it or an error; after an error all of it comes again.
     async fn take(&mut self, batch: &[Given]) -> Result<Taken, OutletError>;
 
-    /// Whether what is held is due.
+    /// Whether [`Self::settle`] is due.
     fn is_due(&self) -> bool {
         false
     }
 
-    /// Makes durable what is held.
+    /// Makes durable what is held, and sees to what may be lost on the way.
     async fn settle(&mut self) -> Result<(), OutletError> {
         Ok(())
     }

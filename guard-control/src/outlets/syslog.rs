@@ -59,19 +59,13 @@ impl Syslog {
         let address = self.address().to_string();
         let failed =
             |error: io::Error| OutletError::Receiver { address: address.clone(), problem: error.to_string() };
-        // A receiver that has closed the connection meanwhile says so only when it is looked at.
-        let mut open = self.stream.take();
-        if let Some(stream) = &mut open
-            && has_ended(stream.as_mut()).await
-        {
-            open = None;
-        }
-        let mut stream = match open {
+        let mut stream = match self.holding().await {
             Some(stream) => stream,
             None => {
                 let mut stream = address::connect(self.address(), self.tls.as_ref()).await?;
-                for (_, frames) in &self.lately {
+                for (at, frames) in &mut self.lately {
                     stream.write_all(frames).await.map_err(failed)?;
+                    *at = Instant::now();
                 }
                 stream
             }
@@ -89,15 +83,32 @@ impl Syslog {
         Ok(())
     }
 
+    /// The connection, if there is one that still holds. A receiver that has closed it says so only when it is looked at.
+    async fn holding(&mut self) -> Option<Box<dyn Stream>> {
+        let mut stream = self.stream.take()?;
+        if has_ended(stream.as_mut()).await {
+            return None;
+        }
+        // Only while it holds: what a broken one had in its hands stays, however long nobody answers.
+        while self.lately.front().is_some_and(|(at, _)| at.elapsed() > REPEATED) {
+            self.lately.pop_front();
+        }
+        Some(stream)
+    }
+
     fn remember(&mut self, frames: Vec<u8>) {
         self.lately.push_back((Instant::now(), frames));
         let mut bytes: usize = self.lately.iter().map(|(_, frames)| frames.len()).sum();
-        while let Some((at, frames)) = self.lately.front()
-            && (at.elapsed() > REPEATED || bytes > MAX_REPEATED)
+        while bytes > MAX_REPEATED
+            && let Some((_, frames)) = self.lately.pop_front()
         {
             bytes -= frames.len();
-            self.lately.pop_front();
         }
+    }
+
+    async fn within_time(&mut self, frames: &[u8]) -> Result<(), OutletError> {
+        let late = OutletError::Late { address: self.address().to_string(), within: TIME };
+        timeout(TIME, self.send(frames)).await.map_err(|_| late)?
     }
 }
 
@@ -110,10 +121,25 @@ impl Outlet for Syslog {
             frames.extend_from_slice(format!("{} ", message.len()).as_bytes());
             frames.extend_from_slice(message.as_bytes());
         }
-        let late = OutletError::Late { address: self.address().to_string(), within: TIME };
-        timeout(TIME, self.send(&frames)).await.map_err(|_| late)??;
+        self.within_time(&frames).await?;
         self.remember(frames);
         Ok(Taken::Given)
+    }
+
+    /// The connection is watched for as long as the receiver may have something in its hands.
+    fn is_due(&self) -> bool {
+        !self.lately.is_empty()
+    }
+
+    async fn settle(&mut self) -> Result<(), OutletError> {
+        if self.lately.is_empty() {
+            return Ok(());
+        }
+        self.stream = self.holding().await;
+        if self.stream.is_none() {
+            self.within_time(&[]).await?;
+        }
+        Ok(())
     }
 }
 

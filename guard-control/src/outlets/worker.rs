@@ -166,8 +166,10 @@ impl Worker {
             }
             self.claimed = Some(Instant::now());
         }
-        if self.outlet.is_due() {
-            return self.settle().await;
+        if self.outlet.is_due()
+            && let Round::Elsewhere = self.settle().await?
+        {
+            return Ok(Round::Elsewhere);
         }
         let behind: Vec<Behind> = self.cursors.behind(self.after).await?;
         let Some(last) = behind.last().map(|one| one.agent) else {

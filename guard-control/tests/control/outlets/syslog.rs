@@ -187,6 +187,32 @@ async fn what_a_receiver_drops_comes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_receiver_had_in_its_hands_when_it_died_comes_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path(), &settings(address, "tls = false"));
+    let mut chain = Chain::new();
+    store(&site.store, &chain.id.clone(), &statements(&mut chain, 50)).await;
+    // Its kernel takes everything, and it reads nothing.
+    let (stream, _) = listener.accept().await.unwrap();
+    let state = given_out(&site.store).await;
+    assert_eq!(state.sent, 50);
+    drop((stream, listener));
+    until("it is noticed", async || only(&site.store).await.failures > 0).await;
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut read = Vec::new();
+    until("all of it comes again, though nothing follows", async || {
+        let _ = tokio::time::timeout(Duration::from_millis(50), stream.read_buf(&mut read)).await;
+        let text = String::from_utf8_lossy(&read);
+        (1..=50).all(|sequence| text.contains(&format!("sequence=\"{sequence}\"")))
+    })
+    .await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_away_holds_nothing_up() {
     let gone = guard_tests::ports::free().unwrap();
     let dir = tempfile::tempdir().unwrap();
