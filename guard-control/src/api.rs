@@ -3,6 +3,7 @@
 //! `openapi.json` says what there is; a test holds both to each other.
 
 mod approvals;
+mod policies;
 mod record;
 
 use axum::{
@@ -39,6 +40,13 @@ pub fn routes() -> Router<App> {
         .route("/approvals", get(approvals::list))
         .route("/approvals/{agent}/{request}", get(approvals::one))
         .route("/approvals/{agent}/{request}/decision", post(approvals::decide))
+        .route("/policies", get(policies::list))
+        .route("/policies/{version}", get(policies::one))
+        .route("/policies/{version}/stage", post(policies::stage))
+        .route("/policies/{version}/rollback", post(policies::rollback))
+        .route("/proofs/head", get(record::head))
+        .route("/proofs/inclusion/{agent}/{sequence}", get(record::inclusion))
+        .route("/proofs/consistency", post(record::consistency))
         .fallback(async || ApiFault(Fault::NotFound("such address")))
 }
 

@@ -15,12 +15,12 @@ mod live;
 mod overview;
 pub mod page;
 mod people;
-mod policies;
+pub mod policies;
 mod round;
 pub mod search;
 pub mod show;
 mod sign_in;
-mod verification;
+pub mod verification;
 
 use axum::{
     Router,
@@ -51,7 +51,14 @@ pub fn routes() -> Router<App> {
         .route("/agents", get(agents::list))
         .route("/agents/{agent}", get(agents::page))
         .route("/policies", get(policies::page))
+        .route("/policies/{version}", get(policies::version::page))
+        .route("/policies/{version}/stage", post(policies::actions::stage))
+        .route("/policies/{version}/rollback", post(policies::actions::rollback))
+        .route("/policies/{version}/dry-run", post(policies::actions::dry_run))
         .route("/verification", get(verification::page))
+        .route("/verification/head", get(verification::head))
+        .route("/verification/inclusion", get(verification::inclusion))
+        .route("/verification/consistency", post(verification::consistency))
         .route("/actions", get(actions::page))
         .route("/people", get(people::list).post(people::add))
         .route("/people/{id}", get(people::page).post(people::change))

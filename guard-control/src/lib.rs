@@ -12,6 +12,7 @@ pub mod console;
 pub mod enrol;
 pub mod http;
 pub mod keys;
+pub mod moment;
 pub mod people;
 pub mod policy;
 pub mod proof;

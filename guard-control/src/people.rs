@@ -4,6 +4,7 @@
 //! neither in logs nor in records. What people do goes into a chain of its own: [`record`].
 
 pub mod book;
+mod desk;
 pub mod oidc;
 mod outbox;
 pub mod password;
@@ -17,10 +18,13 @@ pub mod tokens;
 
 use std::{path::Path, sync::Arc};
 
+use tokio::runtime::Handle;
+
 pub use self::{
     book::{Book, Person},
     role::{Right, Role, Roles},
 };
+use crate::store::{Store, StoreError};
 
 /// Why something about people can't be done.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,9 @@ pub enum PeopleError {
         /// The latest version that is known.
         known: u32,
     },
+    /// The store can't.
+    #[error("people cannot be looked up: {0}")]
+    Store(#[from] StoreError),
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers")]
     Random,
@@ -70,10 +77,21 @@ pub struct People {
     book: Arc<Book>,
 }
 
+impl std::fmt::Debug for People {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("People").finish_non_exhaustive()
+    }
+}
+
 impl People {
     /// Opens the book in `dir`, making it if need be.
     pub fn open(dir: &Path) -> Result<Self, PeopleError> {
         Ok(Self { book: Arc::new(Book::open(dir)?) })
+    }
+
+    /// The book in a store that several replicas share.
+    pub fn shared(store: Store, runtime: Handle) -> Self {
+        Self { book: Arc::new(Book::shared(store, runtime)) }
     }
 
     /// Runs `work` on a thread that may wait for the disk, or for a password's hash.
@@ -83,11 +101,6 @@ impl People {
     ) -> Result<T, PeopleError> {
         let book = self.book.clone();
         tokio::task::spawn_blocking(move || work(&book)).await.map_err(|_| PeopleError::Closed)?
-    }
-
-    /// The book itself, for programs that serve nobody meanwhile.
-    pub fn book(&self) -> &Book {
-        &self.book
     }
 }
 

@@ -3,11 +3,14 @@
 //! A version that does not fit the schema is never stored. Which hosts run it is said by labels, step by step; going back is a
 //! new version with the old content, since agents take no older one than they have.
 
+pub mod diff;
+pub mod dry_run;
+
 use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use guard_common::{
     api::control::{PolicyBundle, PolicyFile, SignedPolicy},
-    audit::{policy::message, v1::ControlEvent},
+    audit::{checkpoint::PublicKey, policy::message, v1::ControlEvent},
 };
 use guard_policy::{Origin, PolicyError, PolicySet};
 use prost::Message;
@@ -67,6 +70,8 @@ pub struct Version {
     pub note: String,
     /// Of the set, as `guard-agent status` shows it.
     pub hash: String,
+    /// The key that signed it.
+    pub key_id: String,
 }
 
 /// The files of a folder that policies are made of, and the hash of the set, which fits the schema.
@@ -118,7 +123,8 @@ pub async fn publish(
         return Err(PublishError::Raced);
     }
     note_event(store, "policy-published", &format!("version {number} by {author}: {note}")).await?;
-    Ok(Version { number, at, author: author.to_owned(), note: note.to_owned(), hash })
+    let key_id = key.public().id();
+    Ok(Version { number, at, author: author.to_owned(), note: note.to_owned(), hash, key_id })
 }
 
 async fn note_event(store: &Store, event: &str, detail: &str) -> Result<(), StoreError> {
@@ -129,13 +135,14 @@ async fn note_event(store: &Store, event: &str, detail: &str) -> Result<(), Stor
 
 /// All versions, the newest first.
 pub async fn versions(store: &Store) -> Result<Vec<Version>, StoreError> {
-    let select = "SELECT version, at, author, note, hash FROM policies ORDER BY version DESC";
+    let select = "SELECT version, at, author, note, hash, key_id FROM policies ORDER BY version DESC";
     let version = |line: &Line| Version {
         number: line.int(0).cast_unsigned(),
         at: line.int(1),
         author: line.text(2).to_owned(),
         note: line.text(3).to_owned(),
         hash: line.text(4).to_owned(),
+        key_id: line.text(5).to_owned(),
     };
     Ok(store.query(Sql::new(select, [])).await?.iter().map(version).collect())
 }
@@ -152,12 +159,33 @@ pub async fn signed(store: &Store, number: u64) -> Result<SignedPolicy, PublishE
     })
 }
 
+/// Whether a version is as it was when the owner of this key signed it.
+pub fn holds(signed: &SignedPolicy, key: &PublicKey) -> bool {
+    key.signed(&message(&signed.bundle), &signed.signature)
+}
+
 /// The files of a version.
 pub async fn files(store: &Store, number: u64) -> Result<BTreeMap<String, String>, PublishError> {
-    let bundle = PolicyBundle::decode(&*signed(store, number).await?.bundle);
-    // INVARIANT: it was encoded here.
-    let bundle = bundle.map_err(|_| PublishError::Unknown(number))?;
-    Ok(bundle.files.into_iter().map(|file| (file.name, file.content)).collect())
+    files_of(&signed(store, number).await?).ok_or(PublishError::Unknown(number))
+}
+
+/// The files of a signed version; nothing where it is none.
+pub fn files_of(signed: &SignedPolicy) -> Option<BTreeMap<String, String>> {
+    let bundle = PolicyBundle::decode(&*signed.bundle).ok()?;
+    Some(bundle.files.into_iter().map(|file| (file.name, file.content)).collect())
+}
+
+/// Publishes the content of an older version anew, and hands it to every host.
+pub async fn rollback(
+    store: &Store,
+    key: &SigningKey,
+    number: u64,
+    author: &str,
+) -> Result<Version, PublishError> {
+    let files = files(store, number).await?;
+    let new = publish(store, key, files, (author, &format!("back to version {number}"))).await?;
+    stage(store, new.number, &Labels::new(), author).await?;
+    Ok(new)
 }
 
 /// Labels that a host must have; none: every host.
@@ -181,11 +209,43 @@ pub async fn stage(store: &Store, number: u64, labels: &Labels, author: &str) ->
     if store.query(Sql::new(insert, values)).await?.is_empty() {
         return Err(PublishError::Unknown(number));
     }
-    let whom = match labels.is_empty() {
+    let detail = format!("version {number} for {}, by {author}", whom(labels));
+    Ok(note_event(store, "policy-staged", &detail).await?)
+}
+
+/// The hosts with these labels, in words.
+pub fn whom(labels: &Labels) -> String {
+    match labels.is_empty() {
         true => "every host".to_owned(),
         false => labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// A version was handed to hosts.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// The version.
+    pub version: u64,
+    /// To whom.
+    pub labels: Labels,
+    /// Microseconds since 1970.
+    pub at: i64,
+    /// By whom.
+    pub author: String,
+}
+
+/// What was handed to whom, the newest first.
+pub async fn handed(store: &Store) -> Result<Vec<Handed>, StoreError> {
+    let select = "SELECT version, labels, at, author FROM rollouts ORDER BY id DESC LIMIT 1000";
+    let handed = |line: &Line| {
+        Some(Handed {
+            version: line.int(0).cast_unsigned(),
+            labels: serde_json::from_str(line.text(1)).ok()?,
+            at: line.int(2),
+            author: line.text(3).to_owned(),
+        })
     };
-    Ok(note_event(store, "policy-staged", &format!("version {number} for {whom}, by {author}")).await?)
+    Ok(store.query(Sql::new(select, [])).await?.iter().filter_map(handed).collect())
 }
 
 /// What somebody has handed to whom, the newest first.

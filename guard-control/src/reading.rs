@@ -1,7 +1,7 @@
 //! What pages ask of the record beyond searching it. Questions enter, decoded records and counts leave; it never writes.
 //!
-//! Reads over connections of its own, each question within a time of its own: whoever looks never holds up what is stored.
-//! The SQL keeps to what PostgreSQL would read too.
+//! Asks any store through its one door for questions, each within a time of its own: whoever looks never holds up what is
+//! stored. The SQL is what both stores read.
 
 mod actions;
 mod connection;
@@ -10,12 +10,9 @@ mod history;
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-
-use rusqlite::{Connection, OpenFlags};
 
 pub use self::{
     actions::Acted,
@@ -23,33 +20,30 @@ pub use self::{
     facts::{Facts, Level, level},
     history::{Bucket, Cause, History},
 };
-
-/// Name of the store's database in the data folder.
-const FILE: &str = "guard.sqlite";
-/// How long one question may take.
-const TIME: Duration = Duration::from_secs(5);
-/// Idle connections that are kept.
-const IDLE: usize = 4;
-/// Instructions of SQLite between looks at the clock.
-const STEPS: i32 = 20_000;
+use crate::store::{LOOK_TIME, Store, StoreError, sql::Sql};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadingError {
-    /// SQLite refused.
-    #[error("the store cannot be read: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    /// The store can't.
+    #[error(transparent)]
+    Store(StoreError),
     /// It took too long.
-    #[error("that is too much to count within {} seconds: ask for less", TIME.as_secs())]
+    #[error("that is too much to count within {} seconds: ask for less", LOOK_TIME.as_secs())]
     TooSlow,
-    /// The program is stopping.
-    #[error("the control plane is stopping")]
-    Closed,
+}
+
+impl From<StoreError> for ReadingError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooSlow => Self::TooSlow,
+            error => Self::Store(error),
+        }
+    }
 }
 
 struct Room {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    store: Store,
     facts: Mutex<HashMap<String, (u64, Facts)>>,
     history: Mutex<HashMap<Duration, (Instant, History)>>,
 }
@@ -59,53 +53,17 @@ struct Room {
 pub struct Readings(Arc<Room>);
 
 impl Readings {
-    /// Of the store in `dir`, which must be there.
-    pub fn open(dir: &Path) -> Self {
-        let path = dir.join(FILE);
-        Self(Arc::new(Room {
-            path,
-            idle: Mutex::default(),
-            facts: Mutex::default(),
-            history: Mutex::default(),
-        }))
+    /// Of this store.
+    pub fn new(store: Store) -> Self {
+        Self(Arc::new(Room { store, facts: Mutex::default(), history: Mutex::default() }))
     }
 
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, ReadingError> + Send + 'static,
-    ) -> Result<T, ReadingError> {
-        let room = self.0.clone();
-        let run = move || {
-            let idle = lock(&room.idle).pop();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => connect(&room.path)?,
-            };
-            let until = Instant::now() + TIME;
-            connection.progress_handler(STEPS, Some(move || Instant::now() > until))?;
-            let result = work(&connection);
-            let mut idle = lock(&room.idle);
-            if result.is_ok() && idle.len() < IDLE {
-                idle.push(connection);
-            }
-            match result {
-                Err(ReadingError::Sqlite(error))
-                    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) =>
-                {
-                    Err(ReadingError::TooSlow)
-                }
-                result => result,
-            }
-        };
-        tokio::task::spawn_blocking(run).await.map_err(|_| ReadingError::Closed)?
+    /// An agent in the store: its number and the last record.
+    async fn agent(&self, agent_id: &str) -> Result<Option<(i64, i64)>, ReadingError> {
+        let select = "SELECT id, head_sequence FROM agents WHERE agent_id = $1";
+        let lines = self.0.store.look_up(Sql::new(select, [agent_id.into()])).await?;
+        Ok(lines.first().map(|line| (line.int(0), line.int(1))))
     }
-}
-
-fn connect(path: &Path) -> Result<Connection, ReadingError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(TIME)?;
-    Ok(connection)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,21 +73,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The range of ids of an agent's records: as the store numbers them.
 const SEQUENCE_BITS: u32 = 44;
 
-fn first_id(agent: i64) -> i64 {
+pub(crate) fn first_id(agent: i64) -> i64 {
     agent << SEQUENCE_BITS
+}
+
+/// How many of an agent's records lie before `since` (microseconds since 1970), by halving: they lie in the order of time.
+pub(crate) async fn first_since(
+    store: &Store,
+    (base, last): (i64, i64),
+    since: i64,
+) -> Result<i64, StoreError> {
+    let select = "SELECT at FROM records WHERE id >= $1 AND id <= $2 ORDER BY id LIMIT 1";
+    let (mut low, mut high) = (0, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let values = [(base + 1 + middle).into(), (base + last).into()];
+        let lines = store.look_up(Sql::new(select, values)).await?;
+        match lines.first() {
+            Some(line) if line.int(0) < since => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 fn sequence_of(id: i64) -> u64 {
     (id & ((1 << SEQUENCE_BITS) - 1)).cast_unsigned()
-}
-
-/// An agent in the store: its number and the last record.
-fn agent(connection: &Connection, agent_id: &str) -> Result<Option<(i64, i64)>, ReadingError> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, head_sequence FROM agents WHERE agent_id = $1")?;
-    let mut rows = statement.query([agent_id])?;
-    Ok(match rows.next()? {
-        Some(row) => Some((row.get(0)?, row.get(1)?)),
-        None => None,
-    })
 }

@@ -8,6 +8,7 @@ mod enrolment;
 mod ingest;
 pub mod live;
 mod query;
+mod refusals;
 pub mod sessions;
 mod transport;
 
@@ -19,14 +20,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use guard_common::{
     api::control::{
         enrolment_server::EnrolmentServer, ingest_server::IngestServer, query_server::QueryServer,
     },
-    audit::MAX_SEALED_LEN,
+    audit::{MAX_SEALED_LEN, v1::ControlEvent},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
@@ -46,7 +47,7 @@ use tower::Service;
 pub use self::transport::Peer;
 use self::{
     approvals::Waiting, enrolment::EnrolmentService, ingest::IngestService, live::Live, query::QueryService,
-    sessions::Sessions, transport::Own,
+    refusals::Refusals, sessions::Sessions, transport::Own,
 };
 use crate::{
     ca::CaError,
@@ -191,7 +192,10 @@ impl Server {
         tasks.spawn(follow_revocations(self.fleet.store.clone(), revoked));
         let (handing, rollouts) = watch::channel(Rollouts::default());
         tasks.spawn(follow_rollouts(self.fleet.store.clone(), handing));
-        let news = News { stopping: stopped.clone(), revocations, rollouts };
+        let refusals = Refusals::default();
+        tasks.spawn(tell_refusals(self.fleet.store.clone(), refusals.clone()));
+        let (store, counted) = (self.fleet.store.clone(), refusals.clone());
+        let news = News { stopping: stopped.clone(), revocations, rollouts, refusals };
         let services = services(self.fleet, registrar, news);
         let server = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -208,8 +212,8 @@ impl Server {
         let serving = server.serve_with_incoming_shutdown(services, incoming, signal);
         tokio::pin!(serving);
         let mut overdue = stopped;
-        tokio::select! {
-            result = &mut serving => Ok(result?),
+        let served = tokio::select! {
+            result = &mut serving => result.map_err(ServerError::from),
             () = async {
                 let _ = overdue.wait_for(|stopping| *stopping).await;
                 tokio::time::sleep(GRACE).await;
@@ -217,7 +221,9 @@ impl Server {
                 tracing::warn!("some peers did not let go in time");
                 Ok(())
             }
-        }
+        };
+        note_all(&store, counted.rest()).await;
+        served
     }
 }
 
@@ -267,6 +273,26 @@ struct News {
     stopping: watch::Receiver<bool>,
     revocations: Revocations,
     rollouts: watch::Receiver<Rollouts>,
+    refusals: Refusals,
+}
+
+/// How often it is looked whether something was refused for an hour.
+const REFUSALS: Duration = Duration::from_secs(60);
+
+/// Puts on record what was only counted, once its hour is over.
+async fn tell_refusals(store: Store, refusals: Refusals) {
+    loop {
+        tokio::time::sleep(REFUSALS).await;
+        note_all(&store, refusals.due(Instant::now())).await;
+    }
+}
+
+async fn note_all(store: &Store, events: Vec<ControlEvent>) {
+    for event in events {
+        if let Err(error) = store.note_event(event).await {
+            tracing::error!(%error, "what was refused cannot be recorded");
+        }
+    }
 }
 
 /// Looks which policies go to whom.

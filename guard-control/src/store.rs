@@ -27,6 +27,7 @@ use guard_common::{
 };
 
 pub use self::embedded::StoreHandle;
+pub(crate) use self::sqlite::run_one;
 use self::{
     embedded::Embedded,
     row::Row,
@@ -35,6 +36,8 @@ use self::{
 
 /// The longest that a search may take.
 const SEARCH_TIME: Duration = Duration::from_secs(30);
+/// The longest that one question of a page may take.
+pub(crate) const LOOK_TIME: Duration = Duration::from_secs(5);
 /// Name of the database in the data folder.
 const FILE: &str = "guard.sqlite";
 /// The mode of the control plane's own chain, which is no agent's.
@@ -48,7 +51,7 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     /// PostgreSQL refused, or is not there.
     #[error("the store cannot be used: {}", described(.0))]
-    Postgres(#[from] tokio_postgres::Error),
+    Postgres(tokio_postgres::Error),
     /// No connection is free.
     #[error("the store has no free connection: PostgreSQL answers too slowly")]
     Busy,
@@ -108,6 +111,16 @@ pub enum StoreError {
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.code() {
+            // Nobody else ends statements here: it was the time.
+            Some(&tokio_postgres::error::SqlState::QUERY_CANCELED) => Self::TooSlow,
+            _ => Self::Postgres(error),
+        }
+    }
 }
 
 /// The server's own words, where there are some: the error alone only says that there are.
@@ -172,6 +185,10 @@ pub trait Keep: Send + Sync {
     async fn note(&self, body: Body) -> Result<(), StoreError>;
     /// Runs statements in one transaction; the rows that each of them leads to. Nothing of it is kept after an error.
     async fn run(&self, statements: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError>;
+    /// Asks questions that change nothing, all of them of one state of the store, each within five seconds; the rows that
+    /// each of them leads to. Never waits for what is being stored, nor holds it up. The two dialects have `instr(bytes,
+    /// part)` in common.
+    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError>;
     /// Searches decisions, the newest first.
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError>;
     /// All agents that were ever seen, by host. Who is connected is not known here.
@@ -238,6 +255,16 @@ impl Store {
     /// Runs one statement.
     pub async fn query(&self, statement: Sql) -> Result<Vec<Line>, StoreError> {
         Ok(self.run(vec![statement]).await?.pop().unwrap_or_default())
+    }
+
+    /// See [`Keep::look`].
+    pub async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.keep.look(questions).await
+    }
+
+    /// Asks one question: see [`Keep::look`].
+    pub async fn look_up(&self, question: Sql) -> Result<Vec<Line>, StoreError> {
+        Ok(self.look(vec![question]).await?.pop().unwrap_or_default())
     }
 
     /// See [`Keep::decisions`].

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use axum::{
     Json,
+    body::Bytes,
     extract::{Path, State},
     response::Response,
 };
-use guard_common::audit::v1::Record;
+use guard_common::audit::{
+    proof::{Consistency, Inclusion, TreeHead},
+    v1::Record,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,10 +21,11 @@ use crate::{
     console::{
         export::{self, Format},
         search::Wanted,
-        show,
+        show, verification,
     },
     http::{app::App, fault::Fault, signed::Caller},
     people::Right,
+    proof,
 };
 
 /// How many answers are wanted.
@@ -38,7 +43,7 @@ pub async fn decisions(
 ) -> Result<Json<Value>, ApiFault> {
     caller.must(&app, Right::See, "search", &wanted.query()).await?;
     let limit = limit.unwrap_or(100).clamp(1, 1_000);
-    let found = app.fleet.store.decisions(wanted.request(limit)).await?;
+    let found = app.fleet.store.decisions(wanted.request(limit)?).await?;
     Ok(Json(json!({ "decisions": found.decisions, "next_page": found.next_page })))
 }
 
@@ -125,4 +130,29 @@ pub async fn actions(
         json!({ "sequence": one.sequence, "at": at, "action": one.action })
     });
     Ok(Json(json!({ "actions": actions.collect::<Vec<_>>() })))
+}
+
+/// The latest signed head of the tree over all records.
+pub async fn head(State(app): State<App>, Caller(caller): Caller) -> Result<Json<TreeHead>, ApiFault> {
+    caller.must(&app, Right::See, "prove", "").await?;
+    Ok(Json(proof::tree_head(&app.fleet.store).await?))
+}
+
+/// Proves that a record is held.
+pub async fn inclusion(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path((agent, sequence)): Path<(String, u64)>,
+) -> Result<Json<Inclusion>, ApiFault> {
+    Ok(Json(verification::prove(&app, &caller, &agent, sequence).await?))
+}
+
+/// Proves that nothing has changed since a head that somebody has kept.
+pub async fn consistency(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    body: Bytes,
+) -> Result<Json<Consistency>, ApiFault> {
+    caller.must(&app, Right::See, "prove", "").await?;
+    Ok(Json(verification::grown(&app, &body).await?))
 }

@@ -12,14 +12,18 @@ use guard_common::{
         },
     },
 };
+use jiff::tz::TimeZone;
+use pbjson_types::Timestamp;
 
 use super::{output, source::Source};
+use crate::moment;
 
 /// Options of `decisions`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     guard-control decisions --verdict refused --limit 20\n  \
-    guard-control decisions --non-proxied\n  \
+    guard-control decisions --non-proxied --from 2026-11-22 --to 2026-11-23\n  \
+    guard-control decisions --from 2h\n  \
     guard-control decisions --contains customers --json | jq -r .statement.text")]
 pub struct DecisionsArgs {
     /// One JSON object per line
@@ -43,8 +47,20 @@ pub struct DecisionsArgs {
     /// Only where the statement, the executable, the workload, the database user or the policy contains this
     #[arg(long, value_name = "TEXT")]
     contains: Option<String>,
+    /// Only what happened then or later: 2026-11-22, 2026-11-22T18:00, with a zone as in 2026-11-22T18:00:00Z, or how long
+    /// ago as in 2h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    from: Option<Timestamp>,
+    /// Only what happened before
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    to: Option<Timestamp>,
     #[command(flatten)]
     source: Source,
+}
+
+/// In the zone of whoever writes it.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    moment::read(text, &TimeZone::system())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -57,6 +73,9 @@ enum VerdictArg {
     /// Policy refuses it, but guard was only watching
     #[value(alias = "would-refuse")]
     WouldRefuse,
+    /// It would have waited for people, but guard was only watching
+    #[value(alias = "would-hold")]
+    WouldHold,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -86,6 +105,7 @@ fn request(args: &DecisionsArgs) -> DecisionsRequest {
         VerdictArg::Allowed => "allowed",
         VerdictArg::Refused => "refused",
         VerdictArg::WouldRefuse => "would_refuse",
+        VerdictArg::WouldHold => "would_hold",
     });
     let kind = args.kind.map_or("", |kind| match kind {
         KindArg::Connection => "connection",
@@ -97,6 +117,8 @@ fn request(args: &DecisionsArgs) -> DecisionsRequest {
         agent_id: args.agent.clone().unwrap_or_default(),
         non_proxied: args.non_proxied,
         contains: args.contains.clone().unwrap_or_default(),
+        since: args.from,
+        until: args.to,
         ..DecisionsRequest::default()
     }
 }

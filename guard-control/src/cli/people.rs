@@ -10,9 +10,13 @@ use guard_common::audit::{
     v1::{PersonAction, person_action::Outcome},
 };
 use jiff::{Timestamp, tz::TimeZone};
+use serde_json::{Value, json};
 
-use super::output;
-use crate::people::{Book, Person, Roles};
+use super::{output, place::Place};
+use crate::{
+    people::{Book, Person, Roles},
+    store::postgres::Url,
+};
 
 /// Options of `people`.
 #[derive(Debug, Args)]
@@ -33,12 +37,22 @@ pub struct PeopleArgs {
         default_value = "/var/lib/guard-control"
     )]
     data: PathBuf,
+    /// PostgreSQL instead of the embedded store, as `guard-control serve --store`
+    #[arg(long, global = true, value_name = "URL", env = "GUARD_CONTROL_STORE", hide_env_values = true)]
+    store: Option<Url>,
+    /// Certificate authorities of PostgreSQL, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "GUARD_CONTROL_STORE_CA")]
+    store_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// Show who may sign in
-    List,
+    List {
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
     /// Add somebody, and print a password for the first time
     Add {
         /// Their name: that of their account on the hosts
@@ -76,22 +90,38 @@ enum What {
 
 /// Does it.
 pub fn run(args: &PeopleArgs) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        args.data.is_dir(),
-        "there is no store in `{}`: name the folder that `guard-control serve --data` uses",
-        args.data.display()
-    );
-    let book = Book::open(&args.data)?;
-    match &args.what {
-        What::List => list(&book.people()?),
+    match &args.store {
+        None => {
+            anyhow::ensure!(
+                args.data.is_dir(),
+                "there is no store in `{}`: name the folder that `guard-control serve --data` uses",
+                args.data.display()
+            );
+            does(&Book::open(&args.data)?, &args.what)
+        }
+        Some(_) => {
+            let place = Place::of_people(args.data.clone(), args.store.clone(), args.store_ca.clone());
+            // Its threads drive the store's connections while this one waits.
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            let opened = runtime.block_on(place.open())?;
+            does(&Book::shared(opened.store.clone(), runtime.handle().clone()), &args.what)
+        }
+    }
+}
+
+fn does(book: &Book, what: &What) -> anyhow::Result<()> {
+    match what {
+        What::List { json: true } => output::json_lines(book.people()?.iter().map(as_json)),
+        What::List { json: false } => list(&book.people()?),
         What::Add { name, roles, groups, full_name } => {
-            note(&book, "person-add", name, &format!("roles {roles}, groups {}", groups.join(", ")))?;
+            note(book, "person-add", name, &format!("roles {roles}, groups {}", groups.join(", ")))?;
             let password = book.add(name, full_name, roles, groups)?;
             output::write(format!("the password of {name} for the first time: {password}\n").as_bytes())
         }
         What::Reset { name } => {
             let person = book.named(name)?;
-            note(&book, "password-reset", name, "")?;
+            note(book, "password-reset", name, "")?;
             let password = book.reset(person.id)?;
             output::write(format!("the password of {name} for the first time: {password}\n").as_bytes())
         }
@@ -101,7 +131,7 @@ pub fn run(args: &PeopleArgs) -> anyhow::Result<()> {
             let groups = groups.clone().unwrap_or(person.groups);
             let disabled = enabled.map_or(person.disabled, |enabled| !enabled);
             let detail = format!("roles {roles}, groups {}, switched off: {disabled}", groups.join(", "));
-            note(&book, "person-change", name, &detail)?;
+            note(book, "person-change", name, &detail)?;
             Ok(book.change(person.id, &roles, &groups, disabled)?)
         }
     }
@@ -120,6 +150,16 @@ fn note(book: &Book, action: &str, subject: &str, detail: &str) -> anyhow::Resul
         ..PersonAction::default()
     };
     book.leave_for_record(&action).context("what is done here cannot be noted for the record")
+}
+
+/// Without anything secret.
+fn as_json(person: &Person) -> Result<Value, serde_json::Error> {
+    let roles: Vec<_> = person.roles.iter().map(|role| role.name()).collect();
+    let seen = person.seen.and_then(|at| Timestamp::from_second(at).ok()).map(|at| at.to_string());
+    Ok(json!({
+        "name": person.name, "full_name": person.full_name, "roles": roles, "groups": person.groups,
+        "local": person.local, "disabled": person.disabled, "seen": seen,
+    }))
 }
 
 fn list(people: &[Person]) -> anyhow::Result<()> {

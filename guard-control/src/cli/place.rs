@@ -30,6 +30,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Of people's book alone.
+    pub fn of_people(data: PathBuf, store: Option<Url>, store_ca: Option<PathBuf>) -> Self {
+        Self { data, store, store_ca, keys: None }
+    }
+
     /// The keys' folder.
     pub fn keys(&self) -> PathBuf {
         self.keys.clone().unwrap_or_else(|| self.data.join(KEYS))

@@ -1,30 +1,20 @@
 //! `guard-control policy`: versions for the fleet, who runs which, and what a change would have done.
 
 use std::{
-    collections::BTreeMap,
-    io::{BufWriter, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use guard_common::audit::{display::short, v1::Record};
-use prost::Message;
+use guard_common::audit::display::short;
 
 use super::{output, place::Place, source::Source};
 use crate::{
     keys::SigningKey,
-    policy,
-    store::{Store, micros, sql::Sql},
+    policy::{self, dry_run::Tool},
 };
-
-/// Records that are read at once.
-const PAGE: i64 = 1_000;
-/// What `guard-agent policy replay` ends with where something would be refused.
-const WOULD_REFUSE: i32 = 3;
 
 /// Options of `policy`.
 #[derive(Debug, Args)]
@@ -115,25 +105,6 @@ enum PolicyCommand {
     },
 }
 
-/// The program that tests and replays policies: the one that decides by them.
-#[derive(Debug, Args)]
-struct Tool {
-    /// The guard-agent that tests and replays policies [default: beside this program, or on the PATH]
-    #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_AGENT")]
-    guard_agent: Option<PathBuf>,
-}
-
-impl Tool {
-    fn command(&self) -> Command {
-        let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("guard-agent")));
-        let found = self.guard_agent.clone().or_else(|| beside.filter(|path| path.exists()));
-        let mut command = Command::new(found.unwrap_or_else(|| "guard-agent".into()));
-        // Neither of them looks at the configuration of this host.
-        command.env("GUARD_AGENT_CONFIG_FILE", "/dev/null");
-        command
-    }
-}
-
 /// Runs `policy`.
 pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
     match &args.command {
@@ -213,13 +184,7 @@ fn revision(folder: &Path) -> Option<String> {
 fn rollback(version: u64, place: &Place) -> anyhow::Result<()> {
     let key = SigningKey::load(&place.keys())?;
     let by = author();
-    let new = place.beside(async |store| {
-        let files = policy::files(store, version).await?;
-        let note = format!("back to version {version}");
-        let new = policy::publish(store, &key, files, (&by, &note)).await?;
-        policy::stage(store, new.number, &BTreeMap::new(), &by).await?;
-        Ok(new)
-    })?;
+    let new = place.beside(async |store| Ok(policy::rollback(store, &key, version, &by).await?))?;
     output::write(
         format!("version {}, with the content of version {version}, goes to every host\n", new.number)
             .as_bytes(),
@@ -234,7 +199,7 @@ fn versions(json: bool, place: &Place) -> anyhow::Result<()> {
         return output::json_lines(versions.iter().map(|version| {
             Ok(serde_json::json!({
                 "version": version.number, "at": at(version.at), "author": version.author, "note": version.note,
-                "hash": version.hash,
+                "hash": version.hash, "key_id": version.key_id,
             }))
         }));
     }
@@ -278,46 +243,14 @@ fn hosts(json: bool, source: &Source) -> anyhow::Result<()> {
 
 fn dry_run(folder: &Path, days: u64, json: bool, tool: &Tool, place: &Place) -> anyhow::Result<()> {
     policy::read(folder)?;
-    let mut command = tool.command();
-    command.args(["policy", "replay", "-", "--policies"]).arg(folder).args(json.then_some("--json"));
-    let mut child = command.stdin(Stdio::piped()).spawn().context(
-        "recorded statements are decided on anew by `guard-agent policy replay`, and there is no guard-agent here: name \
-         it with --guard-agent",
-    )?;
-    let mut out = BufWriter::new(child.stdin.take().context("guard-agent takes no input")?);
-    let since = micros(SystemTime::now() - Duration::from_secs(days * 86_400));
-    let written = place.beside(async |store| write_records(store, since, &mut out).await);
-    drop(out);
-    let status = child.wait()?;
-    // What guard-agent says of its own failure is more than a broken pipe.
-    if status.success() || status.code() == Some(WOULD_REFUSE) {
-        return written;
-    }
-    anyhow::bail!("`guard-agent policy replay` failed")
-}
-
-/// Everything since then that is decided on, and the connections that it came over, agent by agent.
-async fn write_records(store: &Store, since: i64, out: &mut impl Write) -> anyhow::Result<()> {
-    let select = "SELECT id, payload FROM records WHERE id > $1
-         AND (at >= $2 AND kind IN (20, 21, 22, 30, 31) OR at >= $3 AND kind IN (20, 22)) ORDER BY id LIMIT $4";
-    let mut last = 0;
-    loop {
-        let values = [last.into(), since.into(), (since - 86_400_000_000).into(), PAGE.into()];
-        let lines = store.query(Sql::new(select, values)).await?;
-        for line in &lines {
-            last = line.int(0);
-            // What this version cannot read it cannot decide on.
-            let Ok(record) = Record::decode(line.bytes(1)) else { continue };
-            let mut value = serde_json::to_value(&record)?;
-            if let Some(fields) = value.as_object_mut() {
-                fields.insert("sequence".to_owned(), (last & ((1 << 44) - 1)).into());
-            }
-            serde_json::to_writer(&mut *out, &value)?;
-            out.write_all(b"\n")?;
-        }
-        if (lines.len() as i64) < PAGE {
-            out.flush()?;
-            return Ok(());
-        }
-    }
+    let mut replay = tool.replay(folder, json, false)?;
+    let mut written = Ok(());
+    let opened = place.beside(async |store| {
+        written = replay.write(store, days, None).await;
+        Ok(())
+    });
+    // Whoever waits for records is told that there are no more, the store being there or not.
+    let finished = replay.finish(written);
+    opened?;
+    Ok(finished.map(drop)?)
 }

@@ -23,11 +23,12 @@ use crate::{
     enrol::Registrar,
     http::{
         Http, HttpError,
-        app::App,
+        app::{App, Parts},
         config::{File, Settings},
     },
     keys::SigningKey,
-    people::book::BOOTSTRAP,
+    people::{People, book::BOOTSTRAP},
+    policy::dry_run::Tool,
     proof,
     server::Server,
     store::{Store, micros},
@@ -71,6 +72,8 @@ pub struct ServeArgs {
     /// The console's settings: certificate, single sign-on, webhooks (docs/console.md)
     #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_CONSOLE_SETTINGS")]
     console_settings: Option<PathBuf>,
+    #[command(flatten)]
+    tool: Tool,
     /// The console without TLS, on a loopback address: behind a proxy that has it
     #[arg(long, env = "GUARD_CONTROL_CONSOLE_PLAINTEXT")]
     console_plaintext: bool,
@@ -228,14 +231,6 @@ async fn open_console(
         Some(ConsoleAddress::At(address)) => address,
         None => CONSOLE,
     };
-    if args.place.is_shared() {
-        anyhow::ensure!(
-            args.console.is_none(),
-            "the console works on the embedded store: leave --store or --console out"
-        );
-        tracing::warn!("no console: it works on the embedded store");
-        return Ok(None);
-    }
     let file = args.console_settings.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let settings = Settings { listen, plaintext: args.console_plaintext, file };
     let http = match Http::bind(&settings, &args.place.data).await {
@@ -245,7 +240,13 @@ async fn open_console(
         }
         http => http?,
     };
-    let app = App::open(&settings, (&args.place.data, &http.url()), server.fleet(), stopped)?;
+    let fleet = server.fleet();
+    let people = match args.place.is_shared() {
+        true => People::shared(fleet.store.clone(), tokio::runtime::Handle::current()),
+        false => People::open(&args.place.data)?,
+    };
+    let parts = Parts { people, key: SigningKey::open(&args.place.keys())?, tool: args.tool.clone() };
+    let app = App::open(&settings, parts, &http.url(), fleet, stopped).await?;
     let mut greeting = format!("console at {}\n", http.url());
     if let Some(fingerprint) = http.fingerprint() {
         greeting.push_str(&format!("  its own certificate, SHA-256 {fingerprint}\n"));

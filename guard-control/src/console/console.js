@@ -77,6 +77,11 @@
     }, 3000);
   }
 
+  // A dry run that is under way: its page is looked at again until it is done.
+  if (document.querySelector("[data-run=running]")) {
+    setTimeout(() => location.reload(), 3000);
+  }
+
   const once = document.querySelector("[data-once]");
   if (once && navigator.clipboard) {
     const button = document.createElement("button");

@@ -68,7 +68,7 @@ pub async fn take_along(
     signed.must(app, Right::Export, "export", &query).await?;
     let mut export = Export {
         app: app.clone(),
-        request: wanted.request(PAGE),
+        request: wanted.request(PAGE)?,
         format,
         left: MOST,
         ready: VecDeque::new(),

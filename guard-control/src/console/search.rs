@@ -5,6 +5,7 @@ use axum::{
     response::Redirect,
 };
 use guard_common::api::control::{Agent, DecisionsRequest};
+use jiff::tz::TimeZone;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use crate::{
         fault::Fault,
         signed::{Posted, Signed},
     },
+    moment,
     people::Right,
 };
 
@@ -56,6 +58,12 @@ pub struct Wanted {
     /// Anything: round the proxy alone.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub round: String,
+    /// Not before this moment; without a zone it is UTC, as pages show times.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub from: String,
+    /// Before this moment.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub to: String,
     /// Behind this one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub page: String,
@@ -63,8 +71,14 @@ pub struct Wanted {
 
 impl Wanted {
     /// As the store is asked.
-    pub fn request(&self, limit: u32) -> DecisionsRequest {
-        DecisionsRequest {
+    pub fn request(&self, limit: u32) -> Result<DecisionsRequest, Fault> {
+        let moment = |text: &str| match text.trim() {
+            "" => Ok(None),
+            text => moment::read(text, &TimeZone::UTC).map(Some).map_err(Fault::Bad),
+        };
+        Ok(DecisionsRequest {
+            since: moment(&self.from)?,
+            until: moment(&self.to)?,
             limit,
             verdict: self.verdict.clone(),
             agent_id: self.agent.clone(),
@@ -72,7 +86,7 @@ impl Wanted {
             non_proxied: !self.round.is_empty(),
             contains: self.contains.trim().to_owned(),
             page: self.page.clone(),
-        }
+        })
     }
 
     /// As it stands in an address, from the first page on.
@@ -84,6 +98,8 @@ impl Wanted {
             ("kind", &self.kind),
             ("agent", &self.agent),
             ("round", &self.round),
+            ("from", &self.from),
+            ("to", &self.to),
         ];
         for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
             query.append_pair(name, value);
@@ -102,6 +118,8 @@ impl Wanted {
                 "kind" => wanted.kind = value,
                 "agent" => wanted.agent = value,
                 "round" => wanted.round = value,
+                "from" => wanted.from = value,
+                "to" => wanted.to = value,
                 _ => {}
             }
         }
@@ -116,7 +134,7 @@ pub async fn page(
     Query(wanted): Query<Wanted>,
 ) -> Result<Markup, Fault> {
     let agents = agents_now(&app).await?;
-    let found = app.fleet.store.decisions(wanted.request(PAGE)).await?;
+    let found = app.fleet.store.decisions(wanted.request(PAGE)?).await?;
     let me = signed.person.id;
     let saved = app.people.with(move |book| book.searches(me)).await?;
     let head = Head {
@@ -188,10 +206,19 @@ fn form(wanted: &Wanted, agents: &[Agent]) -> Markup {
                     }
                 }
             }
+            label { span { "From (UTC)" } (moment_field("from", &wanted.from)) }
+            label { span { "Until (UTC)" } (moment_field("to", &wanted.to)) }
             label.tick { input type="checkbox" name="round" value="1" checked[!wanted.round.is_empty()]; " round the proxy only" }
             button type="submit" { "Search" }
         }
     }
+}
+
+fn moment_field(name: &str, value: &str) -> Markup {
+    // What a browser shows in such a field has neither a zone nor a `Z`.
+    let shown = moment::read(value, &TimeZone::UTC).ok().and_then(|at| show::stamp(Some(&at)));
+    let shown = shown.map(|at| at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S").to_string());
+    html! { input type="datetime-local" name=(name) step="1" value=[shown]; }
 }
 
 fn choice(name: &str, choices: &[(&str, &str)], chosen: &str) -> Markup {
@@ -227,9 +254,17 @@ mod tests {
 
     #[test]
     fn a_kept_search_holds_nothing_but_a_search() {
-        let query = "contains=a%26b&verdict=refused&page=3.4&evil=https://x&round=1";
+        let query = "contains=a%26b&verdict=refused&page=3.4&evil=https://x&round=1&from=2026-11-22T18:00";
         let kept = Wanted::read(query).query();
-        assert_eq!(kept, "contains=a%26b&verdict=refused&round=1");
+        assert_eq!(kept, "contains=a%26b&verdict=refused&round=1&from=2026-11-22T18%3A00");
         assert_eq!(Wanted::read(&kept).contains, "a&b");
+    }
+
+    #[test]
+    fn a_moment_that_is_none_is_refused_and_none_is_no_limit() {
+        let wanted = |from: &str| Wanted { from: from.to_owned(), ..Wanted::default() }.request(1);
+        assert_eq!(wanted("").unwrap().since, None);
+        assert_eq!(wanted("2026-11-22T18:00").unwrap().since.unwrap().seconds, 1_795_370_400);
+        assert!(matches!(wanted("yesterday-ish"), Err(Fault::Bad(_))));
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Deref,
-    path::Path,
     sync::Arc,
 };
 
@@ -18,7 +17,9 @@ use super::{
     metrics::Metrics,
 };
 use crate::{
-    people::{People, oidc::Oidc, record::Recorder, secret},
+    keys::SigningKey,
+    people::{Book, People, oidc::Oidc, record::Recorder, secret},
+    policy::dry_run::{DryRuns, Tool},
     reading::Readings,
     server::Fleet,
 };
@@ -47,12 +48,29 @@ pub struct Rooms {
     pub ordinary: Limits,
     /// How often one address may try a password.
     pub passwords: Limits,
+    /// Signs policies.
+    pub key: SigningKey,
+    /// Decides anew on what was recorded.
+    pub tool: Tool,
+    /// What it was asked for.
+    pub dry_runs: DryRuns,
     /// Counts.
     pub metrics: Metrics,
     /// Signs links in messages.
     pub link_key: Vec<u8>,
     /// The control plane is stopping.
     pub stopping: watch::Receiver<bool>,
+}
+
+/// What the console is made of, besides hosts and settings.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who may sign in.
+    pub people: People,
+    /// Signs policies.
+    pub key: SigningKey,
+    /// Decides anew on what was recorded.
+    pub tool: Tool,
 }
 
 /// A handle on the rooms.
@@ -68,10 +86,11 @@ impl Deref for App {
 }
 
 impl App {
-    /// Opens what lies in `data`.
-    pub fn open(
+    /// Of the hosts in `fleet`.
+    pub async fn open(
         settings: &Settings,
-        (data, own_url): (&Path, &str),
+        Parts { people, key, tool }: Parts,
+        own_url: &str,
         fleet: Fleet,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, HttpError> {
@@ -81,13 +100,13 @@ impl App {
             Some(url) => url.clone(),
             None => Url::parse(own_url).map_err(|error| bad(error.to_string()))?,
         };
-        let people = People::open(data)?;
-        let link_key = people.book().setting("link key", || Ok(secret::random_bytes()?.to_vec()))?;
+        let made = |book: &Book| book.setting("link key", || Ok(secret::random_bytes()?.to_vec()));
+        let link_key = people.with(made).await?;
         let oidc = file.oidc.as_ref().map(|oidc| Oidc::new(oidc, &url)).transpose()?;
         Ok(Self(Arc::new(Rooms {
             recorder: Recorder::new(fleet.store.clone()),
+            readings: Readings::new(fleet.store.clone()),
             fleet,
-            readings: Readings::open(data),
             people,
             oidc,
             secure: !settings.plaintext,
@@ -96,6 +115,9 @@ impl App {
             file,
             ordinary: Limits::new(limits::ORDINARY),
             passwords: Limits::new(limits::PASSWORDS),
+            key,
+            tool,
+            dry_runs: DryRuns::default(),
             metrics: Metrics::default(),
             link_key,
             stopping,

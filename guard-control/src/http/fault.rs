@@ -8,6 +8,8 @@ use axum::{
 use crate::{
     console::page,
     people::{PeopleError, Right},
+    policy::PublishError,
+    proof::ProveError,
     reading::ReadingError,
     server::approvals::Unanswered,
     store::StoreError,
@@ -49,9 +51,33 @@ pub enum Fault {
     /// The agent can't.
     #[error(transparent)]
     Agent(#[from] Unanswered),
+    /// Policies are not published or handed out.
+    #[error(transparent)]
+    Policy(PublishError),
+    /// There is no proof.
+    #[error(transparent)]
+    Proof(ProveError),
     /// The identity provider can't, or said no.
     #[error("signing in elsewhere has failed: {0}")]
     Elsewhere(String),
+}
+
+impl From<PublishError> for Fault {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Store(error) => Self::Store(error),
+            error => Self::Policy(error),
+        }
+    }
+}
+
+impl From<ProveError> for Fault {
+    fn from(error: ProveError) -> Self {
+        match error {
+            ProveError::Store(error) => Self::Store(error),
+            error => Self::Proof(error),
+        }
+    }
 }
 
 impl Fault {
@@ -64,6 +90,14 @@ impl Fault {
             Self::Bad(_) | Self::Store(StoreError::Request(_)) | Self::People(PeopleError::Request(_)) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Policy(PublishError::Unknown(_))
+            | Self::Proof(ProveError::Empty | ProveError::Absent(_) | ProveError::Unknown(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Policy(PublishError::Same(_) | PublishError::Raced) | Self::Proof(_) => {
+                StatusCode::CONFLICT
+            }
+            Self::Policy(_) => StatusCode::BAD_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Agent(Unanswered::Absent) => StatusCode::NOT_FOUND,
             Self::Agent(_) => StatusCode::GATEWAY_TIMEOUT,

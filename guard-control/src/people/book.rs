@@ -1,19 +1,15 @@
-//! The people's book: who there is, with which roles and groups. Kept in a database of its own beside the store.
+//! The people's book: who there is, with which roles and groups. It lies at a [`Desk`].
 
-use std::{
-    fs::{DirBuilder, OpenOptions},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+use std::path::Path;
+
+use tokio::runtime::Handle;
+
+use super::{PeopleError, Role, Roles, desk::Desk, now, password, secret};
+use crate::store::{
+    Store,
+    sql::{Line, Sql, Value},
 };
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
-use super::{PeopleError, Roles, now, password, schema, secret};
-
-/// Name of the database in the data folder.
-const FILE: &str = "people.sqlite";
 /// The first person, made where there is nobody.
 pub const BOOTSTRAP: &str = "admin";
 /// Longest name in bytes: agents take no longer one.
@@ -62,41 +58,67 @@ pub enum Denied {
     Disabled,
 }
 
+/// Everything that [`read`] reads, of those who are chosen.
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            "SELECT id, name, full_name, subject IS NULL, must_change, roles, groups, disabled, seen FROM people ",
+            $which
+        )
+    };
+}
+pub(super) use select;
+
 /// The book.
 pub struct Book {
-    connection: Mutex<Connection>,
+    desk: Desk,
 }
 
 impl Book {
     /// Opens or makes it in `dir`.
     pub fn open(dir: &Path) -> Result<Self, PeopleError> {
-        let path = dir.join(FILE);
-        let failed = |error| PeopleError::Folder { path: path.display().to_string(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        // SQLite would make it readable for everybody.
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-        let mut connection = Connection::open(&path)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "foreign_keys", "on")?;
-        schema::migrate(&mut connection)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { desk: Desk::open(dir)? })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The one in a store that several replicas share. `runtime` drives the store's connections: a runtime of several
+    /// threads, or one on which the caller is not.
+    pub fn shared(store: Store, runtime: Handle) -> Self {
+        Self { desk: Desk::Shared { store, runtime } }
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// Runs one statement.
+    pub(super) fn ask(
+        &self,
+        text: &'static str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<Line>, PeopleError> {
+        Ok(self.desk.run(vec![Sql::new(text, values)])?.pop().unwrap_or_default())
+    }
+
+    /// The number that one statement gives.
+    pub(super) fn count(
+        &self,
+        text: &'static str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<i64, PeopleError> {
+        Ok(self.ask(text, values)?.first().map_or(0, |line| line.int(0)))
     }
 
     /// Where there is nobody: makes the first admin, and gives the password for the first time.
     pub fn bootstrap(&self) -> Result<Option<String>, PeopleError> {
-        let people: i64 = self.lock().query_row("SELECT count(*) FROM people", [], |row| row.get(0))?;
-        if people > 0 {
+        if self.count("SELECT count(*) FROM people", [])? > 0 {
             return Ok(None);
         }
-        let password = self.add(BOOTSTRAP, "", &"admin".parse().map_err(PeopleError::Request)?, &[])?;
-        Ok(Some(password))
+        match self.add(BOOTSTRAP, "", &"admin".parse().map_err(PeopleError::Request)?, &[]) {
+            Ok(password) => Ok(Some(password)),
+            // Another replica was quicker, and has printed the password.
+            Err(_) if self.count("SELECT count(*) FROM people", [])? > 0 => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds somebody, with a password for the first time, which leaves.
@@ -111,14 +133,21 @@ impl Book {
         let groups = checked_groups(groups)?;
         let password = password::one_time()?;
         let hash = password::hash(&password)?;
-        let added = self.lock().execute(
-            "INSERT INTO people (name, full_name, password, must_change, roles, groups, created)
-             VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-            params![name, checked_full_name(full_name)?, hash, roles.to_string(), groups, now()],
-        )?;
-        match added {
-            1 => Ok(password),
-            _ => Err(PeopleError::request(format!("there is somebody with the name `{name}`"))),
+        let insert =
+            "INSERT INTO people (name, folded, full_name, password, must_change, roles, groups, created)
+             VALUES ($1, $2, $3, $4, 1, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING id";
+        let values = [
+            name.as_str().into(),
+            folded(&name).into(),
+            checked_full_name(full_name)?.into(),
+            hash.into(),
+            roles.to_string().into(),
+            groups.into(),
+            now().into(),
+        ];
+        match self.ask(insert, values)?.is_empty() {
+            false => Ok(password),
+            true => Err(PeopleError::request(format!("there is somebody with the name `{name}`"))),
         }
     }
 
@@ -131,103 +160,85 @@ impl Book {
         disabled: bool,
     ) -> Result<(), PeopleError> {
         let groups = checked_groups(groups)?;
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        transaction.execute(
-            "UPDATE people SET roles = ?2, groups = ?3, disabled = ?4 WHERE id = ?1",
-            params![id, roles.to_string(), groups, disabled],
-        )?;
-        if disabled {
-            transaction.execute("DELETE FROM sessions WHERE person = ?1", [id])?;
+        let stays_admin = roles.has(Role::Admin) && !disabled;
+        let update = "UPDATE people SET roles = $2, groups = $3, disabled = $4 WHERE id = $1
+             AND (CAST($5 AS BIGINT) = 1 OR EXISTS (SELECT 1 FROM people
+                 WHERE id <> $1 AND disabled = 0 AND ' ' || roles || ' ' LIKE '% admin %')) RETURNING id";
+        let values = [
+            id.into(),
+            roles.to_string().into(),
+            groups.into(),
+            i64::from(disabled).into(),
+            i64::from(stays_admin).into(),
+        ];
+        let end = "DELETE FROM people_sessions WHERE person = $1
+             AND EXISTS (SELECT 1 FROM people WHERE id = $1 AND disabled = 1)";
+        let answers = self.desk.run(vec![Sql::new(update, values), Sql::new(end, [id.into()])])?;
+        match answers.first().is_some_and(|changed| !changed.is_empty()) {
+            true => Ok(()),
+            false => Err(PeopleError::request("somebody has to stay admin: make another one first")),
         }
-        let admins: i64 = transaction.query_row(
-            "SELECT count(*) FROM people WHERE disabled = 0 AND ' ' || roles || ' ' LIKE '% admin %'",
-            [],
-            |row| row.get(0),
-        )?;
-        if admins == 0 {
-            return Err(PeopleError::request("somebody has to stay admin: make another one first"));
-        }
-        Ok(transaction.commit()?)
     }
 
     /// A password for the first time again; ends all sessions, and every wait.
     pub fn reset(&self, id: i64) -> Result<String, PeopleError> {
         let password = password::one_time()?;
         let hash = password::hash(&password)?;
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        let changed = transaction.execute(
-            "UPDATE people SET password = ?2, must_change = 1, failures = 0, locked_until = 0
-             WHERE id = ?1 AND subject IS NULL",
-            params![id, hash],
-        )?;
-        if changed == 0 {
-            return Err(PeopleError::request("who signs in elsewhere has no password here"));
+        let update = "UPDATE people SET password = $2, must_change = 1, failures = 0, locked_until = 0
+             WHERE id = $1 AND subject IS NULL RETURNING id";
+        let end = "DELETE FROM people_sessions WHERE person = $1
+             AND EXISTS (SELECT 1 FROM people WHERE id = $1 AND subject IS NULL)";
+        let statements = vec![Sql::new(update, [id.into(), hash.into()]), Sql::new(end, [id.into()])];
+        match self.desk.run(statements)?.first().is_some_and(|changed| !changed.is_empty()) {
+            true => Ok(password),
+            false => Err(PeopleError::request("who signs in elsewhere has no password here")),
         }
-        transaction.execute("DELETE FROM sessions WHERE person = ?1", [id])?;
-        transaction.commit()?;
-        Ok(password)
     }
 
     /// Somebody chooses a password. Ends all their sessions: a new one begins with it.
     pub fn choose_password(&self, id: i64, old: &str, new: &str) -> Result<(), PeopleError> {
-        let (name, kept): (String, Option<String>) = self.lock().query_row(
-            "SELECT name, password FROM people WHERE id = ?1 AND disabled = 0",
-            [id],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        if !password::verify(old, kept.as_deref()) {
+        let select = "SELECT name, password FROM people WHERE id = $1 AND disabled = 0";
+        let found = self.ask(select, [id.into()])?;
+        let found = found.first().ok_or_else(|| PeopleError::request("there is no such person"))?;
+        if !password::verify(old, found.maybe_text(1)) {
             return Err(PeopleError::request("the old password is not that"));
         }
-        password::check(new, &name)?;
+        password::check(new, found.text(0))?;
         if secret::same(old.as_bytes(), new.as_bytes()) {
             return Err(PeopleError::request("the new password is the old one"));
         }
         let hash = password::hash(new)?;
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        transaction
-            .execute("UPDATE people SET password = ?2, must_change = 0 WHERE id = ?1", params![id, hash])?;
-        transaction.execute("DELETE FROM sessions WHERE person = ?1", [id])?;
-        Ok(transaction.commit()?)
+        let update = "UPDATE people SET password = $2, must_change = 0 WHERE id = $1";
+        let end = "DELETE FROM people_sessions WHERE person = $1";
+        self.desk.run(vec![Sql::new(update, [id.into(), hash.into()]), Sql::new(end, [id.into()])])?;
+        Ok(())
     }
 
     /// Somebody with this name and password. Takes as long for nobody.
     pub fn sign_in(&self, name: &str, password: &str) -> Result<Result<Person, Denied>, PeopleError> {
-        let found = self
-            .lock()
-            .query_row(
-                "SELECT id, password, failures, locked_until FROM people WHERE name = ?1",
-                [name],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-            )
-            .optional()?;
-        let Some((id, hash, failures, locked_until)) = found else {
+        let select = "SELECT id, password, failures, locked_until FROM people WHERE folded = $1";
+        let found = self.ask(select, [folded(name).into()])?;
+        let Some(found) = found.first() else {
             password::verify(password, None);
             return Ok(Err(Denied::Wrong));
         };
-        let (id, hash, failures, locked_until): (i64, Option<String>, u32, i64) =
-            (id, hash, failures, locked_until);
+        let (id, locked_until) = (found.int(0), found.int(3));
         if locked_until > now() {
             return Ok(Err(Denied::Wait(locked_until - now())));
         }
-        if !password::verify(password, hash.as_deref()) {
-            let wait = wait_after(failures + 1);
-            self.lock().execute(
-                "UPDATE people SET failures = failures + 1, locked_until = ?2 WHERE id = ?1",
-                params![id, if wait == 0 { 0 } else { now() + wait }],
-            )?;
+        if !password::verify(password, found.maybe_text(1)) {
+            let wait = wait_after(u32::try_from(found.int(2)).unwrap_or(u32::MAX).saturating_add(1));
+            let until = if wait == 0 { 0 } else { now() + wait };
+            let update = "UPDATE people SET failures = failures + 1, locked_until = $2 WHERE id = $1";
+            self.ask(update, [id.into(), until.into()])?;
             return Ok(Err(Denied::Wrong));
         }
         let person = self.person(id)?;
         if person.disabled {
             return Ok(Err(Denied::Disabled));
         }
-        self.lock().execute(
-            "UPDATE people SET failures = 0, locked_until = 0, seen = ?2 WHERE id = ?1",
-            params![id, now()],
-        )?;
+        let update = "UPDATE people SET failures = 0, locked_until = 0, seen = $2 WHERE id = $1";
+        self.ask(update, [id.into(), now().into()])?;
         Ok(Ok(person))
     }
 
@@ -242,56 +253,57 @@ impl Book {
         let name = checked_name(name)?;
         let groups = checked_groups(groups)?;
         let full_name = checked_full_name(full_name)?;
-        let connection = self.lock();
-        let people: i64 = connection.query_row("SELECT count(*) FROM people", [], |row| row.get(0))?;
-        let known: Option<i64> = connection
-            .query_row("SELECT id FROM people WHERE subject = ?1", [subject], |row| row.get(0))
-            .optional()?;
-        if known.is_none() && people >= MAX_PEOPLE {
+        let known = self.count("SELECT count(*) FROM people WHERE subject = $1", [subject.into()])?;
+        if known == 0 && self.count("SELECT count(*) FROM people", [])? >= MAX_PEOPLE {
             return Err(PeopleError::request("the people's book is full"));
         }
         // A name that somebody else has is not taken over: it says who may not decide on their own.
-        let taken = format!("the name `{name}` belongs to somebody else here: an admin has to free it");
-        let id: Option<i64> = connection
-            .query_row(
-                "INSERT INTO people (name, full_name, subject, roles, groups, created, seen)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
-                 ON CONFLICT (subject) DO UPDATE
-                     SET name = ?1, full_name = ?2, roles = ?4, groups = ?5, seen = ?6
-                 RETURNING id",
-                params![name, full_name, subject, roles.to_string(), groups, now()],
-                |row| row.get(0),
-            )
-            .optional()
-            .or_else(|error| match error.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::ConstraintViolation) => Ok(None),
-                _ => Err(error),
-            })?;
-        drop(connection);
-        let person = self.person(id.ok_or(PeopleError::Request(taken))?)?;
+        let insert = "INSERT INTO people (name, folded, full_name, subject, roles, groups, created, seen)
+             SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT),
+                 CAST($6 AS TEXT), CAST($7 AS BIGINT), CAST($7 AS BIGINT)
+             WHERE NOT EXISTS
+                 (SELECT 1 FROM people WHERE folded = $2 AND (subject IS NULL OR subject <> $4))
+             ON CONFLICT (subject) DO UPDATE
+                 SET name = excluded.name, folded = excluded.folded, full_name = excluded.full_name,
+                     roles = excluded.roles, groups = excluded.groups, seen = excluded.seen
+             RETURNING id";
+        let values = [
+            name.as_str().into(),
+            folded(&name).into(),
+            full_name.into(),
+            subject.into(),
+            roles.to_string().into(),
+            groups.into(),
+            now().into(),
+        ];
+        let found = self.ask(insert, values)?;
+        let taken = || {
+            PeopleError::request(format!(
+                "the name `{name}` belongs to somebody else here: an admin has to free it"
+            ))
+        };
+        let person = self.person(found.first().ok_or_else(taken)?.int(0))?;
         Ok(if person.disabled { Err(Denied::Disabled) } else { Ok(person) })
     }
 
     /// One person.
     pub fn person(&self, id: i64) -> Result<Person, PeopleError> {
-        let sql = format!("{SELECT} WHERE id = ?1");
-        let found = self.lock().query_row(&sql, [id], read).optional()?;
-        found.ok_or_else(|| PeopleError::request("there is no such person"))
+        let found = self.ask(select!("WHERE id = $1"), [id.into()])?;
+        found.first().map(read).ok_or_else(|| PeopleError::request("there is no such person"))
     }
 
     /// One person, by name.
     pub fn named(&self, name: &str) -> Result<Person, PeopleError> {
-        let sql = format!("{SELECT} WHERE name = ?1");
-        let found = self.lock().query_row(&sql, [name], read).optional()?;
-        found.ok_or_else(|| PeopleError::request(format!("there is nobody with the name `{name}`")))
+        let found = self.ask(select!("WHERE folded = $1"), [folded(name).into()])?;
+        found
+            .first()
+            .map(read)
+            .ok_or_else(|| PeopleError::request(format!("there is nobody with the name `{name}`")))
     }
 
     /// Everybody, by name; the first thousand.
     pub fn people(&self) -> Result<Vec<Person>, PeopleError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY name LIMIT 1000"))?;
-        let people = statement.query_map([], read)?;
-        Ok(people.collect::<Result<_, _>>()?)
+        Ok(self.ask(select!("ORDER BY folded LIMIT 1000"), [])?.iter().map(read).collect())
     }
 
     /// A secret or a number that is kept under `name`; made where there is none.
@@ -300,37 +312,39 @@ impl Book {
         name: &str,
         make: impl FnOnce() -> Result<Vec<u8>, PeopleError>,
     ) -> Result<Vec<u8>, PeopleError> {
-        let connection = self.lock();
-        let found = connection
-            .query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0))
-            .optional()?;
-        if let Some(found) = found {
+        let kept = || {
+            let found = self.ask("SELECT value FROM people_settings WHERE name = $1", [name.into()])?;
+            Ok::<_, PeopleError>(found.first().map(|line| line.bytes(0).to_vec()))
+        };
+        if let Some(found) = kept()? {
             return Ok(found);
         }
         let made = make()?;
-        connection.execute("INSERT INTO settings (name, value) VALUES (?1, ?2)", params![name, made])?;
-        Ok(made)
+        let insert = "INSERT INTO people_settings (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.ask(insert, [name.into(), made.clone().into()])?;
+        // Another replica may have been quicker.
+        Ok(kept()?.unwrap_or(made))
     }
 }
 
-/// Columns that [`read`] reads.
-pub(super) const SELECT: &str =
-    "SELECT id, name, full_name, subject IS NULL, must_change, roles, groups, disabled, seen FROM people";
-
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Person> {
-    let (roles, groups): (String, String) = (row.get(5)?, row.get(6)?);
-    Ok(Person {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        full_name: row.get(2)?,
-        local: row.get(3)?,
-        must_change: row.get(4)?,
+pub(super) fn read(line: &Line) -> Person {
+    Person {
+        id: line.int(0),
+        name: line.text(1).to_owned(),
+        full_name: line.text(2).to_owned(),
+        local: line.int(3) != 0,
+        must_change: line.int(4) != 0,
         // A role that this version does not know lets nobody do anything.
-        roles: roles.split(' ').filter_map(|name| name.parse().ok()).collect(),
-        groups: serde_json::from_str(&groups).unwrap_or_default(),
-        disabled: row.get(7)?,
-        seen: row.get(8)?,
-    })
+        roles: line.text(5).split(' ').filter_map(|name| name.parse().ok()).collect(),
+        groups: serde_json::from_str(line.text(6)).unwrap_or_default(),
+        disabled: line.int(7) != 0,
+        seen: line.maybe_int(8),
+    }
+}
+
+/// As names are compared: in the one way that all stores have.
+fn folded(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 /// Seconds to wait after so many wrong passwords in a row.

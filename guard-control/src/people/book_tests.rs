@@ -20,7 +20,7 @@ fn the_first_admin_is_made_once_and_has_to_choose_a_password() {
     book.choose_password(admin.id, &first, "four quiet yellow boats").unwrap();
     assert_eq!(book.sign_in(BOOTSTRAP, &first).unwrap().unwrap_err(), Denied::Wrong);
     assert!(!book.sign_in(BOOTSTRAP, "four quiet yellow boats").unwrap().unwrap().must_change);
-    let stored = std::fs::read(dir.path().join(FILE)).unwrap();
+    let stored = std::fs::read(dir.path().join(super::super::desk::FILE)).unwrap();
     let wal = std::fs::read(dir.path().join("people.sqlite-wal")).unwrap_or_default();
     for secret in [first.as_str(), "four quiet yellow boats"] {
         let found =

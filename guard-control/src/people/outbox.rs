@@ -1,5 +1,5 @@
 //! What was done from the command line while the server may be running: it waits here until the server takes it into its
-//! record.
+//! record. A shared store takes it into the record at once.
 
 use guard_common::audit::v1::PersonAction;
 use prost::Message;
@@ -12,34 +12,29 @@ const MOST: i64 = 10_000;
 impl Book {
     /// Notes what is about to be done.
     pub fn leave_for_record(&self, action: &PersonAction) -> Result<(), PeopleError> {
-        let connection = self.lock();
-        let waiting: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
-        if waiting >= MOST {
+        if self.desk().record(action)? {
+            return Ok(());
+        }
+        if self.count("SELECT count(*) FROM people_outbox", [])? >= MOST {
             return Err(PeopleError::request(
                 "too much waits for the record: start `guard-control serve` first",
             ));
         }
-        connection.execute("INSERT INTO outbox (action) VALUES (?1)", [action.encode_to_vec()])?;
-        Ok(())
+        self.ask("INSERT INTO people_outbox (action) VALUES ($1)", [action.encode_to_vec().into()]).map(drop)
     }
 
     /// What waits, the oldest first.
     pub fn left_for_record(&self) -> Result<Vec<(i64, PersonAction)>, PeopleError> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("SELECT id, action FROM outbox ORDER BY id LIMIT 100")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))?;
-        let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, bytes)| (id, PersonAction::decode(&*bytes).unwrap_or_default()))
+        let lines = self.ask("SELECT id, action FROM people_outbox ORDER BY id LIMIT 100", [])?;
+        Ok(lines
+            .iter()
+            .map(|line| (line.int(0), PersonAction::decode(line.bytes(1)).unwrap_or_default()))
             .collect())
     }
 
     /// One is on record.
     pub fn is_recorded(&self, id: i64) -> Result<(), PeopleError> {
-        self.lock().execute("DELETE FROM outbox WHERE id = ?1", [id])?;
-        Ok(())
+        self.ask("DELETE FROM people_outbox WHERE id = $1", [id.into()]).map(drop)
     }
 }
 

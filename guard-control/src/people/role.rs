@@ -11,7 +11,7 @@ pub enum Role {
     Approver,
     /// Takes the record along, and sees what people did.
     Auditor,
-    /// Says who may do what.
+    /// Says who may do what, and hands out policies.
     Admin,
 }
 
@@ -35,7 +35,7 @@ impl Role {
             Self::Viewer => "sees what happens",
             Self::Approver => "decides on statements that wait",
             Self::Auditor => "exports the record and sees what people did",
-            Self::Admin => "says who may do what",
+            Self::Admin => "says who may do what, and hands out policies",
         }
     }
 
@@ -69,7 +69,7 @@ pub enum Right {
     Export,
     /// See what people did here.
     SeePeoplesActions,
-    /// Add people, change roles, make tokens for machines.
+    /// Add people, change roles, make tokens for machines; hand out policies.
     Administer,
 }
 

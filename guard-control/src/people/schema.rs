@@ -5,7 +5,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::PeopleError;
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE people (
+const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE people (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
         full_name TEXT NOT NULL,
@@ -54,7 +55,17 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE people (
     -- What the command line did, for the record.
     CREATE TABLE outbox (id INTEGER PRIMARY KEY, action BLOB NOT NULL) STRICT;
 
-    CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;"];
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;",
+    // The names of a store that has other tables beside these. `folded`: by which a name is found, and taken.
+    "ALTER TABLE sessions RENAME TO people_sessions;
+    ALTER TABLE tokens RENAME TO people_tokens;
+    ALTER TABLE searches RENAME TO people_searches;
+    ALTER TABLE outbox RENAME TO people_outbox;
+    ALTER TABLE settings RENAME TO people_settings;
+    ALTER TABLE people ADD COLUMN folded TEXT NOT NULL DEFAULT '';
+    UPDATE people SET folded = lower(name);
+    CREATE UNIQUE INDEX people_by_name ON people (folded);",
+];
 
 /// Brings the database up to the version of this program.
 pub fn migrate(connection: &mut Connection) -> Result<(), PeopleError> {
@@ -69,4 +80,24 @@ pub fn migrate(connection: &mut Connection) -> Result<(), PeopleError> {
     }
     transaction.pragma_update(None, "user_version", known)?;
     Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_book_of_the_first_version_keeps_everybody() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let ann = "INSERT INTO people (name, full_name, roles, groups, created) VALUES ('Ann', '', 'admin', '[]', 1);
+             INSERT INTO sessions VALUES (x'00', 1, 'password', '', 1, 1)";
+        connection.execute_batch(ann).unwrap();
+        migrate(&mut connection).unwrap();
+        migrate(&mut connection).unwrap();
+        let sql = "SELECT p.folded FROM people p JOIN people_sessions s ON s.person = p.id";
+        let folded: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(folded, "ann");
+    }
 }

@@ -1,7 +1,5 @@
 //! Searches that people keep under a name of theirs.
 
-use rusqlite::params;
-
 use super::{Book, PeopleError};
 
 /// Searches of one person.
@@ -23,37 +21,32 @@ impl Book {
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) || query.len() > 2048 {
             return Err(PeopleError::request("a search's name has 1 to 64 bytes"));
         }
-        let connection = self.lock();
-        let others: i64 = connection.query_row(
-            "SELECT count(*) FROM searches WHERE person = ?1 AND name != ?2",
-            params![person, name],
-            |row| row.get(0),
+        let others = self.count(
+            "SELECT count(*) FROM people_searches WHERE person = $1 AND name <> $2",
+            [person.into(), name.into()],
         )?;
         if others >= MOST {
             return Err(PeopleError::request("50 searches are kept: delete one first"));
         }
-        connection.execute(
-            "INSERT INTO searches (person, name, query) VALUES (?1, ?2, ?3)
-             ON CONFLICT (person, name) DO UPDATE SET query = ?3",
-            params![person, name, query],
-        )?;
-        Ok(())
+        let insert = "INSERT INTO people_searches (person, name, query) VALUES ($1, $2, $3)
+             ON CONFLICT (person, name) DO UPDATE SET query = excluded.query";
+        self.ask(insert, [person.into(), name.into(), query.into()]).map(drop)
     }
 
     /// Forgets one.
     pub fn forget_search(&self, person: i64, name: &str) -> Result<(), PeopleError> {
-        self.lock().execute("DELETE FROM searches WHERE person = ?1 AND name = ?2", params![person, name])?;
-        Ok(())
+        let delete = "DELETE FROM people_searches WHERE person = $1 AND name = $2";
+        self.ask(delete, [person.into(), name.into()]).map(drop)
     }
 
     /// All of one person, by name.
     pub fn searches(&self, person: i64) -> Result<Vec<Saved>, PeopleError> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("SELECT name, query FROM searches WHERE person = ?1 ORDER BY name")?;
-        let searches =
-            statement.query_map([person], |row| Ok(Saved { name: row.get(0)?, query: row.get(1)? }))?;
-        Ok(searches.collect::<Result<_, _>>()?)
+        let select = "SELECT name, query FROM people_searches WHERE person = $1 ORDER BY name";
+        let lines = self.ask(select, [person.into()])?;
+        Ok(lines
+            .iter()
+            .map(|line| Saved { name: line.text(0).to_owned(), query: line.text(1).to_owned() })
+            .collect())
     }
 }
 

@@ -1,13 +1,12 @@
 //! Sessions of browsers: a random cookie enters, a person leaves. Only the cookie's hash is kept.
 
-use rusqlite::{OptionalExtension, params};
-
 use super::{
     Book, PeopleError, Person,
-    book::{SELECT, read},
+    book::{read, select},
     now,
     secret::{self, hash},
 };
+use crate::store::sql::Sql;
 
 /// Seconds without a request after which a session ends.
 pub const IDLE: i64 = 3_600;
@@ -24,50 +23,45 @@ impl Book {
     /// Begins one; gives what the cookie holds.
     pub fn begin(&self, person: i64, way: &str, address: &str) -> Result<String, PeopleError> {
         let cookie = secret::random()?;
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        transaction.execute(
-            "DELETE FROM sessions WHERE seen < ?1 OR created < ?2",
-            params![now() - IDLE, now() - LONGEST],
-        )?;
-        transaction.execute(
-            "INSERT INTO sessions (hash, person, way, address, created, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
-            params![&hash(&cookie)[..], person, way, address, now()],
-        )?;
-        transaction.execute(
-            "DELETE FROM sessions WHERE person = ?1 AND hash NOT IN
-                 (SELECT hash FROM sessions WHERE person = ?1 ORDER BY seen DESC, created DESC, hash LIMIT ?2)",
-            params![person, MOST],
-        )?;
-        transaction.commit()?;
+        let old = Sql::new(
+            "DELETE FROM people_sessions WHERE seen < $1 OR created < $2",
+            [(now() - IDLE).into(), (now() - LONGEST).into()],
+        );
+        let insert = Sql::new(
+            "INSERT INTO people_sessions (hash, person, way, address, created, seen) VALUES ($1, $2, $3, $4, $5, $5)",
+            [hash(&cookie)[..].into(), person.into(), way.into(), address.into(), now().into()],
+        );
+        let beyond = Sql::new(
+            "DELETE FROM people_sessions WHERE person = $1 AND hash NOT IN (SELECT hash FROM people_sessions
+                 WHERE person = $1 ORDER BY seen DESC, created DESC, hash LIMIT $2)",
+            [person.into(), MOST.into()],
+        );
+        self.desk().run(vec![old, insert, beyond])?;
         Ok(cookie)
     }
 
     /// Whose session it is and how they signed in, while it lasts.
     pub fn session(&self, cookie: &str) -> Result<Option<(Person, String)>, PeopleError> {
         let hash = hash(cookie);
-        let connection = self.lock();
-        let found: Option<(i64, String, i64, i64)> = connection
-            .prepare_cached("SELECT person, way, created, seen FROM sessions WHERE hash = ?1")?
-            .query_row([&hash[..]], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-            .optional()?;
-        let Some((person, way, created, seen)) = found else { return Ok(None) };
+        let select = "SELECT person, way, created, seen FROM people_sessions WHERE hash = $1";
+        let found = self.ask(select, [hash[..].into()])?;
+        let Some(found) = found.first() else { return Ok(None) };
+        let (person, way, created, seen) = (found.int(0), found.text(1), found.int(2), found.int(3));
         if seen < now() - IDLE || created < now() - LONGEST {
-            connection.execute("DELETE FROM sessions WHERE hash = ?1", [&hash[..]])?;
+            self.ask("DELETE FROM people_sessions WHERE hash = $1", [hash[..].into()])?;
             return Ok(None);
         }
         if seen < now() - NOTED {
-            connection.execute("UPDATE sessions SET seen = ?2 WHERE hash = ?1", params![&hash[..], now()])?;
+            let update = "UPDATE people_sessions SET seen = $2 WHERE hash = $1";
+            self.ask(update, [hash[..].into(), now().into()])?;
         }
-        let sql = format!("{SELECT} WHERE id = ?1 AND disabled = 0");
-        let person = connection.prepare_cached(&sql)?.query_row([person], read).optional()?;
-        Ok(person.map(|person| (person, way)))
+        let found = self.ask(select!("WHERE id = $1 AND disabled = 0"), [person.into()])?;
+        Ok(found.first().map(|line| (read(line), way.to_owned())))
     }
 
     /// Ends one.
     pub fn end(&self, cookie: &str) -> Result<(), PeopleError> {
-        self.lock().execute("DELETE FROM sessions WHERE hash = ?1", [&hash(cookie)[..]])?;
-        Ok(())
+        self.ask("DELETE FROM people_sessions WHERE hash = $1", [hash(cookie)[..].into()]).map(drop)
     }
 }
 
@@ -82,17 +76,18 @@ mod tests {
         let book = Book::open(dir.path()).unwrap();
         book.bootstrap().unwrap();
         let admin = book.named(BOOTSTRAP).unwrap();
-        let age = |column: &str, seconds: i64| {
-            book.lock().execute(&format!("UPDATE sessions SET {column} = ?1"), [now() - seconds]).unwrap();
-        };
-        for (column, seconds) in [("seen", IDLE + 2), ("created", LONGEST + 2)] {
+        let ages = [
+            ("UPDATE people_sessions SET seen = $1", IDLE + 2),
+            ("UPDATE people_sessions SET created = $1", LONGEST + 2),
+        ];
+        for (age, seconds) in ages {
             let cookie = book.begin(admin.id, "password", "").unwrap();
             assert_eq!(book.session(&cookie).unwrap().unwrap().0.name, BOOTSTRAP);
-            age(column, seconds);
-            assert!(book.session(&cookie).unwrap().is_none(), "{column}");
+            book.ask(age, [(now() - seconds).into()]).unwrap();
+            assert!(book.session(&cookie).unwrap().is_none(), "{age}");
         }
         let cookie = book.begin(admin.id, "password", "").unwrap();
-        book.lock().execute("UPDATE people SET disabled = 1", []).unwrap();
+        book.ask("UPDATE people SET disabled = 1", []).unwrap();
         assert!(book.session(&cookie).unwrap().is_none());
         assert!(book.session("no such cookie").unwrap().is_none());
     }

@@ -2,14 +2,13 @@
 //!
 //! A person's token can never do more than the person; a machine's decides nothing.
 
-use rusqlite::{OptionalExtension, params};
-
 use super::{
     Book, PeopleError, Person, Role, Roles,
-    book::{SELECT, read},
+    book::{read, select},
     now,
     secret::{self, hash},
 };
+use crate::store::sql::Line;
 
 /// What tokens begin with, so that scanners of leaked secrets know them.
 const PREFIX: &str = "guard_";
@@ -19,9 +18,6 @@ pub const MAX_DAYS: i64 = 365;
 const MOST: i64 = 10_000;
 /// Seconds between notes that a token is in use.
 const NOTED: i64 = 60;
-
-/// Number, name, owner, roles, when it was used last.
-type Row = (i64, String, Option<i64>, String, Option<i64>);
 
 /// A token, without the token.
 #[derive(Clone, Debug)]
@@ -68,25 +64,22 @@ impl Book {
             return Err(PeopleError::request("a token needs a role, and its owner has to have it"));
         }
         let token = format!("{PREFIX}{}", secret::random()?);
-        let connection = self.lock();
-        connection.execute("DELETE FROM tokens WHERE expires < ?1", [now()])?;
-        let tokens: i64 = connection.query_row("SELECT count(*) FROM tokens", [], |row| row.get(0))?;
-        if tokens >= MOST {
+        self.ask("DELETE FROM people_tokens WHERE expires < $1", [now().into()])?;
+        if self.count("SELECT count(*) FROM people_tokens", [])? >= MOST {
             return Err(PeopleError::request("there are too many tokens: revoke some"));
         }
-        connection.execute(
-            "INSERT INTO tokens (hash, name, person, roles, made_by, created, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                &hash(&token)[..],
-                name,
-                owner.map(|owner| owner.id),
-                roles.to_string(),
-                made_by,
-                now(),
-                now() + days * 86_400
-            ],
-        )?;
+        let insert = "INSERT INTO people_tokens (hash, name, person, roles, made_by, created, expires)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let values = [
+            hash(&token)[..].into(),
+            name.into(),
+            owner.map(|owner| owner.id).into(),
+            roles.to_string().into(),
+            made_by.into(),
+            now().into(),
+            (now() + days * 86_400).into(),
+        ];
+        self.ask(insert, values)?;
         Ok(token)
     }
 
@@ -95,62 +88,53 @@ impl Book {
         if !token.starts_with(PREFIX) {
             return Ok(None);
         }
-        let connection = self.lock();
-        let found = connection
-            .prepare_cached(
-                "SELECT id, name, person, roles, used FROM tokens WHERE hash = ?1 AND expires > ?2",
-            )?
-            .query_row(params![&hash(token)[..], now()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-            })
-            .optional()?;
-        let found: Option<Row> = found;
-        let Some((id, name, owner, roles, used)) = found else { return Ok(None) };
-        if used.is_none_or(|used| used < now() - NOTED) {
-            connection.execute("UPDATE tokens SET used = ?2 WHERE id = ?1", params![id, now()])?;
+        let select =
+            "SELECT id, name, person, roles, used FROM people_tokens WHERE hash = $1 AND expires > $2";
+        let found = self.ask(select, [hash(token)[..].into(), now().into()])?;
+        let Some(found) = found.first() else { return Ok(None) };
+        let name = found.text(1).to_owned();
+        if found.maybe_int(4).is_none_or(|used| used < now() - NOTED) {
+            let update = "UPDATE people_tokens SET used = $2 WHERE id = $1";
+            self.ask(update, [found.int(0).into(), now().into()])?;
         }
-        let roles: Roles = roles.split(' ').filter_map(|name| name.parse().ok()).collect();
-        let Some(owner) = owner else { return Ok(Some((machine(&name, roles), name))) };
-        let sql = format!("{SELECT} WHERE id = ?1 AND disabled = 0 AND must_change = 0");
-        let person = connection.prepare_cached(&sql)?.query_row([owner], read).optional()?;
+        let roles = roles_of(found.text(3));
+        let Some(owner) = found.maybe_int(2) else { return Ok(Some((machine(&name, roles), name))) };
+        let found =
+            self.ask(select!("WHERE id = $1 AND disabled = 0 AND must_change = 0"), [owner.into()])?;
+        let person = found.first().map(read);
         Ok(person.map(|person| (Person { roles: roles.within(&person.roles), ..person }, name)))
     }
 
     /// All tokens, or those of one person; the first thousand.
     pub fn tokens(&self, of: Option<i64>) -> Result<Vec<Token>, PeopleError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached(
-            "SELECT t.id, t.name, p.name, t.roles, t.made_by, t.expires, t.used
-             FROM tokens t LEFT JOIN people p ON p.id = t.person
-             WHERE t.expires > ?1 AND (?2 IS NULL OR t.person = ?2) ORDER BY t.name, t.id LIMIT 1000",
-        )?;
-        let tokens = statement.query_map(params![now(), of], |row| {
-            let roles: String = row.get(3)?;
-            Ok(Token {
-                id: row.get(0)?,
-                name: row.get(1)?,
-                person: row.get(2)?,
-                roles: roles.split(' ').filter_map(|name| name.parse().ok()).collect(),
-                made_by: row.get(4)?,
-                expires: row.get(5)?,
-                used: row.get(6)?,
-            })
-        })?;
-        Ok(tokens.collect::<Result<_, _>>()?)
+        let select = "SELECT t.id, t.name, p.name, t.roles, t.made_by, t.expires, t.used
+             FROM people_tokens t LEFT JOIN people p ON p.id = t.person
+             WHERE t.expires > $1 AND (CAST($2 AS BIGINT) IS NULL OR t.person = $2)
+             ORDER BY t.name, t.id LIMIT 1000";
+        let token = |line: &Line| Token {
+            id: line.int(0),
+            name: line.text(1).to_owned(),
+            person: line.maybe_text(2).map(str::to_owned),
+            roles: roles_of(line.text(3)),
+            made_by: line.text(4).to_owned(),
+            expires: line.int(5),
+            used: line.maybe_int(6),
+        };
+        Ok(self.ask(select, [now().into(), of.into()])?.iter().map(token).collect())
     }
 
     /// Ends a token; with `of`, only one of that person. Gives its name.
     pub fn revoke(&self, id: i64, of: Option<i64>) -> Result<String, PeopleError> {
-        let gone = self
-            .lock()
-            .query_row(
-                "DELETE FROM tokens WHERE id = ?1 AND (?2 IS NULL OR person = ?2) RETURNING name",
-                params![id, of],
-                |row| row.get(0),
-            )
-            .optional()?;
+        let delete = "DELETE FROM people_tokens
+             WHERE id = $1 AND (CAST($2 AS BIGINT) IS NULL OR person = $2) RETURNING name";
+        let gone = self.ask(delete, [id.into(), of.into()])?;
+        let gone = gone.first().map(|line| line.text(0).to_owned());
         gone.ok_or_else(|| PeopleError::request("there is no such token"))
     }
+}
+
+fn roles_of(names: &str) -> Roles {
+    names.split(' ').filter_map(|name| name.parse().ok()).collect()
 }
 
 fn machine(token: &str, roles: Roles) -> Person {
@@ -206,7 +190,7 @@ mod tests {
         book.revoke(id, None).unwrap();
         assert!(book.bearer(&token).unwrap().is_none());
         let token = make("viewer", 7).unwrap();
-        book.lock().execute("UPDATE tokens SET expires = 1", []).unwrap();
+        book.ask("UPDATE people_tokens SET expires = 1", []).unwrap();
         assert!(book.bearer(&token).unwrap().is_none());
     }
 }

@@ -3,13 +3,15 @@
 //! Records are not indexed by connection. A connection's id carries its time, and an agent's records lie in the order of
 //! time: the search begins at the right place and ends soon after the connection does.
 
+use std::time::Instant;
+
 use guard_common::audit::v1::{Record, record::Body};
 use pbjson_types::Timestamp;
 use prost::Message;
-use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use super::{ReadingError, Readings, agent, first_id, sequence_of};
+use super::{ReadingError, Readings, first_id, first_since, sequence_of};
+use crate::store::{LOOK_TIME, sql::Sql};
 
 /// Records of one connection that are shown.
 const MOST: usize = 2_000;
@@ -38,55 +40,59 @@ impl Readings {
         agent_id: &str,
         connection_id: Uuid,
     ) -> Result<Option<Course>, ReadingError> {
-        let agent_id = agent_id.to_owned();
-        self.with(move |connection| {
-            let Some((agent, last)) = agent(connection, &agent_id)? else { return Ok(None) };
-            let course = search(connection, (agent, last), connection_id)?;
-            Ok((!course.records.is_empty()).then_some(course))
-        })
-        .await
+        let Some(agent) = self.agent(agent_id).await? else { return Ok(None) };
+        let course = self.course(agent, connection_id).await?;
+        Ok((!course.records.is_empty()).then_some(course))
     }
-}
 
-fn search(connection: &Connection, (agent, last): (i64, i64), wanted: Uuid) -> Result<Course, ReadingError> {
-    let base = first_id(agent);
-    let text = wanted.hyphenated().to_string();
-    let mut at = base + 1 + begin(connection, (base, last), wanted)?;
-    let mut end = base.saturating_add(last).min(at.saturating_add(FAR));
-    let mut statement = connection.prepare_cached(
-        "SELECT id, payload FROM records WHERE id >= $1 AND id <= $2 AND instr(payload, CAST($3 AS BLOB)) > 0
-         ORDER BY id LIMIT $4",
-    )?;
-    let mut course = Course::default();
-    while at <= end {
-        let to = end.min(at + STEP - 1);
-        let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![at, to, text, most])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            let record = Record::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
-            let Ok(Record { at, body: Some(body), .. }) = record else { continue };
-            // What merely quotes the id is no part of it.
-            if connection_of(&body) != Some(text.as_str()) {
-                continue;
+    async fn course(&self, (agent, last): (i64, i64), wanted: Uuid) -> Result<Course, ReadingError> {
+        let begun = Instant::now();
+        let base = first_id(agent);
+        let text = wanted.hyphenated().to_string();
+        let mut at = base + 1 + self.begin((base, last), wanted).await?;
+        let mut end = base.saturating_add(last).min(at.saturating_add(FAR));
+        let select = "SELECT id, payload FROM records WHERE id >= $1 AND id <= $2 AND instr(payload, $3) > 0
+             ORDER BY id LIMIT $4";
+        let mut course = Course::default();
+        while at <= end {
+            if begun.elapsed() > LOOK_TIME {
+                return Err(ReadingError::TooSlow);
             }
-            if course.records.len() == MOST {
-                course.cut = Some("the first 2,000 records are shown: search for the rest");
-                return Ok(course);
+            let to = end.min(at + STEP - 1);
+            let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
+            let values = [at.into(), to.into(), text.as_bytes().into(), most.into()];
+            for line in self.0.store.look_up(Sql::new(select, values)).await? {
+                let id = line.int(0);
+                let Ok(Record { at, body: Some(body), .. }) = Record::decode(line.bytes(1)) else { continue };
+                // What merely quotes the id is no part of it.
+                if connection_of(&body) != Some(text.as_str()) {
+                    continue;
+                }
+                if course.records.len() == MOST {
+                    course.cut = Some("the first 2,000 records are shown: search for the rest");
+                    return Ok(course);
+                }
+                if matches!(body, Body::ConnectionClosed(_)) {
+                    end = end.min(id + AFTER);
+                }
+                course.records.push((sequence_of(id), at, body));
             }
-            if matches!(body, Body::ConnectionClosed(_)) {
-                end = end.min(id + AFTER);
-            }
-            course.records.push((sequence_of(id), at, body));
+            at = to + 1;
         }
-        at = to + 1;
+        let closed = course.records.iter().any(|(_, _, body)| matches!(body, Body::ConnectionClosed(_)));
+        if end < base + last && !closed {
+            course.cut = Some("it was open for longer than what is looked through here: search for the rest");
+        }
+        Ok(course)
     }
-    if end < base + last
-        && !course.records.iter().any(|(_, _, body)| matches!(body, Body::ConnectionClosed(_)))
-    {
-        course.cut = Some("it was open for longer than what is looked through here: search for the rest");
+
+    /// How many of the agent's records lie before the connection began.
+    async fn begin(&self, agent: (i64, i64), wanted: Uuid) -> Result<i64, ReadingError> {
+        let Some((seconds, nanos)) = wanted.get_timestamp().map(|time| time.to_unix()) else { return Ok(0) };
+        let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let since = micros.saturating_add(i64::from(nanos) / 1_000).saturating_sub(EARLIER);
+        Ok(first_since(&self.0.store, agent, since).await?)
     }
-    Ok(course)
 }
 
 /// Which connection a record is about.
@@ -100,24 +106,4 @@ fn connection_of(body: &Body) -> Option<&str> {
         Body::Approval(approval) => &approval.connection_id,
         _ => return None,
     })
-}
-
-/// How many of the agent's records lie before the connection began, by halving.
-fn begin(connection: &Connection, (base, last): (i64, i64), wanted: Uuid) -> Result<i64, ReadingError> {
-    let Some((seconds, nanos)) = wanted.get_timestamp().map(|time| time.to_unix()) else { return Ok(0) };
-    let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-    let since = micros.saturating_add(i64::from(nanos) / 1_000).saturating_sub(EARLIER);
-    let mut statement = connection
-        .prepare_cached("SELECT at FROM records WHERE id >= $1 AND id <= $2 ORDER BY id LIMIT 1")?;
-    let (mut low, mut high) = (0, last);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let mut rows = statement.query([base + 1 + middle, base + last])?;
-        let at: Option<i64> = rows.next()?.map(|row| row.get(0)).transpose()?;
-        match at {
-            Some(at) if at < since => low = middle + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(low)
 }

@@ -7,9 +7,9 @@ use guard_common::{
     audit::v1::{Checkpoint, Gap, PolicyChange, Record, SensorState, record::Body},
 };
 use prost::Message;
-use rusqlite::Connection;
 
-use super::{ReadingError, Readings, agent, first_id, lock, sequence_of};
+use super::{ReadingError, Readings, first_id, lock};
+use crate::store::sql::{Line, Sql};
 
 /// How far behind the newest record facts are looked for.
 const BACK: i64 = 20_000;
@@ -17,6 +17,8 @@ const BACK: i64 = 20_000;
 const BEGINNING: i64 = 200;
 /// Records of an agent about itself that are read.
 const MOST: i64 = 200;
+/// Agents that are asked for at once.
+const AT_ONCE: usize = 64;
 
 /// What is known of one agent.
 #[derive(Clone, Debug, Default)]
@@ -89,54 +91,106 @@ pub fn level(agent: &Agent, facts: &Facts) -> Level {
 impl Readings {
     /// Of these agents. What was read before is read no more.
     pub async fn facts(&self, agents: &[Agent]) -> Result<HashMap<String, Facts>, ReadingError> {
-        let ids: Vec<String> = agents.iter().map(|agent| agent.agent_id.clone()).collect();
-        let room = self.0.clone();
-        self.with(move |connection| {
-            let mut all = HashMap::with_capacity(ids.len());
-            for agent_id in ids {
-                let known = lock(&room.facts).get(&agent_id).cloned().unwrap_or_default();
-                let known = update(connection, &agent_id, known)?;
-                lock(&room.facts).insert(agent_id.clone(), known.clone());
-                all.insert(agent_id, known.1);
+        let heads = match agents {
+            [] => return Ok(HashMap::new()),
+            [one] => self
+                .agent(&one.agent_id)
+                .await?
+                .map(|head| (one.agent_id.clone(), head))
+                .into_iter()
+                .collect(),
+            _ => self.heads().await?,
+        };
+        let mut all = HashMap::with_capacity(agents.len());
+        for some in agents.chunks(AT_ONCE) {
+            let mut open: Vec<Open> =
+                some.iter().filter_map(|agent| self.open(&agent.agent_id, &heads)).collect();
+            self.read(&mut open).await?;
+            let mut known = lock(&self.0.facts);
+            for one in open {
+                known.insert(one.agent_id, (one.last.cast_unsigned(), one.facts));
             }
-            Ok(all)
+            let found = some
+                .iter()
+                .filter_map(|agent| Some((agent.agent_id.clone(), known.get(&agent.agent_id)?.1.clone())));
+            all.extend(found);
+        }
+        Ok(all)
+    }
+
+    /// All agents' numbers and last records.
+    async fn heads(&self) -> Result<HashMap<String, (i64, i64)>, ReadingError> {
+        let lines =
+            self.0.store.look_up(Sql::new("SELECT agent_id, id, head_sequence FROM agents", [])).await?;
+        Ok(lines.iter().map(|line| (line.text(0).to_owned(), (line.int(1), line.int(2)))).collect())
+    }
+
+    /// What is left to read of an agent, where there is something.
+    fn open(&self, agent_id: &str, heads: &HashMap<String, (i64, i64)>) -> Option<Open> {
+        let (agent, last) = *heads.get(agent_id)?;
+        let (seen, facts) = lock(&self.0.facts).get(agent_id).cloned().unwrap_or_default();
+        let seen = seen.cast_signed();
+        (seen == 0 || seen < last).then(|| Open {
+            agent_id: agent_id.to_owned(),
+            base: first_id(agent),
+            seen,
+            last,
+            facts,
         })
-        .await
+    }
+
+    async fn read(&self, open: &mut [Open]) -> Result<(), ReadingError> {
+        let mut questions = Vec::with_capacity(open.len() * 2);
+        let mut whose = Vec::with_capacity(open.len() * 2);
+        for (at, one) in open.iter().enumerate() {
+            if one.seen == 0 {
+                questions.push(about_itself(one.base, one.base + BEGINNING.min(one.last)));
+                whose.push(at);
+            }
+            let behind = one.seen.max(one.last - BACK).max(0);
+            questions.push(about_itself(one.base + behind, one.base + one.last));
+            whose.push(at);
+        }
+        let answers = self.0.store.look(questions).await?;
+        for (at, lines) in whose.into_iter().zip(answers) {
+            if let Some(one) = open.get_mut(at) {
+                take(&lines, &mut one.facts);
+            }
+        }
+        let mut unsaid: Vec<&mut Open> =
+            open.iter_mut().filter(|one| one.facts.policy_hash.is_empty() && one.last > 0).collect();
+        if unsaid.is_empty() {
+            return Ok(());
+        }
+        let questions = unsaid.iter().map(|one| decided((one.base, one.base + one.last))).collect();
+        let answers = self.0.store.look(questions).await?;
+        for (one, lines) in unsaid.iter_mut().zip(answers) {
+            one.facts.policy_hash = lines.first().map(|line| decided_by(line.bytes(0))).unwrap_or_default();
+        }
+        Ok(())
     }
 }
 
-fn update(
-    connection: &Connection,
-    agent_id: &str,
-    (seen, mut facts): (u64, Facts),
-) -> Result<(u64, Facts), ReadingError> {
-    let Some((agent, last)) = agent(connection, agent_id)? else { return Ok((seen, facts)) };
-    let base = first_id(agent);
-    if seen == 0 {
-        read(connection, (base, base + BEGINNING.min(last)), &mut facts)?;
-    }
-    let behind = seen.cast_signed().max(last - BACK).max(0);
-    read(connection, (base + behind, base + last), &mut facts)?;
-    if facts.policy_hash.is_empty() && last > 0 {
-        facts.policy_hash = decided_by(connection, (base, base + last))?;
-    }
-    Ok((sequence_of(base + last), facts))
+/// An agent of whom there is something new to read.
+struct Open {
+    agent_id: String,
+    base: i64,
+    seen: i64,
+    last: i64,
+    facts: Facts,
 }
 
-/// Takes what the records behind `after` up to `until` say.
-fn read(connection: &Connection, (after, until): (i64, i64), facts: &mut Facts) -> Result<(), ReadingError> {
+/// What the records behind `after` up to `until` say of the agent itself.
+fn about_itself(after: i64, until: i64) -> Sql {
     // Kinds are the field numbers of `Record.body`.
-    let mut statement = connection.prepare_cached(
-        "SELECT payload FROM records WHERE id > $1 AND id <= $2 AND kind IN (10, 12, 13, 14, 61)
-         ORDER BY id DESC LIMIT $3",
-    )?;
-    let mut rows = statement.query([after, until, MOST])?;
-    let mut newest_first = Vec::new();
-    while let Some(row) = rows.next()? {
-        let record = Record::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
-        newest_first.extend(record.ok().and_then(|record| record.body));
-    }
-    for body in newest_first.into_iter().rev() {
+    let select = "SELECT payload FROM records WHERE id > $1 AND id <= $2 AND kind IN (10, 12, 13, 14, 61)
+         ORDER BY id DESC LIMIT $3";
+    Sql::new(select, [after.into(), until.into(), MOST.into()])
+}
+
+fn take(newest_first: &[Line], facts: &mut Facts) {
+    for line in newest_first.iter().rev() {
+        let Some(body) = Record::decode(line.bytes(0)).ok().and_then(|record| record.body) else { continue };
         match body {
             Body::AgentStarted(started) => {
                 facts.kernel = started.kernel;
@@ -154,21 +208,20 @@ fn read(connection: &Connection, (after, until): (i64, i64), facts: &mut Facts) 
             _ => {}
         }
     }
-    Ok(())
 }
 
-/// The policy set that made the newest decision.
-fn decided_by(connection: &Connection, (after, until): (i64, i64)) -> Result<String, ReadingError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT payload FROM records WHERE id > $1 AND id <= $2 AND kind IN (20, 30) ORDER BY id DESC LIMIT 1",
-    )?;
-    let mut rows = statement.query([after.max(until - BACK), until])?;
-    let Some(row) = rows.next()? else { return Ok(String::new()) };
-    let record = Record::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
-    let decision = match record.ok().and_then(|record| record.body) {
+/// The newest decision.
+fn decided((after, until): (i64, i64)) -> Sql {
+    let select = "SELECT payload FROM records WHERE id > $1 AND id <= $2 AND kind IN (20, 30) ORDER BY id DESC LIMIT 1";
+    Sql::new(select, [after.max(until - BACK).into(), until.into()])
+}
+
+/// The policy set that made a decision.
+fn decided_by(payload: &[u8]) -> String {
+    let decision = match Record::decode(payload).ok().and_then(|record| record.body) {
         Some(Body::ConnectionOpened(connection)) => connection.decision,
         Some(Body::Statement(statement)) => statement.decision,
         _ => None,
     };
-    Ok(decision.unwrap_or_default().policy_hash)
+    decision.unwrap_or_default().policy_hash
 }

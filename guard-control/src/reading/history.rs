@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::{Connection, params};
-
 use super::{ReadingError, Readings, lock};
+use crate::store::sql::{Line, Sql};
 
 /// How long counts are good enough.
 const FRESH: Duration = Duration::from_secs(5);
@@ -75,51 +74,45 @@ impl Readings {
         {
             return Ok(history.clone());
         }
-        let history = self.with(move |connection| count(connection, span)).await?;
+        let history = self.count(span).await?;
         lock(&self.0.history).insert(span, (Instant::now(), history.clone()));
         Ok(history)
     }
-}
 
-fn count(connection: &Connection, span: Duration) -> Result<History, ReadingError> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
-    let step = (micros(span) / BUCKETS as i64).max(1);
-    // Whole buckets, so that a bar does not change its meaning with each look.
-    let until = (micros(now) / step + 1).saturating_mul(step);
-    let since = until - step * BUCKETS as i64;
-    let mut buckets = vec![Bucket::default(); BUCKETS];
-    let mut statement = connection.prepare_cached(
-        "SELECT (at - $1) / $2, verdict, access = 2, count(*) FROM records
-         WHERE verdict IS NOT NULL AND at >= $1 AND at < $3 GROUP BY 1, 2, 3",
-    )?;
-    let mut rows = statement.query([since, step, until])?;
-    while let Some(row) = rows.next()? {
-        let place = usize::try_from(row.get::<_, i64>(0)?).unwrap_or(usize::MAX);
-        let Some(bucket) = buckets.get_mut(place) else { continue };
-        let count = row.get::<_, i64>(3)?.cast_unsigned();
-        match row.get(1)? {
-            1 => bucket.allowed += count,
-            2 | 4 => bucket.refused += count,
-            _ => bucket.would += count,
+    async fn count(&self, span: Duration) -> Result<History, ReadingError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let step = (micros(span) / BUCKETS as i64).max(1);
+        // Whole buckets, so that a bar does not change its meaning with each look.
+        let until = (micros(now) / step + 1).saturating_mul(step);
+        let since = until - step * BUCKETS as i64;
+        let counts = "SELECT (at - $1) / $2, verdict, access = 2, count(*) FROM records
+             WHERE verdict IS NOT NULL AND at >= $1 AND at < $3 GROUP BY 1, 2, 3";
+        let causes = "SELECT policy, count(*) FROM records WHERE verdict > 1 AND at >= $1
+             GROUP BY policy ORDER BY 2 DESC, 1 LIMIT $2";
+        let questions = vec![
+            Sql::new(counts, [since.into(), step.into(), until.into()]),
+            Sql::new(causes, [since.into(), CAUSES.into()]),
+        ];
+        let answers = self.0.store.look(questions).await?;
+        let mut answers = answers.iter();
+        let mut buckets = vec![Bucket::default(); BUCKETS];
+        for line in answers.next().into_iter().flatten() {
+            let place = usize::try_from(line.int(0)).unwrap_or(usize::MAX);
+            let Some(bucket) = buckets.get_mut(place) else { continue };
+            let count = line.int(3).cast_unsigned();
+            match line.int(1) {
+                1 => bucket.allowed += count,
+                2 | 4 => bucket.refused += count,
+                _ => bucket.would += count,
+            }
+            if line.int(2) != 0 {
+                bucket.non_proxied += count;
+            }
         }
-        if row.get::<_, Option<bool>>(2)?.unwrap_or(false) {
-            bucket.non_proxied += count;
-        }
+        let cause =
+            |line: &Line| Cause { policy: line.text(0).to_owned(), count: line.int(1).cast_unsigned() };
+        let causes = answers.next().into_iter().flatten().map(cause).collect();
+        Ok(History { since, step, buckets, causes })
     }
-    Ok(History { since, step, buckets, causes: causes(connection, since)? })
-}
-
-fn causes(connection: &Connection, since: i64) -> Result<Vec<Cause>, ReadingError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT policy, count(*) FROM records WHERE verdict > 1 AND at >= $1
-         GROUP BY policy ORDER BY 2 DESC, 1 LIMIT $2",
-    )?;
-    let causes = statement.query_map(params![since, CAUSES], |row| {
-        Ok(Cause {
-            policy: row.get::<_, Option<String>>(0)?.unwrap_or_default(),
-            count: row.get::<_, i64>(1)?.cast_unsigned(),
-        })
-    })?;
-    Ok(causes.collect::<Result<_, _>>()?)
 }

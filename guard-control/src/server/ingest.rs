@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use guard_common::{
@@ -265,7 +265,7 @@ impl Stream {
         }
     }
 
-    /// In the control plane's own chain. Where it cannot be said, the store says why.
+    /// In the control plane's own chain, at most once an hour. Where it cannot be said, the store says why.
     async fn note(&self, event: &str, hello: &Hello, detail: &str) {
         let event = ControlEvent {
             event: event.to_owned(),
@@ -273,6 +273,10 @@ impl Stream {
             host: hello.host.clone(),
             detail: detail.to_owned(),
             ..ControlEvent::default()
+        };
+        let Some(event) = self.news.refusals.refused(event, Instant::now()) else {
+            tracing::debug!(agent = hello.agent_id, host = hello.host, "an agent was refused again");
+            return;
         };
         tracing::warn!(
             agent = event.agent_id,

@@ -91,6 +91,10 @@ impl Keep for Embedded {
         self.ask(|reply| Command::Run(statements, reply)).await
     }
 
+    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.read(move |search| search.look(&questions)).await
+    }
+
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         self.read(move |search| search.decisions(&request)).await
     }

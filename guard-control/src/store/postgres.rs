@@ -8,7 +8,7 @@ mod append;
 mod pool;
 mod schema;
 
-use std::{path::PathBuf, pin::pin};
+use std::{path::PathBuf, pin::pin, time::Duration};
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt;
@@ -20,14 +20,14 @@ use guard_common::{
     },
 };
 use tokio_postgres::{
-    Transaction,
+    IsolationLevel, Statement, Transaction,
     types::{FromSql, IsNull, ToSql, Type, to_sql_checked},
 };
 
 use self::pool::Pool;
 pub use self::pool::Url;
 use super::{
-    Appended, Batch, Keep, OWN, SEARCH_TIME, StoreError, hash, now,
+    Appended, Batch, Keep, LOOK_TIME, OWN, SEARCH_TIME, StoreError, hash, now,
     search::{self, AGENTS, Filter, Page},
     sql::{Line, Sql, Value},
     sqlite::record_id,
@@ -106,11 +106,33 @@ impl Keep for Postgres {
         Ok(answers)
     }
 
+    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
+        let mut client = self.pool.client().await?;
+        let transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        limit_time(&transaction, LOOK_TIME).await?;
+        let mut answers = Vec::with_capacity(questions.len());
+        let mut last: Option<(&str, Statement)> = None;
+        for question in &questions {
+            // Many agents are asked for alike.
+            let statement = match last.take() {
+                Some((text, statement)) if text == question.text => statement,
+                _ => transaction.prepare(&question.text).await?,
+            };
+            answers.push(run_prepared(&transaction, &statement, question).await?);
+            last = Some((&question.text, statement));
+        }
+        Ok(answers)
+    }
+
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         let mut client = self.pool.client().await?;
         let transaction = client.build_transaction().read_only(true).start().await?;
-        let limit_time = format!("SET LOCAL statement_timeout = {}", SEARCH_TIME.as_millis());
-        transaction.batch_execute(&limit_time).await?;
+        limit_time(&transaction, SEARCH_TIME).await?;
         let agent = match request.agent_id.as_str() {
             "" => None,
             agent_id => {
@@ -171,11 +193,24 @@ impl Keep for Postgres {
     }
 }
 
+async fn limit_time(transaction: &Transaction<'_>, time: Duration) -> Result<(), StoreError> {
+    let limit = format!("SET LOCAL statement_timeout = {}", time.as_millis());
+    Ok(transaction.batch_execute(&limit).await?)
+}
+
 async fn run_one(transaction: &Transaction<'_>, statement: &Sql) -> Result<Vec<Line>, StoreError> {
     let prepared = transaction.prepare(&statement.text).await?;
+    run_prepared(transaction, &prepared, statement).await
+}
+
+async fn run_prepared(
+    transaction: &Transaction<'_>,
+    prepared: &Statement,
+    statement: &Sql,
+) -> Result<Vec<Line>, StoreError> {
     let values: Vec<&(dyn ToSql + Sync)> =
         statement.values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-    let rows = transaction.query(&prepared, &values).await?;
+    let rows = transaction.query(prepared, &values).await?;
     let line = |row: &tokio_postgres::Row| (0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>();
     Ok(rows.iter().map(line).collect::<Result<Vec<_>, _>>()?.into_iter().map(Line).collect())
 }

@@ -3,8 +3,8 @@
 use std::{
     fmt::Write,
     path::Path,
-    sync::{Mutex, PoisonError, mpsc},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use guard_common::{
@@ -19,7 +19,7 @@ use prost::Message;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_from_iter, types::Value};
 
 use super::{
-    FILE, OWN, SEARCH_TIME, StoreError, hash,
+    FILE, LOOK_TIME, OWN, SEARCH_TIME, StoreError, hash,
     row::kind,
     schema,
     sql::{Line, Sql},
@@ -34,6 +34,15 @@ const MAX_LIMIT: u32 = 10_000;
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Idle connections that are kept.
 const IDLE: usize = 4;
+
+/// Instructions of SQLite between looks at the clock.
+const STEPS: i32 = 20_000;
+
+/// Interrupts what runs on the connection once `time` is over.
+fn limit_time(connection: &mut Connection, time: Duration) -> Result<(), StoreError> {
+    let until = Instant::now() + time;
+    Ok(connection.progress_handler(STEPS, Some(move || Instant::now() > until))?)
+}
 
 /// Searches one store.
 #[derive(Debug)]
@@ -72,25 +81,19 @@ impl Search {
         }
     }
 
-    /// Runs `work` on a connection of its own, interrupted when it takes too long.
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Runs `work` on a connection of its own, interrupted when it takes longer than `time`.
+    fn with<T>(
+        &self,
+        time: Duration,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
+        let mut connection = match idle {
             Some(connection) => connection,
             None => self.connect()?,
         };
-        let interrupt = connection.get_interrupt_handle();
-        let (done, is_done) = mpsc::channel::<()>();
-        let watch = std::thread::spawn(move || {
-            if is_done.recv_timeout(SEARCH_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
-                interrupt.interrupt();
-            }
-        });
-        let result = work(&connection);
-        drop(done);
-        // An interrupt that comes late must not hit the next search.
-        let _ = watch.join();
-        match result {
+        limit_time(&mut connection, time)?;
+        match work(&mut connection) {
             Err(StoreError::Sqlite(error))
                 if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) =>
             {
@@ -104,10 +107,25 @@ impl Search {
         }
     }
 
+    /// Questions that change nothing, of one state of the store.
+    pub(super) fn look(&self, questions: &[Sql]) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.with(LOOK_TIME, |connection| {
+            // After an error it ends with the connection, which is not used again.
+            connection.execute_batch("BEGIN")?;
+            let mut answers = Vec::with_capacity(questions.len());
+            for question in questions {
+                limit_time(connection, LOOK_TIME)?;
+                answers.push(run_one(connection, question)?);
+            }
+            connection.execute_batch("COMMIT")?;
+            Ok(answers)
+        })
+    }
+
     /// Decisions that match, the newest first.
     pub fn decisions(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         let limit = limit(request);
-        self.with(|connection| {
+        self.with(SEARCH_TIME, |connection| {
             let Some(filter) = Filter::new(connection, request)? else {
                 return Ok(DecisionsResponse::default());
             };
@@ -117,7 +135,7 @@ impl Search {
 
     /// All agents, by host.
     pub fn agents(&self) -> Result<Vec<Agent>, StoreError> {
-        self.with(|connection| {
+        self.with(SEARCH_TIME, |connection| {
             let lines = run_one(connection, &Sql::new(AGENTS, [OWN.into()]))?;
             Ok(lines.iter().map(agent).collect())
         })
@@ -127,7 +145,7 @@ impl Search {
 impl Search {
     /// The hashes of an agent's records from `first` to `last`, as far as they are stored.
     pub(super) fn hashes(&self, agent_id: &str, first: u64, last: u64) -> Result<Vec<Hash>, StoreError> {
-        self.with(|connection| {
+        self.with(SEARCH_TIME, |connection| {
             let mut statement = connection.prepare_cached(HASHES_SQLITE)?;
             let values = params![agent_id, 1_i64 << 44, first.cast_signed(), last.cast_signed()];
             let mut rows = statement.query(values)?;
@@ -183,6 +201,10 @@ pub(super) fn time(micros: i64) -> Timestamp {
     Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
+fn micros_of(moment: &Timestamp) -> i64 {
+    moment.seconds.saturating_mul(1_000_000).saturating_add(i64::from(moment.nanos) / 1_000)
+}
+
 /// Conditions in SQL with their values.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
@@ -232,6 +254,11 @@ impl Filter {
         if let Some(agent) = agent {
             filter.and("r.id >= ", record_id(agent, 0).unwrap_or(i64::MAX).into());
             filter.and("r.id < ", record_id(agent + 1, 0).unwrap_or(i64::MAX).into());
+        }
+        for (condition, moment) in [("r.at >= ", &request.since), ("r.at < ", &request.until)] {
+            if let Some(moment) = moment {
+                filter.and(condition, micros_of(moment).into());
+            }
         }
         filter.contains(&request.contains)?;
         filter.behind(&request.page)?;

@@ -96,6 +96,14 @@ impl Line {
         }
     }
 
+    /// The text in column `at`, where there is one.
+    pub fn maybe_text(&self, at: usize) -> Option<&str> {
+        match self.0.get(at) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The bytes in column `at`; empty where there are none.
     pub fn bytes(&self, at: usize) -> &[u8] {
         match self.0.get(at) {

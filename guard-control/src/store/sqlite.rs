@@ -384,6 +384,7 @@ fn alarm(at: &Connection, agent_id: &str, refused: &Refused) -> Result<(), Store
             host,
             sequence: *sequence,
             detail: reason.clone(),
+            count: 0,
         }),
     )
 }
@@ -424,7 +425,7 @@ fn run(at: &Connection, statements: &[Sql]) -> Result<Vec<Vec<Line>>, StoreError
 }
 
 /// Runs one statement.
-pub(super) fn run_one(at: &Connection, statement: &Sql) -> Result<Vec<Line>, StoreError> {
+pub(crate) fn run_one(at: &Connection, statement: &Sql) -> Result<Vec<Line>, StoreError> {
     // SQLite's own form of numbered placeholders.
     let mut prepared = at.prepare_cached(&statement.text.replace('$', "?"))?;
     let columns = prepared.column_count();

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use guard_common::audit::v1::{connection_opened::Access, decision::Verdict};
+use guard_tests::{Postgres, skip};
 use serde_json::Value;
 
 use super::{
@@ -51,13 +52,26 @@ fn hold(described: &Value, schema: &Value, value: &Value, at: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_as_they_are_described() {
-    let site = Site::start().await;
+    hold_answers(Site::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_the_same_from_postgresql() {
+    if skip::without(&[skip::Need::Postgres]) {
+        return;
+    }
+    let postgres = Postgres::start().unwrap();
+    hold_answers(Site::replica(&postgres).await).await;
+}
+
+async fn hold_answers(site: Site) {
     let (_chain, _stream) = site
         .agent_with(vec![
             statement("drop table a", Verdict::Refused),
             connection("/usr/bin/psql", Access::NonProxied),
         ])
         .await;
+    guard_control::proof::gather(&site.app.fleet.store, &site.app.key).await.unwrap();
     let mut program = Browser::new(site.console);
     let described: Value = serde_json::from_str(&program.get("/api/v1/openapi.json").await.body).unwrap();
     let bearer = format!("Bearer {}", token(&site, "auditor").await);

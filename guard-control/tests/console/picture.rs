@@ -418,11 +418,44 @@ async fn a_day_of_a_fleet_is_shown() {
     };
     first.send(vec![(now - Duration::from_secs(20), Body::Checkpoint(signed))]).await;
     first.stream.send(FromAgent::Approval(ApprovalUpdate { request: Some(waits(now)) })).await;
+    super::policies::published(&site).await;
+    super::policies::agent_that_says(&site, super::policies::FOURTEEN);
+    guard_control::proof::gather(&site.app.fleet.store, &site.app.key).await.unwrap();
     let (agent, console) = (hosts[0].chain.id.clone(), site.console);
     assert!(hosts.iter().all(|host| !host.name.is_empty()));
     tokio::task::spawn_blocking(move || look(console, &agent, &told, &folder).unwrap()).await.unwrap();
     drop(hosts);
     site.stop().await;
+}
+
+/// A version is tried, handed out and gone back from; a head and a proof are taken along.
+fn hand_out(browser: &mut Browser, at: &impl Fn(&str) -> String) -> anyhow::Result<()> {
+    browser.goto(&at("/policies"))?;
+    browser.click("a:has-text('Version 2')")?;
+    browser.see("ins:has-text('no-drop')")?;
+    browser.click("button:has-text('Dry run')")?;
+    browser.see("b:has-text('14 statements of 3 workloads')")?;
+    browser.fill("input[name=labels]", "canary=yes")?;
+    browser.click("button:has-text('Hand out')")?;
+    browser.see("li:has-text('canary=yes')")?;
+    browser.goto(&at("/policies/1"))?;
+    browser.click("button:has-text('Go back to version 1')")?;
+    browser.see("h1:has-text('Version 3')")?;
+    browser.see("li:has-text('every host')")?;
+    browser.goto(&at("/verification"))?;
+    let head = browser.download("a:has-text('Download its head')")?;
+    anyhow::ensure!(head.contains("\"root\""), "{head}");
+    browser.fill("input[name=sequence]", "1")?;
+    let proof = browser.download("#inclusion ~ form button")?;
+    anyhow::ensure!(proof.contains("guard_audit_proof"), "{proof}");
+    browser.fill("textarea[name=head]", &head)?;
+    let grown = browser.download("#consistency ~ form button")?;
+    anyhow::ensure!(grown.contains("guard_audit_consistency"), "{grown}");
+    // A time range is kept in the form.
+    browser.goto(&at("/search?from=2001-01-01&to=2100-01-01T12:30"))?;
+    browser.see("ol.events .event")?;
+    browser.see("input[name=to][value='2100-01-01T12:30:00']")?;
+    Ok(())
 }
 
 /// Goes through the pages, as two people would; takes pictures where they are wanted.
@@ -439,6 +472,7 @@ fn look(
     browser.fill("input[name=password]", PASSWORD)?;
     browser.click("button[type=submit]")?;
     browser.see("h1:has-text('Overview')")?;
+    hand_out(&mut browser, &at)?;
     let story = format!("/connections/{agent}/{connection}");
     let request = format!("/approvals/{agent}/k3m9x2pa");
     let host = format!("/agents/{agent}");
@@ -453,6 +487,7 @@ fn look(
         ("agents", "/agents"),
         ("agent", host.as_str()),
         ("policies", "/policies"),
+        ("version", "/policies/2"),
         ("verification", "/verification"),
         ("people", "/people"),
         ("actions", "/actions"),

@@ -6,13 +6,16 @@ use guard_common::audit::v1::record::Body;
 use guard_control::{
     http::{
         Http,
-        app::App,
+        app::{App, Parts},
         config::{File, Settings},
     },
+    keys::SigningKey,
     people::{People, book::BOOTSTRAP},
+    policy::dry_run::Tool,
     server::Server,
     store::{Store, StoreHandle},
 };
+use guard_tests::Postgres;
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -22,6 +25,8 @@ use super::{
 
 /// What everybody here has as password.
 pub const PASSWORD: &str = "four quiet yellow boats";
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 pub struct Site {
     pub dir: tempfile::TempDir,
@@ -44,29 +49,42 @@ impl Site {
     pub async fn with(file: File, plaintext: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = Store::open(dir.path()).unwrap();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), false, store).await.unwrap();
-        let settings = Settings { listen: "127.0.0.1:0".parse().unwrap(), plaintext, file };
+        let people = People::open(dir.path()).unwrap();
+        Self::launch(dir, (store, Some(writer)), people, Settings { listen: ANY, plaintext, file }).await
+    }
+
+    /// A replica on a store that others may share.
+    pub async fn replica(postgres: &Postgres) -> Self {
+        let url = format!("postgresql://postgres@{}/postgres", postgres.address());
+        let store = Store::postgres(&url.parse().unwrap(), None).await.unwrap();
+        let people = People::shared(store.clone(), tokio::runtime::Handle::current());
+        let settings = Settings { listen: ANY, plaintext: true, file: File::default() };
+        Self::launch(tempfile::tempdir().unwrap(), (store, None), people, settings).await
+    }
+
+    async fn launch(
+        dir: tempfile::TempDir,
+        (store, writer): (Store, Option<StoreHandle>),
+        people: People,
+        settings: Settings,
+    ) -> Self {
+        let server = Server::bind(ANY, false, store).await.unwrap();
         let http = Http::bind(&settings, dir.path()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (stopping, is_stopping) = watch::channel(false);
-        let app =
-            App::open(&settings, (dir.path(), &http.url()), server.fleet(), is_stopping.clone()).unwrap();
+        let key = SigningKey::open(&dir.path().join("keys")).unwrap();
+        let tool = Tool { guard_agent: Some(dir.path().join("guard-agent")) };
+        let parts = Parts { people, key, tool };
+        let url = http.url();
+        let app = App::open(&settings, parts, &url, server.fleet(), is_stopping.clone());
+        let app = app.await.unwrap();
         guard_control::webhooks::start(&app).unwrap();
         let (agents, console, people) = (server.address(), http.address(), app.people.clone());
         let serving = vec![
             tokio::spawn(async move { server.serve(async { _ = stopped.await }).await.unwrap() }),
             tokio::spawn(http.serve(app.clone(), is_stopping)),
         ];
-        Self {
-            dir,
-            agents,
-            console,
-            people,
-            app,
-            stop: Some((stop, stopping)),
-            serving,
-            writer: Some(writer),
-        }
+        Self { dir, agents, console, people, app, stop: Some((stop, stopping)), serving, writer }
     }
 
     /// Somebody with these roles, who has chosen a password.
@@ -126,7 +144,8 @@ impl Site {
         for serving in self.serving.drain(..) {
             serving.await.unwrap();
         }
-        let writer = self.writer.take().unwrap();
-        tokio::task::spawn_blocking(|| writer.close()).await.unwrap();
+        if let Some(writer) = self.writer.take() {
+            tokio::task::spawn_blocking(|| writer.close()).await.unwrap();
+        }
     }
 }

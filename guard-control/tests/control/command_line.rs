@@ -9,11 +9,16 @@ use super::{
     killed::Process,
 };
 
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_guard-control")).args(args).env_remove("NO_COLOR").output().unwrap()
+pub fn run(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_guard-control"));
+    // What stands in the environment of whoever runs the tests is no part of them.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GUARD_") || name == "NO_COLOR") {
+        command.env_remove(name);
+    }
+    command.args(args).output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }

@@ -67,6 +67,32 @@ async fn sequences(store: &Store, request: DecisionsRequest) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_ask_and_change_nothing() {
+    each(async |store| {
+        let mut chain = Chain::new();
+        hello(store, &chain.id).await;
+        let records = chain.next(5);
+        append(store, &chain.id, 1, &records).await;
+        let mention =
+            "SELECT count(*), sum(instr(payload, $1)) > 0 FROM records WHERE instr(payload, $1) > 0";
+        let questions = vec![
+            Sql::new("SELECT id FROM agents WHERE agent_id = $1", [chain.id.as_str().into()]),
+            Sql::new(mention, [b"web.service"[..].into()]),
+            Sql::new(mention, [b"nowhere"[..].into()]),
+        ];
+        let answers = store.look(questions).await.unwrap();
+        assert_eq!(answers[0].len(), 1);
+        assert_eq!((answers[1][0].int(0), answers[1][0].int(1), answers[2][0].int(0)), (5, 1, 0));
+        for change in ["DELETE FROM records", "UPDATE agents SET host = 'x'"] {
+            assert!(store.look(vec![Sql::new(change, [])]).await.is_err(), "{change}");
+        }
+        assert_eq!(sequences(store, DecisionsRequest::default()).await.len(), 5);
+        assert!(store.look(Vec::new()).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_chain_is_stored_once_and_only_as_it_follows() {
     each(async |store| {
         let mut chain = Chain::new();
@@ -154,6 +180,9 @@ async fn decisions_are_searched_alike() {
         }
         let nobody = DecisionsRequest { agent_id: "nobody".to_owned(), ..DecisionsRequest::default() };
         assert!(sequences(store, nobody).await.is_empty());
+        let moment = |text: &str| Some(guard_control::moment::read(text, &jiff::tz::TimeZone::UTC).unwrap());
+        assert_eq!(sequences(store, request(&|r| r.since = moment("1h"))).await, [3, 2, 1]);
+        assert!(sequences(store, request(&|r| r.until = moment("1h"))).await.is_empty());
         // Page by page.
         let mut page = request(&|r| r.limit = 2);
         let answer = store.decisions(page.clone()).await.unwrap();

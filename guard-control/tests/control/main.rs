@@ -3,6 +3,7 @@
 
 mod agent;
 mod command_line;
+mod command_line_errors;
 mod contract;
 mod full_disk;
 mod ingest;

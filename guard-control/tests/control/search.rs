@@ -62,6 +62,24 @@ async fn decisions_are_found_by_what_they_are() {
     assert_eq!(find(DecisionsRequest { agent_id: second.id.clone(), ..all.clone() }), ["drop table orders"]);
     assert_eq!(find(by(|r| r.agent_id = "nobody".into())), Vec::<String>::new());
 
+    let at = |text: &str| guard_control::moment::read(text, &jiff::tz::TimeZone::UTC).unwrap();
+    let within = |since: &str, until: &str| {
+        let request = DecisionsRequest { since: Some(at(since)), until: Some(at(until)), ..all.clone() };
+        find(request).len()
+    };
+    assert_eq!(
+        (within("1h", "2100-01-01"), within("2001-01-01", "1h"), within("2100-01-01", "2101-01-01")),
+        (5, 0, 0)
+    );
+    // The range has a beginning that belongs to it, and an end that does not.
+    let moment = search.decisions(&all).unwrap().decisions[2].at;
+    let count = |request: DecisionsRequest| find(request).len();
+    let (later, before) = (
+        count(DecisionsRequest { since: moment, ..all.clone() }),
+        count(DecisionsRequest { until: moment, ..all.clone() }),
+    );
+    assert!(later >= 3 && before <= 2 && later + before == 5, "{later} {before}");
+
     let mut paged = Vec::new();
     let mut request = DecisionsRequest { limit: 2, ..all };
     loop {

@@ -280,6 +280,7 @@ async fn alarm(at: &Transaction<'_>, agent_id: &str, refused: &Refused) -> Resul
         host,
         sequence: *sequence,
         detail: reason.clone(),
+        count: 0,
     };
     note(at, Body::ControlEvent(event)).await
 }
