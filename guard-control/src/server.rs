@@ -9,6 +9,7 @@ mod ingest;
 pub mod live;
 mod query;
 mod refusals;
+mod replicas;
 pub mod sessions;
 mod transport;
 
@@ -47,7 +48,7 @@ use tower::Service;
 pub use self::transport::Peer;
 use self::{
     approvals::Waiting, enrolment::EnrolmentService, ingest::IngestService, live::Live, query::QueryService,
-    refusals::Refusals, sessions::Sessions, transport::Own,
+    refusals::Refusals, replicas::Relay, sessions::Sessions, transport::Own,
 };
 use crate::{
     ca::CaError,
@@ -135,12 +136,8 @@ impl Server {
             return Err(ServerError::Plaintext(listen));
         }
         let (listener, address) = bind(listen).await?;
-        let fleet = Fleet {
-            store,
-            sessions: Sessions::default(),
-            waiting: Waiting::default(),
-            live: Live::default(),
-        };
+        let waiting = Relay::of(&store).map(Waiting::among).unwrap_or_default();
+        let fleet = Fleet { store, sessions: Sessions::default(), waiting, live: Live::default() };
         Ok(Self { plain: Some(listener), address, tls: None, fleet })
     }
 
@@ -193,6 +190,9 @@ impl Server {
         let (handing, rollouts) = watch::channel(Rollouts::default());
         tasks.spawn(follow_rollouts(self.fleet.store.clone(), handing));
         let refusals = Refusals::default();
+        if self.fleet.store.is_shared() {
+            tasks.spawn(replicas::follow(self.fleet.clone()));
+        }
         tasks.spawn(tell_refusals(self.fleet.store.clone(), refusals.clone()));
         let (store, counted) = (self.fleet.store.clone(), refusals.clone());
         let news = News { stopping: stopped.clone(), revocations, rollouts, refusals };

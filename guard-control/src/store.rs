@@ -203,13 +203,14 @@ pub trait Keep: Send + Sync {
 #[derive(Clone)]
 pub struct Store {
     keep: Arc<dyn Keep>,
+    shared: bool,
 }
 
 impl Store {
     /// Opens the embedded store in `dir`, making it if need be.
     pub fn open(dir: &Path) -> Result<(Self, StoreHandle), StoreError> {
         let (keep, handle) = Embedded::open(dir, true)?;
-        Ok((Self { keep: Arc::new(keep) }, handle))
+        Ok((Self { keep: Arc::new(keep), shared: false }, handle))
     }
 
     /// Opens the embedded store in `dir` for a command, beside a server that may be running. It must be there: made by the
@@ -219,12 +220,18 @@ impl Store {
             return Err(StoreError::Absent(dir.to_owned()));
         }
         let (keep, handle) = Embedded::open(dir, false)?;
-        Ok((Self { keep: Arc::new(keep) }, handle))
+        Ok((Self { keep: Arc::new(keep), shared: false }, handle))
     }
 
     /// Connects to PostgreSQL, and makes its tables if need be. `authorities`: PEM, for TLS to it.
     pub async fn postgres(url: &postgres::Url, authorities: Option<PathBuf>) -> Result<Self, StoreError> {
-        Ok(Self { keep: Arc::new(postgres::Postgres::open(url, authorities).await?) })
+        let keep = postgres::Postgres::open(url, authorities).await?;
+        Ok(Self { keep: Arc::new(keep), shared: true })
+    }
+
+    /// Whether several replicas may work on it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// See [`Keep::hello`].

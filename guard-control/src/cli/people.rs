@@ -12,7 +12,10 @@ use guard_common::audit::{
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
-use super::{output, place::Place};
+use super::{
+    output,
+    place::{Place, StoreUrl},
+};
 use crate::{
     people::{Book, Person, Roles},
     store::postgres::Url,
@@ -38,7 +41,14 @@ pub struct PeopleArgs {
     )]
     data: PathBuf,
     /// PostgreSQL instead of the embedded store, as `guard-control serve --store`
-    #[arg(long, global = true, value_name = "URL", env = "GUARD_CONTROL_STORE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "GUARD_CONTROL_STORE",
+        hide_env_values = true,
+        value_parser = StoreUrl
+    )]
     store: Option<Url>,
     /// Certificate authorities of PostgreSQL, PEM
     #[arg(long, global = true, value_name = "FILE", env = "GUARD_CONTROL_STORE_CA")]

@@ -1,9 +1,9 @@
 //! Where the store and the keys are, for commands that work beside the server: whoever may read its folder may do what they
 //! do.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::Args;
+use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
 
 use crate::store::{Store, StoreError, StoreHandle, postgres::Url};
 
@@ -18,7 +18,7 @@ pub struct Place {
     pub data: PathBuf,
     /// PostgreSQL instead of the embedded store, for more than one replica: postgresql://user@host/database; a password is
     /// better kept in the environment than on the command line
-    #[arg(long, value_name = "URL", env = "GUARD_CONTROL_STORE", hide_env_values = true)]
+    #[arg(long, value_name = "URL", env = "GUARD_CONTROL_STORE", hide_env_values = true, value_parser = StoreUrl)]
     store: Option<Url>,
     /// Certificate authorities of PostgreSQL, PEM
     #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_STORE_CA", requires = "store")]
@@ -27,6 +27,21 @@ pub struct Place {
     /// [default: `keys` in the data folder]
     #[arg(long, value_name = "DIR", env = "GUARD_CONTROL_KEYS")]
     keys: Option<PathBuf>,
+}
+
+/// Reads the URL of a store. What is wrong with it is told without it: it may hold a password.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreUrl;
+
+impl TypedValueParser for StoreUrl {
+    type Value = Url;
+
+    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Url, clap::Error> {
+        value.to_str().unwrap_or_default().parse().map_err(|problem: String| {
+            let told = format!("invalid value for '--store <URL>': {problem}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, told).with_cmd(command)
+        })
+    }
 }
 
 impl Place {

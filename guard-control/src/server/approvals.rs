@@ -2,7 +2,7 @@
 //!
 //! Only [`crate::console::say`] hands in words of people, of whom it has made sure: agents reach no such door here.
 //! Kept in memory alone: agents keep their requests, and tell of all that are open whenever they connect. Whether a word
-//! counts is the agent's to say.
+//! counts is the agent's to say. What waits at agents of other replicas is known through the shared store ([`super::replicas`]).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,6 +16,8 @@ use guard_common::api::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
+
+use super::replicas::Relay;
 
 /// Requests of one agent that are kept.
 const MAX_REQUESTS: usize = 10_000;
@@ -35,6 +37,8 @@ struct Table {
     /// Verdicts that are not answered yet, and whose they are.
     asked: HashMap<String, (String, oneshot::Sender<ApprovalAnswer>)>,
     last: u64,
+    /// What waits at agents that are connected to other replicas.
+    elsewhere: BTreeMap<(String, String), FleetApproval>,
 }
 
 #[derive(Debug)]
@@ -46,15 +50,17 @@ struct Host {
 }
 
 /// What waits on all connected hosts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Waiting {
     table: Arc<Mutex<Table>>,
     changes: broadcast::Sender<Arc<FleetApproval>>,
+    /// By which words reach the agents of other replicas.
+    relay: Option<Relay>,
 }
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self { table: Arc::default(), changes: broadcast::channel(CHANGES).0 }
+        Self { table: Arc::default(), changes: broadcast::channel(CHANGES).0, relay: None }
     }
 }
 
@@ -82,7 +88,30 @@ pub struct Place {
     pub verdicts: mpsc::Receiver<ApprovalVerdict>,
 }
 
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").finish_non_exhaustive()
+    }
+}
+
 impl Waiting {
+    /// With other replicas.
+    pub(super) fn among(relay: Relay) -> Self {
+        Self { relay: Some(relay), ..Self::default() }
+    }
+
+    /// What waits at agents of other replicas, as of now.
+    pub(super) fn set_elsewhere(&self, approvals: Vec<FleetApproval>) {
+        let key = |one: &FleetApproval| Some((one.agent_id.clone(), one.request.as_ref()?.id.clone()));
+        let all = approvals.into_iter().filter_map(|one| Some((key(&one)?, one)));
+        self.lock().elsewhere = all.collect();
+    }
+
+    /// Whether the agent is connected to this replica.
+    pub(super) fn is_here(&self, agent_id: &str) -> bool {
+        self.lock().agents.contains_key(agent_id)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,6 +134,16 @@ impl Waiting {
 
     /// All requests, or those of one agent.
     pub fn list(&self, agent_id: Option<&str>) -> Vec<FleetApproval> {
+        let mut all = self.list_here(agent_id);
+        let table = self.lock();
+        let elsewhere =
+            table.elsewhere.values().filter(|one| agent_id.is_none_or(|wanted| one.agent_id == wanted));
+        all.extend(elsewhere.filter(|one| !table.agents.contains_key(&one.agent_id)).cloned());
+        all
+    }
+
+    /// Those at agents of this replica.
+    pub(super) fn list_here(&self, agent_id: Option<&str>) -> Vec<FleetApproval> {
         let table = self.lock();
         let agents = table.agents.iter().filter(|(id, _)| agent_id.is_none_or(|wanted| *id == wanted));
         let approvals = agents.flat_map(|(agent_id, host)| {
@@ -120,13 +159,31 @@ impl Waiting {
     /// One request.
     pub fn find(&self, agent_id: &str, request_id: &str) -> Option<FleetApproval> {
         let table = self.lock();
-        let host = table.agents.get(agent_id)?;
+        let Some(host) = table.agents.get(agent_id) else {
+            return table.elsewhere.get(&(agent_id.to_owned(), request_id.to_owned())).cloned();
+        };
         let request = Some(host.requests.get(request_id)?.clone());
         Some(FleetApproval { agent_id: agent_id.to_owned(), host: host.name.clone(), request })
     }
 
-    /// Hands one person's word to the agent and waits for what it says of it.
+    /// Hands one person's word to the agent, wherever it is connected, and waits for what it says of it.
     pub async fn decide(&self, asked: DecideApprovalRequest) -> Result<ApprovalAnswer, Unanswered> {
+        let elsewhere = !self.is_here(&asked.agent_id)
+            && self.lock().elsewhere.keys().any(|(agent_id, _)| *agent_id == asked.agent_id);
+        match &self.relay {
+            Some(relay) if elsewhere => {
+                let answer = tokio::time::timeout(ANSWER_TIME, relay.decide(&asked)).await;
+                answer.unwrap_or(Err(Unanswered::Late))
+            }
+            _ => self.decide_here(asked).await,
+        }
+    }
+
+    /// The same where the agent is connected to this replica.
+    pub(super) async fn decide_here(
+        &self,
+        asked: DecideApprovalRequest,
+    ) -> Result<ApprovalAnswer, Unanswered> {
         let DecideApprovalRequest { agent_id, request_id, approve, reason, person } = asked;
         let verdict_id = Uuid::now_v7().to_string();
         let (sender, answer) = oneshot::channel();

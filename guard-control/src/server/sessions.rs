@@ -3,7 +3,7 @@
 //! journal is a copy.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,6 +16,8 @@ const MAX_SESSIONS: usize = 20_000;
 struct Table {
     by_agent: HashMap<String, Entry>,
     last: u64,
+    /// Agents that are connected to other replicas.
+    elsewhere: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -75,9 +77,22 @@ impl Sessions {
         Ok(Session { sessions: self.clone(), agent_id: agent_id.to_owned(), number, superseded })
     }
 
-    /// Whether the agent has an open stream.
+    /// Whether the agent has an open stream, here or at another replica.
     pub fn is_connected(&self, agent_id: &str) -> bool {
-        self.lock().by_agent.contains_key(agent_id)
+        let table = self.lock();
+        table.by_agent.contains_key(agent_id) || table.elsewhere.contains(agent_id)
+    }
+
+    /// The agents with a stream here.
+    pub(super) fn here(&self) -> Vec<String> {
+        let mut agents: Vec<String> = self.lock().by_agent.keys().cloned().collect();
+        agents.sort_unstable();
+        agents
+    }
+
+    /// The agents with a stream at other replicas, as of now.
+    pub(super) fn set_elsewhere(&self, agents: HashSet<String>) {
+        self.lock().elsewhere = agents;
     }
 }
 

@@ -38,7 +38,7 @@ pub async fn tell(stream: &Stream, request: ApprovalRequest) {
 }
 
 /// The agent's side of one verdict.
-async fn answer(stream: &mut Stream, problem: &str) -> (String, Vec<String>, bool) {
+pub async fn answer(stream: &mut Stream, problem: &str) -> (String, Vec<String>, bool) {
     let Ok(ToAgent::ApprovalVerdict(verdict)) = stream.answer().await else { panic!("no verdict came") };
     let counted = problem.is_empty();
     let answer = ApprovalAnswer {
@@ -53,7 +53,7 @@ async fn answer(stream: &mut Stream, problem: &str) -> (String, Vec<String>, boo
 }
 
 pub async fn until_waiting(site: &Site, number: usize) {
-    for _ in 0..200 {
+    for _ in 0..500 {
         if site.app.fleet.waiting.list(None).len() == number {
             return;
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{agent::statement, site::Site};
 
 const FIRST: &str = "@id(\"all\")\npermit (principal, action, resource);\n";
-const SECOND: &str = "@id(\"all\")\npermit (principal, action, resource);\n\n@id(\"no-drop\")\nforbid (principal, \
+const SECOND: &str = "@id(\"all\")\npermit (principal, action, resource);\n\n@id(\"no-drop\")\n@reason(\"ask a person\")\nforbid (principal, \
                       action == Guard::Action::\"define\", resource);\n";
 
 /// A `guard-agent policy replay` that says how many statements it was given, where the policies are there.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     agent::{connection, statement},
+    approvals,
     browser::Browser,
     site::{PASSWORD, Site},
 };
@@ -52,7 +53,7 @@ async fn every_page_is_served_from_postgresql() {
     for (path, shows) in [
         ("/", "some-policy"),
         ("/live", ""),
-        ("/round-the-proxy", "/usr/bin/psql"),
+        ("/round-the-proxy", ">psql<"),
         ("/search?contains=CUSTOMERS", "drop table customers"),
         ("/approvals", ""),
         ("/agents", "db1"),
@@ -121,6 +122,44 @@ async fn replicas_share_people_and_sessions() {
     assert_eq!(browser.get("/").await.status, 303);
     let actions: Vec<_> = other.actions().await.into_iter().map(|one| one.action).collect();
     assert!(actions.iter().any(|action| action == "sign-in"), "{actions:?}");
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_at_an_agent_of_one_replica_is_decided_at_another() {
+    if skip::without(&[skip::Need::Postgres]) {
+        return;
+    }
+    let postgres = Postgres::start().unwrap();
+    let (one, other) = (Site::replica(&postgres).await, Site::replica(&postgres).await);
+    one.add("ann", "approver", &["dba"]).await;
+    let (chain, mut stream) = one.agent_with(Vec::new()).await;
+    approvals::tell(&stream, approvals::request("k3m9x2pa", "bob")).await;
+    approvals::until_waiting(&one, 1).await;
+    approvals::until_waiting(&other, 1).await;
+    assert!(other.app.fleet.sessions.is_connected(&chain.id), "it is connected, wherever that is");
+    let mut ann = other.browser_of("ann").await;
+    let path = format!("/approvals/{}/k3m9x2pa", chain.id);
+    assert!(ann.get("/approvals").await.body.contains("k3m9x2pa"));
+    let word = [("word", "approve"), ("reason", "ok")];
+    let (answer, told) = tokio::join!(ann.post(&path, &word), approvals::answer(&mut stream, ""));
+    let (person, groups, approve) = told;
+    assert_eq!((person.as_str(), groups.as_slice(), approve), ("ann", &["dba".to_owned()][..], true));
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    // It runs, and waits nowhere any more; and an agent that goes is gone everywhere.
+    let mut ran = approvals::request("k3m9x2pa", "bob");
+    ran.state = guard_common::api::agent::approval_request::State::Ran.into();
+    approvals::tell(&stream, ran).await;
+    approvals::until_waiting(&other, 0).await;
+    drop(stream);
+    for _ in 0..300 {
+        if !other.app.fleet.sessions.is_connected(&chain.id) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(!other.app.fleet.sessions.is_connected(&chain.id));
     one.stop().await;
     other.stop().await;
 }

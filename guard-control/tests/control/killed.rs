@@ -26,9 +26,11 @@ impl Process {
 
     /// With more on its command line.
     pub fn with(data: &Path, more: &[&str]) -> Self {
+        let console = if more.contains(&"--console") { &[][..] } else { &["--console", "none"] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_guard-control"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--console", "none", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            .args(console)
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

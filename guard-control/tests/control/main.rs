@@ -12,6 +12,7 @@ mod mutual_tls;
 mod nonsense;
 mod search;
 mod signatures;
+mod sizes;
 mod tls_client;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
