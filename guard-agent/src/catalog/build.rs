@@ -143,6 +143,9 @@ pub struct Known<'a> {
     pub learned: &'a Learned,
 }
 
+/// What a relation of people would be called.
+const PEOPLE: &str = "people";
+
 /// Puts the facts together.
 pub(super) fn build(mut facts: Facts, known: &Known<'_>) -> Base {
     if !facts.complete {
@@ -194,8 +197,31 @@ pub(super) fn build(mut facts: Facts, known: &Known<'_>) -> Base {
                 named().map_or(Mark::None, |kind| sensitive(kind, Evidence::Name))
             };
         }
+        if !system && is_of_people(&relation.columns) {
+            for column in relation.columns.iter_mut().filter(|column| column.mark == Mark::None) {
+                let kind = known.names.kind(PEOPLE, &column.name, &shape(types, column.type_oid));
+                column.mark = kind.map_or(Mark::None, |kind| sensitive(kind, Evidence::Name));
+            }
+        }
     }
     derive::pass_on(base, &facts, known)
+}
+
+/// Whether its columns say that its rows are people, whatever the relation is called: people have days of birth, numbers
+/// of their own, and first and last names. One name alone may be that of a company's contact.
+fn is_of_people(columns: &[ColumnInfo]) -> bool {
+    let mut names = 0;
+    columns.iter().any(|column| match &column.mark {
+        Mark::Sensitive(found) if found.evidence == Evidence::Name => match found.kind {
+            DataKind::BirthDate | DataKind::NationalId => true,
+            DataKind::PersonName => {
+                names += 1;
+                names > 1
+            }
+            _ => false,
+        },
+        _ => false,
+    })
 }
 
 fn sensitive(kind: DataKind, evidence: Evidence) -> Mark {

@@ -11,13 +11,14 @@ use super::{Catalogs, Database, Limits, Names, Pattern, Settings, TypeShape, row
 pub struct FewNames;
 
 impl Names for FewNames {
-    fn kind(&self, _table: &str, column: &str, ty: &TypeShape<'_>) -> Option<DataKind> {
+    fn kind(&self, table: &str, column: &str, ty: &TypeShape<'_>) -> Option<DataKind> {
         let text = matches!(ty.category, 'S' | '?' | 'U');
         match column {
             "email" | "e_mail" if text => Some(DataKind::Email),
             "phone" if text => Some(DataKind::Phone),
             "ssn" => Some(DataKind::NationalId),
             "salary" => Some(DataKind::Income),
+            "called" if table == "people" => Some(DataKind::PersonName),
             "religious" => Some(DataKind::Special),
             _ => None,
         }

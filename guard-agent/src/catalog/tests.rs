@@ -52,6 +52,16 @@ fn what_people_say_comes_before_what_names_say() {
 }
 
 #[test]
+fn columns_that_only_people_have_say_what_the_table_is() {
+    let database = database(Vec::new());
+    let text = "16420 public.t1 r: called text, ssn text\n16421 public.t2 r: called text, email text\n";
+    read(&database, &rows_of(text), &[]);
+    let catalog = database.catalog();
+    assert_eq!(catalog.sensitive(16420, 1).map(|found| found.kind), Some(DataKind::PersonName));
+    assert!(catalog.sensitive(16421, 1).is_none(), "companies have addresses too");
+}
+
+#[test]
 fn sensitivity_passes_on_to_views_heirs_keys_and_generated_columns() {
     let database = database(Vec::new());
     let text = SHOP.to_owned()
