@@ -234,7 +234,11 @@ async fn open_console(
     let file = args.console_settings.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let settings = Settings { listen, plaintext: args.console_plaintext, file };
     let http = match Http::bind(&settings, &args.place.data).await {
-        Err(error @ HttpError::Listen { .. }) if args.console.is_none() => {
+        // With a store elsewhere there may be no folder to keep a certificate in.
+        Err(error)
+            if args.console.is_none()
+                && (matches!(error, HttpError::Listen { .. }) || args.place.is_shared()) =>
+        {
             tracing::warn!("no console: {error}. Name another address with --console, or `none`");
             return Ok(None);
         }
