@@ -7,6 +7,7 @@ pub mod chain;
 pub mod checkpoint;
 pub mod display;
 pub mod export;
+pub mod flat;
 pub mod merkle;
 pub mod policy;
 pub mod proof;

@@ -4,6 +4,7 @@ mod agents;
 mod approvals;
 mod audit;
 mod decisions;
+mod outlets;
 mod output;
 mod people;
 mod place;
@@ -50,6 +51,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Show the agents of the fleet; revoke one, or trust its new key
     Agents(agents::AgentsArgs),
+    /// Show how far the outlets are; forget one that is not used any more
+    Outlets(outlets::OutletsArgs),
     /// Decide on statements that wait, with an API token
     Approvals(approvals::ApprovalsArgs),
     /// Say who may sign in at the console, on this host
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Outlets(args) => outlets::run(&args),
         Command::People(args) => people::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Policy(args) => policy::run(&args),

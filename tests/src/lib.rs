@@ -19,6 +19,7 @@ pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod psql;
+pub mod receivers;
 pub mod records;
 pub mod regress;
 pub mod run;

@@ -13,7 +13,7 @@ use std::{
 
 use nix::unistd::Uid;
 
-use crate::{browser, cgroup, postgres};
+use crate::{browser, cgroup, postgres, receivers};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,12 @@ pub enum Need {
     Nftables,
     /// Chromium, node and what drives the one by the other.
     Browser,
+    /// rsyslog with TLS.
+    Rsyslog,
+    /// The NATS server.
+    Nats,
+    /// DuckDB, for Python.
+    DuckDb,
 }
 
 impl Need {
@@ -53,6 +59,9 @@ impl Need {
             Self::Runc => runs("runc"),
             Self::Nftables => runs("nft"),
             Self::Browser => browser::is_there(),
+            Self::Rsyslog => receivers::rsyslog_is_there(),
+            Self::Nats => receivers::nats_is_there(),
+            Self::DuckDb => receivers::duckdb_is_there(),
         }
     }
 
@@ -60,7 +69,15 @@ impl Need {
     fn can_be_installed(self) -> bool {
         matches!(
             self,
-            Self::Postgres | Self::PgBouncer | Self::Socat | Self::Runc | Self::Nftables | Self::Browser
+            Self::Postgres
+                | Self::PgBouncer
+                | Self::Socat
+                | Self::Runc
+                | Self::Nftables
+                | Self::Browser
+                | Self::Rsyslog
+                | Self::Nats
+                | Self::DuckDb
         )
     }
 
@@ -77,6 +94,9 @@ impl Need {
             Self::Browser => {
                 "Chromium, node or what drives them is not installed: `cargo xtask setup console`"
             }
+            Self::Rsyslog => "rsyslog with TLS is not installed: `cargo xtask setup`",
+            Self::Nats => "the NATS server is not installed: `cargo xtask setup`",
+            Self::DuckDb => "DuckDB is not installed: `cargo xtask setup`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
         }
     }

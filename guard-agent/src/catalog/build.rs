@@ -200,6 +200,7 @@ pub(super) fn build(mut facts: Facts, known: &Known<'_>) -> Base {
         if !system && is_of_people(&relation.columns) {
             for column in relation.columns.iter_mut().filter(|column| column.mark == Mark::None) {
                 let kind = known.names.kind(PEOPLE, &column.name, &shape(types, column.type_oid));
+                let kind = kind.filter(|kind| matches!(kind, DataKind::PersonName | DataKind::Address));
                 column.mark = kind.map_or(Mark::None, |kind| sensitive(kind, Evidence::Name));
             }
         }

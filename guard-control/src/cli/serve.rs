@@ -27,6 +27,7 @@ use crate::{
         config::{File, Settings},
     },
     keys::SigningKey,
+    outlets,
     people::{People, book::BOOTSTRAP},
     policy::dry_run::Tool,
     proof,
@@ -74,6 +75,9 @@ pub struct ServeArgs {
     console_settings: Option<PathBuf>,
     #[command(flatten)]
     tool: Tool,
+    /// Where acknowledged records go on to: syslog, files of columns, streams (docs/outlets.md)
+    #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_OUTLETS")]
+    outlets: Option<PathBuf>,
     /// The console without TLS, on a loopback address: behind a proxy that has it
     #[arg(long, env = "GUARD_CONTROL_CONSOLE_PLAINTEXT")]
     console_plaintext: bool,
@@ -168,7 +172,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     if args.keep_days > 0 {
         tokio::spawn(keep_forgetting(store.clone(), args.keep_days));
     }
-    let mut server = Server::bind(args.listen, args.insecure_plaintext, store).await?;
+    let outlets = args.outlets.as_deref().map(outlets::config::File::read).transpose()?;
+    let mut server = Server::bind(args.listen, args.insecure_plaintext, store.clone()).await?;
     if let Some(listen) = args.listen_tls {
         anyhow::ensure!(args.certificate_ttl >= SHORTEST, "--certificate-ttl must be at least a second");
         let authority = Authority::open(&args.place.keys())?;
@@ -179,6 +184,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     let tls = server.tls_address().map(|address| format!(", over TLS on {address}")).unwrap_or_default();
     let (stopping, stopped) = watch::channel(false);
     let console = open_console(args, &server, stopped.clone()).await?;
+    let outlets = outlets.unwrap_or_default();
+    let mut outlets = outlets::start(&outlets, &store, args.place.is_shared(), &stopped)?;
     let mut ready = format!(
         "guard-control {} listens on {}, store in {}{tls}\n",
         env!("CARGO_PKG_VERSION"),
@@ -211,6 +218,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     if let Some(console) = console {
         let _ = console.await;
     }
+    // Each ends by itself within its time.
+    while outlets.join_next().await.is_some() {}
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use axum::{
 use tower_http::{limit::RequestBodyLimitLayer, timeout::TimeoutLayer};
 
 use super::{Peer, app::App, fault::Fault, headers, metrics::Metrics, signed::Caller};
-use crate::{api, console, people::Right};
+use crate::{api, console, outlets, people::Right};
 
 /// Largest body of a request in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -85,7 +85,8 @@ async fn ready(State(app): State<App>) -> Response {
 async fn metrics(State(app): State<App>, Caller(caller): Caller) -> Result<Response, api::ApiFault> {
     caller.must(&app, Right::See, "metrics", "").await?;
     let agents = console::agents_now(&app).await?;
-    let text = Metrics::text(&app.metrics, &agents, app.fleet.waiting.list(None).len());
+    let mut text = Metrics::text(&app.metrics, &agents, app.fleet.waiting.list(None).len());
+    text.push_str(&outlets::state::metrics(&outlets::state::states(&app.fleet.store).await?));
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

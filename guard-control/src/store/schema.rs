@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // A record's id is `agent << 44 | sequence` (`RecordId`): the chain of one agent lies together, and both the
     // look-up of a duplicate and the insert touch one tree.
     "CREATE TABLE agents (
@@ -127,6 +127,27 @@ const MIGRATIONS: [&str; 2] = [
         key_id TEXT NOT NULL,
         signature BLOB NOT NULL
     ) STRICT;",
+    // How far each outlet has given out whose records.
+    "CREATE TABLE outlets (
+        name TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        lease INTEGER NOT NULL,
+        sent INTEGER NOT NULL DEFAULT 0,
+        passed_over INTEGER NOT NULL DEFAULT 0,
+        missed INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        error TEXT,
+        failed_at INTEGER,
+        sent_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE outlet_cursors (
+        outlet TEXT NOT NULL,
+        agent INTEGER NOT NULL REFERENCES agents (id),
+        sequence INTEGER NOT NULL,
+        PRIMARY KEY (outlet, agent)
+    ) STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings the database up to the version of this program.

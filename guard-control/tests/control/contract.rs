@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::agent::{Chain, connection, gap, statement};
 
 /// Runs `test` on each store.
-async fn each(test: impl AsyncFn(&Store)) {
+pub async fn each(test: impl AsyncFn(&Store)) {
     let dir = tempfile::tempdir().unwrap();
     let (store, handle) = Store::open(dir.path()).unwrap();
     test(&store).await;

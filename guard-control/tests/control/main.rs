@@ -10,6 +10,7 @@ mod ingest;
 mod killed;
 mod mutual_tls;
 mod nonsense;
+mod outlets;
 mod search;
 mod signatures;
 mod sizes;

@@ -199,6 +199,27 @@ pub const TOOLS: &[Tool] = &[
         is_there: || shell::answers("nft", &["--version"]),
     },
     Tool {
+        name: "rsyslog",
+        why: "takes the control plane's syslog over TLS",
+        groups: &[Group::Test],
+        source: Source::Apt(&["rsyslog", "rsyslog-gnutls"]),
+        is_there: guard_tests::receivers::rsyslog_is_there,
+    },
+    Tool {
+        name: "NATS",
+        why: "takes the control plane's records into a stream",
+        groups: &[Group::Test],
+        source: Source::Apt(&["nats-server"]),
+        is_there: guard_tests::receivers::nats_is_there,
+    },
+    Tool {
+        name: "DuckDB",
+        why: "reads the control plane's Parquet files",
+        groups: &[Group::Test],
+        source: Source::Python { package: "duckdb", version: "2.0.0", needs: &["python3-venv"] },
+        is_there: || python_has("duckdb", "2.0.0"),
+    },
+    Tool {
         name: "systemd-analyze",
         why: "checks deploy/systemd",
         groups: &[Group::Test],

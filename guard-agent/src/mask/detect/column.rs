@@ -1,13 +1,13 @@
-//! What a column of bare digits holds: its values enter one by one, a kind leaves once enough of them agree.
+//! What a column of numbers holds: its values enter one by one, a kind leaves once enough of them agree.
 //!
-//! One number with one check digit is no evidence; twenty of them are. It remembers of each value a keyed hash and which
+//! Where most are written so that each is a telephone number or a card by itself, those written otherwise are too. One number with one check digit is no evidence; twenty of them are. It remembers of each value a keyed hash and which
 //! forms it has, never the value. What is nobody's number must stay nobody's: numbers that follow each other, times and
 //! numbers of goods have forms of their own and are told apart.
 
 use guard_policy::vocabulary::DataKind;
 use smallvec::SmallVec;
 
-use super::{checksum, dates, ids, phone};
+use super::{Hint, Hits, checksum, dates, ids, phone, scan};
 
 /// Different values that are looked at: what they do not show, more would not.
 const MOST: usize = 64;
@@ -22,7 +22,20 @@ const DEVICE: usize = 2;
 const WEAK: usize = 3;
 const PHONES: usize = WEAK + ids::WEAK.len();
 const FORMS: usize = PHONES + phone::MOBILES.len();
-const _: () = assert!(FORMS <= 128, "one bit each");
+
+/// A telephone number by itself, and what may be one; the same of payment cards.
+const WRITTEN_PHONE: usize = FORMS;
+const LIKE_PHONE: usize = FORMS + 1;
+const WRITTEN_CARD: usize = FORMS + 2;
+const LIKE_CARD: usize = FORMS + 3;
+const _: () = assert!(LIKE_CARD < 128, "one bit each");
+
+/// What is written as itself, what may be that, and its kind.
+const WRITTEN: [(usize, usize, DataKind); 2] =
+    [(WRITTEN_PHONE, LIKE_PHONE, DataKind::Phone), (WRITTEN_CARD, LIKE_CARD, DataKind::PaymentCard)];
+
+/// Longest value that may be a number written by people.
+const LONGEST: usize = 32;
 
 /// Shared beginnings of telephone numbers have at most four digits.
 const HEADS: usize = 5;
@@ -71,7 +84,8 @@ impl Witnesses {
             digits.extend(value.iter().map(|byte| byte - b'0'));
         }
         let head = |at: usize| (seed.0.hash_one(digits.get(..4 + at)) & 0xFFFF) as u16;
-        self.0.push(Witness { hash, forms: forms(&digits), heads: std::array::from_fn(head) });
+        let forms = forms(&digits) | written(value);
+        self.0.push(Witness { hash, forms, heads: std::array::from_fn(head) });
     }
 
     /// Adds what others have seen of the same column; both with the same seed.
@@ -97,7 +111,9 @@ impl Witnesses {
     pub fn is_hopeful(&self) -> bool {
         let count = self.0.len();
         let all = self.0.iter().fold(0, |forms, witness| forms | witness.forms);
-        (STRONG..FORMS).any(|form| all >> form & 1 == 1 && count - self.had(form) <= count / 10 + 2)
+        let most = |form: usize| count - self.had(form) <= count / 10 + 2;
+        (STRONG..FORMS).any(|form| all >> form & 1 == 1 && most(form))
+            || WRITTEN.iter().any(|(itself, like, _)| all >> itself & 1 == 1 && most(*like))
     }
 
     /// How many have a form.
@@ -116,6 +132,12 @@ impl Witnesses {
             return Verdict::Nothing;
         }
         let mut any = false;
+        for (itself, like, kind) in WRITTEN {
+            if agrees(like, LEAST) && self.had(itself) * 10 >= count * 6 {
+                return Verdict::Is(kind);
+            }
+            any |= possible(like) && (count < 8 || self.had(itself) * 2 >= count);
+        }
         for form in STRONG..FORMS {
             if !possible(form) {
                 continue;
@@ -180,6 +202,25 @@ fn forms(digits: &[u8]) -> u128 {
         }
     }
     forms
+}
+
+/// The forms of a number as people write it, with signs between its digits or without.
+fn written(value: &[u8]) -> u128 {
+    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let signs = |byte: &u8| byte.is_ascii_digit() || b" +-().x/".contains(byte);
+    if value.len() > LONGEST || !(7..=20).contains(&digits) || !value.iter().all(signs) {
+        return 0;
+    }
+    let mut hits = Hits::new();
+    scan(value, Hint::default(), &mut hits);
+    let is = |kind: DataKind| hits.as_slice().first().is_some_and(|hit| hit.kind == kind);
+    let mut own = SmallVec::<[u8; 20]>::new();
+    own.extend(value.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0'));
+    let bit = |has: bool, form: usize| u128::from(has) << form;
+    bit(is(DataKind::Phone), WRITTEN_PHONE)
+        | bit(hits.is_empty() || is(DataKind::Phone), LIKE_PHONE)
+        | bit(is(DataKind::PaymentCard), WRITTEN_CARD)
+        | bit((12..=19).contains(&own.len()) && checksum::luhn(&own), LIKE_CARD)
 }
 
 /// IMEI: who made it, and Luhn.
@@ -320,6 +361,33 @@ mod tests {
             slow += usize::from(seen > 12);
         }
         assert!(slow * 5 < columns.len(), "{slow} of {} took more than a few values", columns.len());
+    }
+
+    #[test]
+    fn what_most_are_by_themselves_the_others_are_too() {
+        let state = &mut 46;
+        let phone = |at: usize, state: &mut u64| {
+            let (area, exchange, rest) =
+                (201 + random(state) % 700, 200 + random(state) % 700, random(state) % 10_000);
+            match at % 4 {
+                0 => format!("{area}{exchange}{rest:04}"),
+                1 => format!("({area}) {exchange}-{rest:04}"),
+                2 => format!("+1-{area}-{exchange}-{rest:04}"),
+                _ => format!("001-{area}-{exchange}-{rest:04}x12"),
+            }
+        };
+        let values: Vec<String> = (0..40).map(|at| phone(at, state)).collect();
+        assert_eq!(judge(values), (Verdict::Is(DataKind::Phone), LEAST));
+        let card = |at: usize, state: &mut u64| {
+            let body = if at % 8 == 0 { 400_000_000_000 + random(state) % 99_000_000_000 } else { 0 };
+            let long = 400_000_000_000_000 + random(state) % 99_000_000_000_000;
+            let body = if body > 0 { body.to_string() } else { long.to_string() };
+            with_digit(&body, checksum::luhn)
+        };
+        let values: Vec<String> = (0..64).filter_map(|at| card(at, state)).collect();
+        assert_eq!(judge(values).0, Verdict::Is(DataKind::PaymentCard));
+        let few = (0..64).map(|at| if at % 3 == 0 { phone(1, state) } else { format!("part-{at:07}") });
+        assert_eq!(judge(few.collect::<Vec<_>>()).0, Verdict::Nothing, "some of them");
     }
 
     #[test]
