@@ -20,7 +20,10 @@ pub use self::{
     facts::{Facts, Level, level},
     history::{Bucket, Cause, History},
 };
-use crate::store::{LOOK_TIME, Store, StoreError, sql::Sql};
+use crate::store::{
+    LOOK_TIME, Store, StoreError,
+    sql::{Line, Sql},
+};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +61,15 @@ impl Readings {
         Self(Arc::new(Room { store, facts: Mutex::default(), history: Mutex::default() }))
     }
 
+    /// One question of somebody who waits.
+    async fn ask(&self, question: Sql) -> Result<Vec<Line>, ReadingError> {
+        Ok(self.0.store.look(vec![question]).await?.pop().unwrap_or_default())
+    }
+
     /// An agent in the store: its number and the last record.
     async fn agent(&self, agent_id: &str) -> Result<Option<(i64, i64)>, ReadingError> {
         let select = "SELECT id, head_sequence FROM agents WHERE agent_id = $1";
-        let lines = self.0.store.look_up(Sql::new(select, [agent_id.into()])).await?;
+        let lines = self.ask(Sql::new(select, [agent_id.into()])).await?;
         Ok(lines.first().map(|line| (line.int(0), line.int(1))))
     }
 }

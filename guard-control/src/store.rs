@@ -185,10 +185,10 @@ pub trait Keep: Send + Sync {
     async fn note(&self, body: Body) -> Result<(), StoreError>;
     /// Runs statements in one transaction; the rows that each of them leads to. Nothing of it is kept after an error.
     async fn run(&self, statements: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError>;
-    /// Asks questions that change nothing, all of them of one state of the store, each within five seconds; the rows that
+    /// Asks questions that change nothing, all of them of one state of the store, each within this time; the rows that
     /// each of them leads to. Never waits for what is being stored, nor holds it up. The two dialects have `instr(bytes,
     /// part)` in common.
-    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError>;
+    async fn look(&self, questions: Vec<Sql>, within: Duration) -> Result<Vec<Vec<Line>>, StoreError>;
     /// Searches decisions, the newest first.
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError>;
     /// All agents that were ever seen, by host. Who is connected is not known here.
@@ -264,14 +264,14 @@ impl Store {
         Ok(self.run(vec![statement]).await?.pop().unwrap_or_default())
     }
 
-    /// See [`Keep::look`].
+    /// See [`Keep::look`]; for people who wait, so each within five seconds.
     pub async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
-        self.keep.look(questions).await
+        self.keep.look(questions, LOOK_TIME).await
     }
 
-    /// Asks one question: see [`Keep::look`].
+    /// Asks one question, as long as a search may take: see [`Keep::look`].
     pub async fn look_up(&self, question: Sql) -> Result<Vec<Line>, StoreError> {
-        Ok(self.look(vec![question]).await?.pop().unwrap_or_default())
+        Ok(self.keep.look(vec![question], SEARCH_TIME).await?.pop().unwrap_or_default())
     }
 
     /// See [`Keep::decisions`].

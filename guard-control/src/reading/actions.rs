@@ -21,8 +21,7 @@ pub struct Acted {
 impl Readings {
     /// Up to `limit` of them, before the one numbered `before`.
     pub async fn actions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Acted>, ReadingError> {
-        let store = &self.0.store;
-        let own = store.look_up(Sql::new("SELECT id FROM agents WHERE mode = 'control'", [])).await?;
+        let own = self.ask(Sql::new("SELECT id FROM agents WHERE mode = 'control'", [])).await?;
         let Some(own) = own.first().map(|line| line.int(0)) else { return Ok(Vec::new()) };
         let first = first_id(own);
         let end = before
@@ -32,7 +31,7 @@ impl Readings {
              ORDER BY id DESC LIMIT $4";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let values = [first.into(), end.into(), kind::PERSON_ACTION.into(), limit.into()];
-        let lines = store.look_up(Sql::new(select, values)).await?;
+        let lines = self.ask(Sql::new(select, values)).await?;
         let acted = lines.iter().filter_map(|line| {
             let record = Record::decode(line.bytes(1)).ok()?;
             let Some(Body::PersonAction(action)) = record.body else { return None };

@@ -61,7 +61,7 @@ impl Readings {
             let to = end.min(at + STEP - 1);
             let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
             let values = [at.into(), to.into(), text.as_bytes().into(), most.into()];
-            for line in self.0.store.look_up(Sql::new(select, values)).await? {
+            for line in self.ask(Sql::new(select, values)).await? {
                 let id = line.int(0);
                 let Ok(Record { at, body: Some(body), .. }) = Record::decode(line.bytes(1)) else { continue };
                 // What merely quotes the id is no part of it.

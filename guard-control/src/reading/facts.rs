@@ -120,8 +120,7 @@ impl Readings {
 
     /// All agents' numbers and last records.
     async fn heads(&self) -> Result<HashMap<String, (i64, i64)>, ReadingError> {
-        let lines =
-            self.0.store.look_up(Sql::new("SELECT agent_id, id, head_sequence FROM agents", [])).await?;
+        let lines = self.ask(Sql::new("SELECT agent_id, id, head_sequence FROM agents", [])).await?;
         Ok(lines.iter().map(|line| (line.text(0).to_owned(), (line.int(1), line.int(2)))).collect())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Several agents' batches share a transaction where they come together.
 
-use std::{path::Path, sync::Arc, thread::JoinHandle};
+use std::{path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use guard_common::{
     api::control::{Agent, DecisionsRequest, DecisionsResponse, Hello},
@@ -91,8 +91,8 @@ impl Keep for Embedded {
         self.ask(|reply| Command::Run(statements, reply)).await
     }
 
-    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
-        self.read(move |search| search.look(&questions)).await
+    async fn look(&self, questions: Vec<Sql>, within: Duration) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.read(move |search| search.look(&questions, within)).await
     }
 
     async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {

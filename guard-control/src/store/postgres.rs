@@ -27,7 +27,7 @@ use tokio_postgres::{
 use self::pool::Pool;
 pub use self::pool::Url;
 use super::{
-    Appended, Batch, Keep, LOOK_TIME, OWN, SEARCH_TIME, StoreError, hash, now,
+    Appended, Batch, Keep, OWN, SEARCH_TIME, StoreError, hash, now,
     search::{self, AGENTS, Filter, Page},
     sql::{Line, Sql, Value},
     sqlite::record_id,
@@ -106,7 +106,7 @@ impl Keep for Postgres {
         Ok(answers)
     }
 
-    async fn look(&self, questions: Vec<Sql>) -> Result<Vec<Vec<Line>>, StoreError> {
+    async fn look(&self, questions: Vec<Sql>, within: Duration) -> Result<Vec<Vec<Line>>, StoreError> {
         let mut client = self.pool.client().await?;
         let transaction = client
             .build_transaction()
@@ -114,7 +114,7 @@ impl Keep for Postgres {
             .read_only(true)
             .start()
             .await?;
-        limit_time(&transaction, LOOK_TIME).await?;
+        limit_time(&transaction, within).await?;
         let mut answers = Vec::with_capacity(questions.len());
         let mut last: Option<(&str, Statement)> = None;
         for question in &questions {

@@ -19,7 +19,7 @@ use prost::Message;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_from_iter, types::Value};
 
 use super::{
-    FILE, LOOK_TIME, OWN, SEARCH_TIME, StoreError, hash,
+    FILE, OWN, SEARCH_TIME, StoreError, hash,
     row::kind,
     schema,
     sql::{Line, Sql},
@@ -108,13 +108,13 @@ impl Search {
     }
 
     /// Questions that change nothing, of one state of the store.
-    pub(super) fn look(&self, questions: &[Sql]) -> Result<Vec<Vec<Line>>, StoreError> {
-        self.with(LOOK_TIME, |connection| {
+    pub(super) fn look(&self, questions: &[Sql], within: Duration) -> Result<Vec<Vec<Line>>, StoreError> {
+        self.with(within, |connection| {
             // After an error it ends with the connection, which is not used again.
             connection.execute_batch("BEGIN")?;
             let mut answers = Vec::with_capacity(questions.len());
             for question in questions {
-                limit_time(connection, LOOK_TIME)?;
+                limit_time(connection, within)?;
                 answers.push(run_one(connection, question)?);
             }
             connection.execute_batch("COMMIT")?;

@@ -379,7 +379,8 @@ mod tests {
         let values: Vec<String> = (0..40).map(|at| phone(at, state)).collect();
         assert_eq!(judge(values), (Verdict::Is(DataKind::Phone), LEAST));
         let card = |at: usize, state: &mut u64| {
-            let body = if at % 8 == 0 { 400_000_000_000 + random(state) % 99_000_000_000 } else { 0 };
+            let body =
+                if at.is_multiple_of(8) { 400_000_000_000 + random(state) % 99_000_000_000 } else { 0 };
             let long = 400_000_000_000_000 + random(state) % 99_000_000_000_000;
             let body = if body > 0 { body.to_string() } else { long.to_string() };
             with_digit(&body, checksum::luhn)
