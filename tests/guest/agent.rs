@@ -60,10 +60,10 @@ impl Clients {
 pub fn run_all(work: &Work) -> Result<()> {
     install(work)?;
     let clients = Clients::new()?;
-    permitted(&clients)?;
     let status = succeed(Command::new("/usr/bin/guard-agent").args(["status", "--json"]))?;
     let status: Value = serde_json::from_str(&status).context("the status")?;
     say(&json!({ "line": "agent", "rung": status["sensor"]["rung"] }));
+    permitted(&clients)?;
     forbidden(work, &clients)?;
     succeed(Command::new("systemctl").args(["stop", "guard-agent"]))?;
     Ok(())
@@ -173,7 +173,9 @@ fn opened(what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         }
         if Instant::now() > deadline {
             let all = guard_tests::records::bodies(&records, "connection_opened");
-            bail!("no connection {what} in the journal: {all:?}");
+            // The newest first: only so much of a line is kept.
+            let all: Vec<String> = all.iter().rev().map(ToString::to_string).collect();
+            bail!("no connection {what} in the journal: {}", all.join("\n"));
         }
         thread::sleep(Duration::from_millis(300));
     }
