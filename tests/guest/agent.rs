@@ -62,7 +62,7 @@ pub fn run_all(work: &Work) -> Result<()> {
     let clients = Clients::new()?;
     let status = succeed(Command::new("/usr/bin/guard-agent").args(["status", "--json"]))?;
     let status: Value = serde_json::from_str(&status).context("the status")?;
-    say(&json!({ "line": "agent", "rung": status["sensor"]["rung"] }));
+    say(&json!({ "line": "agent", "rung": status["sensor"]["rung"], "sensor": status["sensor"] }));
     permitted(&clients)?;
     forbidden(work, &clients)?;
     succeed(Command::new("systemctl").args(["stop", "guard-agent"]))?;
@@ -175,7 +175,11 @@ fn opened(what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
             let all = guard_tests::records::bodies(&records, "connection_opened");
             // The newest first: only so much of a line is kept.
             let all: Vec<String> = all.iter().rev().map(ToString::to_string).collect();
-            bail!("no connection {what} in the journal: {}", all.join("\n"));
+            let shell =
+                |command: &str| run(Command::new("/bin/sh").args(["-c", command])).map(|(_, said)| said);
+            let shown =
+                shell("grep PGSQL /proc/net/unix; journalctl -q --no-pager -o cat -u guard-agent -n 12")?;
+            bail!("no connection {what} in the journal. {shown}{}", all.join("\n"));
         }
         thread::sleep(Duration::from_millis(300));
     }

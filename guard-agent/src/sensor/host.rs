@@ -182,3 +182,17 @@ pub fn event_fd() -> io::Result<OwnedFd> {
     // SAFETY: the descriptor was just opened and belongs to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// Why this process may attach to no tracepoint and to no probe, and what helps: the kernels of Debian and Ubuntu know more
+/// levels of `kernel.perf_event_paranoid` than 2, above which `perf_event_open` takes `CAP_SYS_ADMIN`.
+pub fn perf_events_refused() -> Option<String> {
+    const SYS_ADMIN: u32 = 21;
+    let level: i32 = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()?;
+    let status = procfs::process::Process::myself().and_then(|process| process.status()).ok()?;
+    (level > 2 && status.capeff & (1 << SYS_ADMIN) == 0).then(|| {
+        format!(
+            "kernel.perf_event_paranoid is {level}, at which this kernel asks for CAP_SYS_ADMIN: give it to the agent \
+             (CapabilityBoundingSet=), or set the level to 2"
+        )
+    })
+}

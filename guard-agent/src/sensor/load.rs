@@ -445,6 +445,11 @@ fn explain(state: &mut SensorState, features: &Features) {
             state.missing.push(format!("{failed} cannot be attached: {cost}"));
         }
     }
+    if !works(state, Part::Unix)
+        && let Some(refused) = host::perf_events_refused()
+    {
+        state.missing.push(format!("neither tracepoints nor probes can be attached: {refused}"));
+    }
     if works(state, Part::Connections) && host::cgroup_root().is_none() {
         state.missing.push(
             "no cgroup v2 hierarchy is mounted: units of processes that end quickly are not known; a host on the \

@@ -116,5 +116,8 @@ fn attach(ebpf: &mut Ebpf, name: &str, offset: u64, server: &ObservedServer) -> 
         let program: &mut UProbe = program.try_into()?;
         program.attach(offset, &server.program, UProbeScope::AllProcesses)
     };
-    attach().map_err(|error| super::load::chain(&error))
+    attach().map_err(|error| {
+        let refused = super::host::perf_events_refused().map(|refused| format!("; {refused}"));
+        super::load::chain(&error) + &refused.unwrap_or_default()
+    })
 }
