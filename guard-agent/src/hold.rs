@@ -368,8 +368,9 @@ impl Warden {
                     "statements round the proxy are held until policy has decided on them"
                 );
                 self.told.remove(&server);
-                self.hand_over(&target);
+                // In this order: the one that takes over leaves its word where the one before has left it.
                 self.watchdog.relieve_the_one_before();
+                self.hand_over(&target);
                 self.held.insert(target.postmaster, Rc::new(target));
             }
             Err(error) => {

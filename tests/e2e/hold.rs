@@ -320,8 +320,10 @@ fn while_no_agent_runs_statements_are_cancelled_where_that_is_wanted() -> Result
     })?;
     Held::ask(&mut client, known)?;
     held.site.agent.restart()?;
-    run::eventually("decisions again", Duration::from_secs(10), || {
-        Ok(wire::first_error(&client.query("SELECT 'seen again', clock_timestamp()")?).is_none())
-    })?;
-    Ok(())
+    let mut said = None;
+    let again = run::eventually("decisions again", Duration::from_secs(10), || {
+        said = wire::first_error(&client.query("SELECT 'seen again', clock_timestamp()")?);
+        Ok(said.is_none())
+    });
+    again.with_context(|| format!("{said:?}; {}", held.site.agent.log()))
 }

@@ -22,7 +22,7 @@ use nix::{
     cmsg_space,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigHandler, Signal, signal},
+        signal::{SigHandler, SigSet, Signal, signal},
         socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
     },
 };
@@ -42,7 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it goes on looking after the agent's end: the last may have been stopped in that moment.
 const LAST_LOOKS: Duration = Duration::from_millis(1_500);
 
-/// Where a watchdog that keeps probes after its agent's death says who it is.
+/// Where a watchdog that will keep probes after its agent's death says who it is.
 const LEFT: &str = "hold-watchdog";
 /// More descriptors are not handed over at once: the probes of one server.
 const MAX_HANDED: usize = 8;
@@ -110,6 +110,9 @@ impl Watchdog {
         let Ok(left) = fs::read_to_string(&path) else { return };
         let mut numbers = left.split_whitespace().map_while(|number| number.parse().ok());
         let (pid, started) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if pid == u64::from(self.pid()) {
+            return;
+        }
         let relieved = u32::try_from(pid)
             .map_err(io::Error::other)
             .and_then(|pid| Process::open_ticks(pid, started))
@@ -150,7 +153,11 @@ impl Watchdog {
 
 /// The watchdog's whole life.
 pub fn run(folder: &Path) -> ExitCode {
-    // It outlives what ends the agent, and ends with it by itself. SIGUSR1 ends it.
+    // It outlives what ends the agent, and ends with it by itself. SIGUSR1 ends it, once whoever was stopped has gone on.
+    let relief = SigSet::from(Signal::SIGUSR1);
+    if let Err(error) = relief.thread_block() {
+        eprintln!("{NAME}: SIGUSR1 ends it at once: {error}");
+    }
     for ignored in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
         // SAFETY: no handler is installed.
         let _ = unsafe { signal(ignored, SigHandler::SigIgn) };
@@ -207,8 +214,14 @@ impl Watching {
             let _ = self.beats.set(beat::WATCHDOG, now_ns(), 0);
             if has_something_to_say(agent) {
                 match received(agent.as_raw_fd()) {
-                    Ok((Some(word::KEEP), probes)) => self.kept.extend(probes),
+                    Ok((Some(word::KEEP), probes)) => {
+                        self.kept.extend(probes);
+                        leave_word(folder);
+                    }
                     Ok((Some(word::DISMISSED), _)) => {
+                        if !self.kept.is_empty() {
+                            let _ = fs::remove_file(folder.join(LEFT));
+                        }
                         self.kept.clear();
                         break;
                     }
@@ -226,17 +239,15 @@ impl Watching {
             std::thread::sleep(Duration::from_millis(10));
         }
         if !self.kept.is_empty() {
-            self.stay(folder);
+            self.stay();
         }
     }
 
     /// Keeps the probes: without a heartbeat the kernel side cancels what it does not know, until an agent is back.
-    fn stay(&mut self, folder: &Path) -> ! {
+    fn stay(&mut self) -> ! {
+        // The next agent may be there already.
+        let _ = SigSet::from(Signal::SIGUSR1).thread_unblock();
         let own = std::process::id();
-        let written = fs::write(folder.join(LEFT), format!("{own} {}\n", started_ticks(own).unwrap_or(0)));
-        if let Err(error) = written {
-            eprintln!("{NAME}: the next agent will not find it ({error}): end it with `kill -USR1 {own}`");
-        }
         eprintln!(
             "{NAME}: guard-agent has died; with `hold_unattended = \"cancel\"` statements that are not known to be allowed \
              are cancelled until it is back (or until `kill -USR1 {own}`)"
@@ -268,6 +279,15 @@ impl Watching {
                 let _ = self.stops.remove(&key);
             }
         }
+    }
+}
+
+/// Says who keeps probes, while the agent still lives: the next one may come before its end has been noticed.
+fn leave_word(folder: &Path) {
+    let own = std::process::id();
+    let written = fs::write(folder.join(LEFT), format!("{own} {}\n", started_ticks(own).unwrap_or(0)));
+    if let Err(error) = written {
+        eprintln!("{NAME}: the next agent will not find it ({error}): end it with `kill -USR1 {own}`");
     }
 }
 
