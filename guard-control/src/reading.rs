@@ -78,13 +78,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The range of ids of an agent's records: as the store numbers them.
-const SEQUENCE_BITS: u32 = 44;
-
-pub(crate) fn first_id(agent: i64) -> i64 {
-    agent << SEQUENCE_BITS
-}
-
 /// How many of an agent's records lie before `since` (microseconds since 1970), by halving: they lie in the order of time.
 pub(crate) async fn first_since(
     store: &Store,
@@ -103,8 +96,4 @@ pub(crate) async fn first_since(
         }
     }
     Ok(low)
-}
-
-fn sequence_of(id: i64) -> u64 {
-    (id & ((1 << SEQUENCE_BITS) - 1)).cast_unsigned()
 }

@@ -5,6 +5,7 @@
 
 mod embedded;
 mod fit;
+pub(crate) mod id;
 pub mod postgres;
 pub mod row;
 mod schema;
@@ -302,7 +303,7 @@ impl Store {
              JOIN records r ON r.id = a.id * $1 + $2
              LEFT JOIN records p ON p.id = a.id * $1 + $2 - 1
              WHERE a.agent_id = $3";
-        let values = [(1_i64 << 44).into(), sequence.cast_signed().into(), agent_id.into()];
+        let values = [id::RANGE.into(), sequence.cast_signed().into(), agent_id.into()];
         let lines = self.query(Sql::new(select, values)).await?;
         Ok(lines.first().map(|line| SealedRecord {
             sequence,

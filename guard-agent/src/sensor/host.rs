@@ -186,13 +186,31 @@ pub fn event_fd() -> io::Result<OwnedFd> {
 /// Why this process may attach to no tracepoint and to no probe, and what helps: the kernels of Debian and Ubuntu know more
 /// levels of `kernel.perf_event_paranoid` than 2, above which `perf_event_open` takes `CAP_SYS_ADMIN`.
 pub fn perf_events_refused() -> Option<String> {
-    const SYS_ADMIN: u32 = 21;
     let level: i32 = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()?;
     let status = procfs::process::Process::myself().and_then(|process| process.status()).ok()?;
-    (level > 2 && status.capeff & (1 << SYS_ADMIN) == 0).then(|| {
+    refused_at(level, status.capeff)
+}
+
+fn refused_at(level: i32, capabilities: u64) -> Option<String> {
+    const SYS_ADMIN: u32 = 21;
+    (level > 2 && capabilities & (1 << SYS_ADMIN) == 0).then(|| {
         format!(
             "kernel.perf_event_paranoid is {level}, at which this kernel asks for CAP_SYS_ADMIN: give it to the agent \
              (CapabilityBoundingSet=), or set the level to 2"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refused_at;
+
+    #[test]
+    fn perf_events_are_refused_above_level_2_without_the_capability() {
+        const PERFMON: u64 = 1 << 38;
+        const SYS_ADMIN: u64 = 1 << 21;
+        assert_eq!(refused_at(2, PERFMON), None);
+        assert_eq!(refused_at(4, PERFMON | SYS_ADMIN), None);
+        assert!(refused_at(3, PERFMON).unwrap().contains("perf_event_paranoid is 3"));
+    }
 }

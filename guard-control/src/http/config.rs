@@ -10,10 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::HttpError;
-use crate::people::Role;
-
-/// Longest file in bytes.
-const MAX_LEN: u64 = 1024 * 1024;
+use crate::{people::Role, settings};
 
 /// Where the console listens, and with what.
 #[derive(Clone, Debug)]
@@ -124,12 +121,7 @@ impl File {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, HttpError> {
         let failed = |problem: String| HttpError::Settings { path: path.display().to_string(), problem };
-        let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-        if length > MAX_LEN {
-            return Err(failed("it is longer than 1 MiB".to_owned()));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        let file: Self = toml::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        let file: Self = settings::read(path).map_err(failed)?;
         file.check().map_err(failed)?;
         Ok(file)
     }

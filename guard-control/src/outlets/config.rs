@@ -10,9 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{OutletError, address::Address};
-
-/// Longest file in bytes.
-const MAX_LEN: u64 = 1024 * 1024;
+use crate::settings;
 
 /// The settings file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -29,15 +27,13 @@ pub struct File {
 }
 
 /// What every outlet has.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Common {
     /// Its name in metrics, logs and the store. Its place in the records goes with it: another name begins anew.
     pub name: String,
     /// Which records.
-    #[serde(default)]
     pub send: Send,
     /// Where it begins, the first time.
-    #[serde(default)]
     pub begin: Begin,
 }
 
@@ -325,12 +321,7 @@ impl File {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, OutletError> {
         let failed = |problem: String| OutletError::Settings { path: path.to_owned(), problem };
-        let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-        if length > MAX_LEN {
-            return Err(failed("it is longer than 1 MiB".to_owned()));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        let file: Self = toml::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        let file: Self = settings::read(path).map_err(failed)?;
         file.check().map_err(failed)?;
         Ok(file)
     }

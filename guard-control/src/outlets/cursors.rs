@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use super::config::Begin;
 use crate::store::{
-    Store, StoreError, now,
+    Store, StoreError,
+    id::{RANGE, first_id},
+    now,
     sql::{Line, Sql, Value},
 };
 
@@ -20,8 +22,6 @@ const LEASE: Duration = Duration::from_secs(60);
 const AGENTS: i64 = 512;
 /// Bytes of records that are read at once, unless one alone has more.
 const MAX_BYTES: i64 = 2 * 1024 * 1024;
-/// An agent's records are numbered within its own range of ids.
-const RANGE: i64 = 1 << 44;
 /// Longest error that is kept.
 const MAX_ERROR: usize = 500;
 
@@ -152,7 +152,7 @@ impl Cursors {
 
     /// The next records of an agent, at most `limit`.
     pub async fn read(&self, behind: &Behind, limit: usize) -> Result<Portion, StoreError> {
-        let base = behind.agent.saturating_mul(RANGE);
+        let base = first_id(behind.agent);
         let (first, last) = (base + behind.given.cast_signed() + 1, base + behind.stored.cast_signed());
         // Their lengths first: the largest records are larger than all the others together.
         let select =

@@ -23,7 +23,12 @@ use tokio::runtime::Handle;
 
 use crate::{
     reading,
-    store::{Store, StoreError, micros, sql::Sql},
+    store::{
+        Store, StoreError,
+        id::{first_id, sequence_of},
+        micros,
+        sql::Sql,
+    },
 };
 
 /// Records that are read at once.
@@ -111,7 +116,7 @@ impl Replay {
         let since = micros(SystemTime::now() - Duration::from_secs(days.saturating_mul(86_400)));
         let select = "SELECT id, head_sequence FROM agents WHERE mode <> 'control' ORDER BY id";
         for agent in store.look_up(Sql::new(select, [])).await? {
-            let (base, last) = (reading::first_id(agent.int(0)), agent.int(1));
+            let (base, last) = (first_id(agent.int(0)), agent.int(1));
             let mut behind = base + reading::first_since(store, (base, last), since - DAY).await?;
             loop {
                 if deadline.is_some_and(|deadline| Instant::now() > deadline) {
@@ -162,7 +167,7 @@ fn write_record(out: &mut impl Write, id: i64, payload: &[u8]) -> io::Result<()>
     let Ok(record) = Record::decode(payload) else { return Ok(()) };
     let mut value = serde_json::to_value(&record)?;
     if let Some(fields) = value.as_object_mut() {
-        fields.insert("sequence".to_owned(), (id & ((1 << 44) - 1)).into());
+        fields.insert("sequence".to_owned(), sequence_of(id).into());
     }
     serde_json::to_writer(&mut *out, &value)?;
     out.write_all(b"\n")

@@ -4,8 +4,12 @@ use guard_common::audit::v1::{PersonAction, Record, record::Body};
 use pbjson_types::Timestamp;
 use prost::Message;
 
-use super::{ReadingError, Readings, first_id, sequence_of};
-use crate::store::{row::kind, sql::Sql};
+use super::{ReadingError, Readings};
+use crate::store::{
+    id::{first_id, sequence_of},
+    row::kind,
+    sql::Sql,
+};
 
 /// Somebody did something.
 #[derive(Clone, Debug)]

@@ -10,8 +10,12 @@ use pbjson_types::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use super::{ReadingError, Readings, first_id, first_since, sequence_of};
-use crate::store::{LOOK_TIME, sql::Sql};
+use super::{ReadingError, Readings, first_since};
+use crate::store::{
+    LOOK_TIME,
+    id::{first_id, sequence_of},
+    sql::Sql,
+};
 
 /// Records of one connection that are shown.
 const MOST: usize = 2_000;

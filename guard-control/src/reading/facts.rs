@@ -8,8 +8,11 @@ use guard_common::{
 };
 use prost::Message;
 
-use super::{ReadingError, Readings, first_id, lock};
-use crate::store::sql::{Line, Sql};
+use super::{ReadingError, Readings, lock};
+use crate::store::{
+    id::first_id,
+    sql::{Line, Sql},
+};
 
 /// How far behind the newest record facts are looked for.
 const BACK: i64 = 20_000;

@@ -110,7 +110,7 @@ impl Keep for Embedded {
             let step = "DELETE FROM records WHERE id IN (
                  SELECT r.id FROM records r JOIN agents a ON a.id = r.id >> 44
                  WHERE r.at < $1 AND a.mode <> $2 AND (r.id & $3) < a.head_sequence LIMIT $4) RETURNING 1";
-            let values = [oldest.into(), OWN.into(), ((1_i64 << 44) - 1).into(), STEP.into()];
+            let values = [oldest.into(), OWN.into(), (super::id::RANGE - 1).into(), STEP.into()];
             let lines = self.run(vec![Sql::new(step, values)]).await?.pop().unwrap_or_default();
             deleted += lines.len() as u64;
             if (lines.len() as i64) < STEP {

@@ -27,10 +27,11 @@ use tokio_postgres::{
 use self::pool::Pool;
 pub use self::pool::Url;
 use super::{
-    Appended, Batch, Keep, OWN, SEARCH_TIME, StoreError, hash, now,
+    Appended, Batch, Keep, OWN, SEARCH_TIME, StoreError, hash,
+    id::record_id,
+    now,
     search::{self, AGENTS, Filter, Page},
     sql::{Line, Sql, Value},
-    sqlite::record_id,
 };
 
 /// PostgreSQL behind a URL.

@@ -8,7 +8,7 @@ use super::StoreError;
 
 /// One per version, applied in order. Never changed once released: add another.
 const MIGRATIONS: [&str; 3] = [
-    // A record's id is `agent << 44 | sequence` (`RecordId`): the chain of one agent lies together, and both the
+    // A record's id is `agent << 44 | sequence` ([`super::id`]): the chain of one agent lies together, and both the
     // look-up of a duplicate and the insert touch one tree.
     "CREATE TABLE agents (
         id INTEGER PRIMARY KEY,

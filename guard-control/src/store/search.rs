@@ -20,10 +20,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_f
 
 use super::{
     FILE, OWN, SEARCH_TIME, StoreError, hash,
+    id::{RANGE, record_id, sequence_of},
     row::kind,
     schema,
     sql::{Line, Sql},
-    sqlite::{record_id, run_one, sequence_of},
+    sqlite::run_one,
 };
 
 /// Decisions in an answer where the question names no number.
@@ -147,7 +148,7 @@ impl Search {
     pub(super) fn hashes(&self, agent_id: &str, first: u64, last: u64) -> Result<Vec<Hash>, StoreError> {
         self.with(SEARCH_TIME, |connection| {
             let mut statement = connection.prepare_cached(HASHES_SQLITE)?;
-            let values = params![agent_id, 1_i64 << 44, first.cast_signed(), last.cast_signed()];
+            let values = params![agent_id, RANGE, first.cast_signed(), last.cast_signed()];
             let mut rows = statement.query(values)?;
             let mut hashes = Vec::new();
             while let Some(row) = rows.next()? {

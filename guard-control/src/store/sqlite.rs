@@ -26,6 +26,7 @@ use super::{
     Appended, Batch, OWN, StoreError,
     embedded::{Command, Reply},
     fit::{Hole, Known, Refused, fit},
+    id::record_id,
     now,
     row::Row,
     schema,
@@ -34,21 +35,6 @@ use super::{
 
 /// Commands that share one transaction, and with it one fsync.
 const GROUP: usize = 32;
-
-/// An agent's records are numbered within its own range of ids.
-const SEQUENCE_BITS: u32 = 44;
-
-/// The id of a record; nothing where the number is out of range.
-pub fn record_id(agent: i64, sequence: u64) -> Option<i64> {
-    let sequence = i64::try_from(sequence).ok().filter(|sequence| *sequence < 1 << SEQUENCE_BITS)?;
-    let fits = (0..1 << (63 - SEQUENCE_BITS)).contains(&agent);
-    fits.then_some((agent << SEQUENCE_BITS) | sequence)
-}
-
-/// The sequence number within a record's id.
-pub fn sequence_of(id: i64) -> u64 {
-    (id & ((1 << SEQUENCE_BITS) - 1)).cast_unsigned()
-}
 
 /// Owns the only connection that writes.
 #[derive(Debug)]

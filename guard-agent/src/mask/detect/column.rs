@@ -1,8 +1,9 @@
 //! What a column of numbers holds: its values enter one by one, a kind leaves once enough of them agree.
 //!
-//! Where most are written so that each is a telephone number or a card by itself, those written otherwise are too. One number with one check digit is no evidence; twenty of them are. It remembers of each value a keyed hash and which
-//! forms it has, never the value. What is nobody's number must stay nobody's: numbers that follow each other, times and
-//! numbers of goods have forms of their own and are told apart.
+//! One number with one check digit is no evidence; twenty of them are. Where most are written so that each is a telephone
+//! number or a card by itself, those written otherwise are too. It remembers of each value a keyed hash and which forms it
+//! has, never the value. What is nobody's number must stay nobody's: numbers that follow each other, times and numbers of
+//! goods have forms of their own and are told apart.
 
 use guard_policy::vocabulary::DataKind;
 use smallvec::SmallVec;
@@ -109,11 +110,10 @@ impl Witnesses {
 
     /// Whether more values may make it a kind: some have a form, and not too many lack it.
     pub fn is_hopeful(&self) -> bool {
-        let count = self.0.len();
         let all = self.0.iter().fold(0, |forms, witness| forms | witness.forms);
-        let most = |form: usize| count - self.had(form) <= count / 10 + 2;
-        (STRONG..FORMS).any(|form| all >> form & 1 == 1 && most(form))
-            || WRITTEN.iter().any(|(itself, like, _)| all >> itself & 1 == 1 && most(*like))
+        let seen = |form: usize| all >> form & 1 == 1;
+        (STRONG..FORMS).any(|form| seen(form) && self.may_be(form))
+            || WRITTEN.iter().any(|(itself, like, _)| seen(*itself) && self.may_be(*like))
     }
 
     /// How many have a form.
@@ -121,13 +121,17 @@ impl Witnesses {
         self.0.iter().filter(|witness| witness.forms >> form & 1 == 1).count()
     }
 
+    /// Whether not too many lack a form: some may be mistyped, or of somebody from abroad.
+    fn may_be(&self, form: usize) -> bool {
+        let count = self.0.len();
+        count - self.had(form) <= count / 10 + 2
+    }
+
     /// What they say together.
     pub fn verdict(&self) -> Verdict {
         let count = self.0.len();
         let mut open = count < MOST;
         let agrees = |form: usize, least: usize| count >= least && self.had(form) * 10 >= count * 9;
-        // Some may be mistyped, or of somebody from abroad.
-        let possible = |form: usize| count - self.had(form) <= count / 10 + 2;
         if agrees(GOODS, LEAST / 2) {
             return Verdict::Nothing;
         }
@@ -136,10 +140,10 @@ impl Witnesses {
             if agrees(like, LEAST) && self.had(itself) * 10 >= count * 6 {
                 return Verdict::Is(kind);
             }
-            any |= possible(like) && (count < 8 || self.had(itself) * 2 >= count);
+            any |= self.may_be(like) && (count < 8 || self.had(itself) * 2 >= count);
         }
         for form in STRONG..FORMS {
-            if !possible(form) {
+            if !self.may_be(form) {
                 continue;
             }
             any = true;
@@ -206,21 +210,23 @@ fn forms(digits: &[u8]) -> u128 {
 
 /// The forms of a number as people write it, with signs between its digits or without.
 fn written(value: &[u8]) -> u128 {
-    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
     let signs = |byte: &u8| byte.is_ascii_digit() || b" +-().x/".contains(byte);
-    if value.len() > LONGEST || !(7..=20).contains(&digits) || !value.iter().all(signs) {
+    if value.len() > LONGEST || !value.iter().all(signs) {
+        return 0;
+    }
+    let digits: SmallVec<[u8; LONGEST]> =
+        value.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0').collect();
+    if !(7..=20).contains(&digits.len()) {
         return 0;
     }
     let mut hits = Hits::new();
     scan(value, Hint::default(), &mut hits);
     let is = |kind: DataKind| hits.as_slice().first().is_some_and(|hit| hit.kind == kind);
-    let mut own = SmallVec::<[u8; 20]>::new();
-    own.extend(value.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0'));
     let bit = |has: bool, form: usize| u128::from(has) << form;
     bit(is(DataKind::Phone), WRITTEN_PHONE)
         | bit(hits.is_empty() || is(DataKind::Phone), LIKE_PHONE)
         | bit(is(DataKind::PaymentCard), WRITTEN_CARD)
-        | bit((12..=19).contains(&own.len()) && checksum::luhn(&own), LIKE_CARD)
+        | bit((12..=19).contains(&digits.len()) && checksum::luhn(&digits), LIKE_CARD)
 }
 
 /// IMEI: who made it, and Luhn.

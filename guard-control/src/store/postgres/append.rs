@@ -20,9 +20,9 @@ use super::{clean, pool::Lent, schema::LOCK};
 use crate::store::{
     Appended, Batch, OWN, StoreError,
     fit::{Fitting, Known, Refused, fit},
+    id::record_id,
     now,
     row::Row,
-    sqlite::record_id,
 };
 
 /// Microseconds of a day.
