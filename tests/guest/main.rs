@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         ("hold", hold::run_all),
         ("kernel tests", suites::kernel),
         ("end-to-end tests", suites::end_to_end),
+        ("the kernel's log", kernels_log),
     ] {
         let started = Instant::now();
         if let Err(error) = part(&work) {
@@ -76,6 +77,16 @@ fn host(work: &Work) -> Result<()> {
     check("doctor says that statements can be held", held, &report["hold"].to_string());
     let names = report["rungs"].as_array().context("rungs")?;
     check("doctor names the ladder", names.iter().any(|rung| rung["name"] == report["rung"]), "");
+    Ok(())
+}
+
+/// The kernel has complained of nothing that guard or its tests did.
+fn kernels_log(_: &Work) -> Result<()> {
+    let log = succeed(&mut Command::new("dmesg"))?;
+    let complaints =
+        log.lines().filter(|line| line.contains("Comm: guard-") || line.contains("Comm: kernel-tests"));
+    let first = log.split_once("[ cut here ]").map_or("", |(_, rest)| rest);
+    check("the kernel warns of nothing that guard does", complaints.count() == 0, first);
     Ok(())
 }
 
