@@ -44,6 +44,8 @@ pub fn routes() -> Router<App> {
         .route("/policies/{version}", get(policies::one))
         .route("/policies/{version}/stage", post(policies::stage))
         .route("/policies/{version}/rollback", post(policies::rollback))
+        .route("/policies/{version}/dry-run", get(policies::dry_run))
+        .route("/policies/{version}/dry-run", post(policies::begin_dry_run))
         .route("/proofs/head", get(record::head))
         .route("/proofs/inclusion/{agent}/{sequence}", get(record::inclusion))
         .route("/proofs/consistency", post(record::consistency))

@@ -13,6 +13,7 @@ pub mod outward;
 pub mod routes;
 pub mod signed;
 mod tls;
+pub mod watched;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -49,6 +50,14 @@ pub enum HttpError {
     /// The address can't be had.
     #[error("the console cannot listen on {listen}: {error}")]
     Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// The address for metrics can't be had.
+    #[error("metrics cannot be served at {listen}: {error}")]
+    Watched {
         /// The address.
         listen: SocketAddr,
         /// What the operating system said.
@@ -107,6 +116,14 @@ impl Http {
         Ok(Self { listener, address, acceptor, fingerprint })
     }
 
+    /// Listens in plaintext for monitoring systems: see [`watched`].
+    pub async fn bind_watched(listen: SocketAddr) -> Result<Self, HttpError> {
+        let failed = |error| HttpError::Watched { listen, error };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, acceptor: None, fingerprint: None })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -123,9 +140,18 @@ impl Http {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Serves until `stopping` says otherwise, and then until the open requests have ended.
-    pub async fn serve(self, app: App, mut stopping: watch::Receiver<bool>) {
-        let router = routes::router(app);
+    /// Serves the console until `stopping` says otherwise, and then until the open requests have ended.
+    pub async fn serve(self, app: App, stopping: watch::Receiver<bool>) {
+        self.serve_all(routes::router(app), stopping).await;
+    }
+
+    /// Serves monitoring systems, as long.
+    pub async fn serve_watched(self, watched: watched::Watched) {
+        let stopping = watched.stopping.clone();
+        self.serve_all(watched::router(watched), stopping).await;
+    }
+
+    async fn serve_all(self, router: Router, mut stopping: watch::Receiver<bool>) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let graceful = Arc::new(GracefulShutdown::new());
         loop {

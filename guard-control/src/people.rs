@@ -5,6 +5,7 @@
 
 pub mod book;
 mod desk;
+mod journeys;
 pub mod oidc;
 mod outbox;
 pub mod password;

@@ -4,14 +4,19 @@
 //! nowhere else ([`fit`]). Where it is kept is behind [`Keep`].
 
 mod embedded;
+mod filter;
+mod find;
 mod fit;
+mod forget;
 pub(crate) mod id;
+mod matter;
 pub mod postgres;
 pub mod row;
 mod schema;
 pub mod search;
 pub mod sql;
 mod sqlite;
+mod tally;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,12 +33,13 @@ use guard_common::{
 };
 
 pub use self::embedded::StoreHandle;
-pub(crate) use self::sqlite::run_one;
 use self::{
     embedded::Embedded,
+    matter::Matters,
     row::Row,
     sql::{Line, Sql},
 };
+pub(crate) use self::{sqlite::run_one, tally::SLOT};
 
 /// The longest that a search may take.
 const SEARCH_TIME: Duration = Duration::from_secs(30);
@@ -157,6 +163,8 @@ pub struct Batch {
     oldest: u64,
     /// In the order of the chain.
     rows: Vec<Row>,
+    /// What they are about.
+    matters: Matters,
     /// The first row that does not follow from the one before.
     broken: Option<(usize, ChainError)>,
 }
@@ -166,7 +174,8 @@ impl Batch {
     /// large.
     pub fn new(agent_id: String, oldest: u64, rows: Vec<Row>) -> Self {
         let broken = fit::first_broken(&rows);
-        Self { agent_id, oldest, rows, broken }
+        let matters = Matters::among(&rows);
+        Self { agent_id, oldest, rows, matters, broken }
     }
 
     /// The rows up to what is stored already.

@@ -4,6 +4,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{Path, State},
+    http::StatusCode,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +14,10 @@ use crate::{
     console::{agents_now, policies::actions},
     http::{app::App, fault::Fault, signed::Caller},
     people::Right,
-    policy::{self, Version},
+    policy::{
+        self, Version,
+        dry_run::{Run, State as RunState},
+    },
 };
 
 fn shown(version: &Version) -> Value {
@@ -100,4 +104,63 @@ pub async fn rollback(
     Path(number): Path<u64>,
 ) -> Result<Json<Value>, ApiFault> {
     Ok(Json(json!({ "version": actions::go_back(&app, &caller, number).await? })))
+}
+
+/// How far back.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    #[serde(default = "week")]
+    days: u64,
+}
+
+fn week() -> u64 {
+    7
+}
+
+/// Begins to decide anew on what was recorded; what came of it already, or that it is under way.
+pub async fn begin_dry_run(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(number): Path<u64>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Value>), ApiFault> {
+    let body = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+    let back: Back = serde_json::from_slice(body)
+        .map_err(|error| Fault::Bad(format!("the body is not {{\"days\": 7}}: {error}")))?;
+    actions::decide_anew(&app, &caller, number, Some(back.days)).await?;
+    told(app.dry_runs.of(number))
+}
+
+/// The last dry run of a version.
+pub async fn dry_run(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(number): Path<u64>,
+) -> Result<(StatusCode, Json<Value>), ApiFault> {
+    caller.must(&app, Right::See, "see-policies", "").await?;
+    told(app.dry_runs.of(number))
+}
+
+fn told(run: Option<Run>) -> Result<(StatusCode, Json<Value>), ApiFault> {
+    let run = run.ok_or(Fault::NotFound("dry run of this version: begin one with POST"))?;
+    let mut value =
+        json!({ "version": run.version, "days": run.days, "by": run.by, "begun": run.begun.to_string() });
+    let status = match run.state {
+        RunState::Running => {
+            value["state"] = "running".into();
+            StatusCode::ACCEPTED
+        }
+        RunState::Done(result) => {
+            value["state"] = "done".into();
+            value["result"] = (*result).clone();
+            StatusCode::OK
+        }
+        RunState::Failed(problem) => {
+            value["state"] = "failed".into();
+            value["error"] = problem.into();
+            StatusCode::OK
+        }
+    };
+    Ok((status, Json(value)))
 }

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use guard_common::audit::display::short;
 
-use super::{output, place::Place, source::Source};
+use super::{output, place::Place, program::Program, source::Source};
 use crate::{
     keys::SigningKey,
     policy::{self, dry_run::Tool},
@@ -21,6 +22,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     guard-control policy dry-run policies --days 7                     what it would have refused\n  \
     guard-control policy publish policies --note \"no bulk deletes\"     checked, tested, signed: version 4\n  \
+    guard-control policy try 4 --days 7                                the same of version 4, at the console\n  \
     guard-control policy stage 4 --label canary=yes                    to the hosts with this label\n  \
     guard-control policy stage 4 --all                                 to every host\n  \
     guard-control policy rollback 3                                    version 5, with the content of 3\n  \
@@ -103,6 +105,16 @@ enum PolicyCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// The same by a version that is published, at a console and with its rights: one JSON object
+    Try {
+        /// The version
+        version: u64,
+        /// How far back
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=3650))]
+        days: u64,
+        #[command(flatten)]
+        program: Program,
+    },
 }
 
 /// Runs `policy`.
@@ -123,6 +135,7 @@ pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
         PolicyCommand::DryRun { folder, days, json, tool, place } => {
             dry_run(folder, *days, *json, tool, place)
         }
+        PolicyCommand::Try { version, days, program } => try_out(*version, *days, program),
     }
 }
 
@@ -253,4 +266,20 @@ fn dry_run(folder: &Path, days: u64, json: bool, tool: &Tool, place: &Place) -> 
     let finished = replay.finish(written);
     opened?;
     Ok(finished.map(drop)?)
+}
+
+/// How often it is asked whether a dry run is over.
+const ASKED: Duration = Duration::from_secs(1);
+
+fn try_out(version: u64, days: u64, program: &Program) -> anyhow::Result<()> {
+    let path = format!("/policies/{version}/dry-run");
+    let mut run = program.post(&path, &serde_json::json!({ "days": days }))?;
+    while run["state"] == "running" {
+        std::thread::sleep(ASKED);
+        run = program.get(&path)?;
+    }
+    match run["state"] == "done" {
+        true => output::json_lines([Ok(run["result"].clone())]),
+        false => anyhow::bail!("{}", run["error"].as_str().unwrap_or("the dry run has failed")),
+    }
 }

@@ -25,6 +25,7 @@ use crate::{
         Http, HttpError,
         app::{App, Parts},
         config::{File, Settings},
+        watched::Watched,
     },
     keys::SigningKey,
     outlets,
@@ -70,6 +71,10 @@ pub struct ServeArgs {
     /// Where people's console listens, or `none`
     #[arg(long, value_name = "ADDRESS", env = "GUARD_CONTROL_CONSOLE", value_parser = console_address)]
     console: Option<ConsoleAddress>,
+    /// Where counts for Prometheus and the program's health are served without TLS and without signing in, such as
+    /// 127.0.0.1:9480; they name no host and no person
+    #[arg(long, value_name = "ADDRESS", env = "GUARD_CONTROL_METRICS")]
+    metrics: Option<SocketAddr>,
     /// The console's settings: certificate, single sign-on, webhooks (docs/console.md)
     #[arg(long, value_name = "FILE", env = "GUARD_CONTROL_CONSOLE_SETTINGS")]
     console_settings: Option<PathBuf>,
@@ -154,11 +159,22 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    take_descriptors();
     let opened = runtime.block_on(args.place.open())?;
     let served = runtime.block_on(serve(args, opened.store.clone()));
     drop(runtime);
     opened.close();
     served
+}
+
+/// Every agent takes a descriptor: as many as the system lets this process have.
+fn take_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
 async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
@@ -195,6 +211,16 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
     if let Some(console) = &console {
         ready.push_str(&console.greeting);
     }
+    let watching = match args.metrics {
+        Some(listen) => {
+            let http = Http::bind_watched(listen).await?;
+            ready.push_str(&format!("metrics at {}/metrics\n", http.url()));
+            let app = console.as_ref().map(|console| console.app.clone());
+            let watched = Watched { fleet: server.fleet(), console: app, stopping: stopped.clone() };
+            Some(tokio::spawn(http.serve_watched(watched)))
+        }
+        None => None,
+    };
     // Nobody may be reading it.
     let mut out = std::io::stdout();
     let _ = out.write_all(ready.as_bytes()).and_then(|()| out.flush());
@@ -215,8 +241,8 @@ async fn serve(args: &ServeArgs, store: Store) -> anyhow::Result<()> {
         let _ = stopping.send(true);
     };
     server.serve(stop).await?;
-    if let Some(console) = console {
-        let _ = console.await;
+    for serving in [console, watching].into_iter().flatten() {
+        let _ = serving.await;
     }
     // Each ends by itself within its time.
     while outlets.join_next().await.is_some() {}

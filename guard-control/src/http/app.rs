@@ -102,7 +102,8 @@ impl App {
         };
         let made = |book: &Book| book.setting("link key", || Ok(secret::random_bytes()?.to_vec()));
         let link_key = people.with(made).await?;
-        let oidc = file.oidc.as_ref().map(|oidc| Oidc::new(oidc, &url)).transpose()?;
+        let oidc = |settings| Oidc::new(settings, &url, people.clone(), link_key.clone());
+        let oidc = file.oidc.as_ref().map(oidc).transpose()?;
         Ok(Self(Arc::new(Rooms {
             recorder: Recorder::new(fleet.store.clone()),
             readings: Readings::new(fleet.store.clone()),

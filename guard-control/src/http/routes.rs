@@ -12,8 +12,8 @@ use axum::{
 };
 use tower_http::{limit::RequestBodyLimitLayer, timeout::TimeoutLayer};
 
-use super::{Peer, app::App, fault::Fault, headers, metrics::Metrics, signed::Caller};
-use crate::{api, console, outlets, people::Right};
+use super::{Peer, app::App, fault::Fault, headers, signed::Caller, watched};
+use crate::{api, console, people::Right};
 
 /// Largest body of a request in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -84,9 +84,7 @@ async fn ready(State(app): State<App>) -> Response {
 
 async fn metrics(State(app): State<App>, Caller(caller): Caller) -> Result<Response, api::ApiFault> {
     caller.must(&app, Right::See, "metrics", "").await?;
-    let agents = console::agents_now(&app).await?;
-    let mut text = Metrics::text(&app.metrics, &agents, app.fleet.waiting.list(None).len());
-    text.push_str(&outlets::state::metrics(&outlets::state::states(&app.fleet.store).await?));
+    let text = watched::text(&app.fleet, &app.metrics).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

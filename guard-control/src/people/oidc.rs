@@ -4,10 +4,10 @@
 //! leave. Tokens of the provider are looked at once and kept nowhere.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
-use super::{Role, Roles};
+use super::{People, PeopleError, Role, Roles, journeys::derived, secret};
 use crate::http::{
     HttpError,
     config::{self, Oidc as Settings},
@@ -35,9 +35,6 @@ use crate::http::{
 
 /// Threads for talking to the provider.
 const THREADS: usize = 32;
-/// People who are on their way at once, and for how long.
-const MOST_UNDER_WAY: usize = 2_000;
-const UNDER_WAY: Duration = Duration::from_secs(600);
 /// How long the provider's keys and addresses are taken as known.
 const KNOWN: Duration = Duration::from_secs(3_600);
 /// Groups that are taken, and the longest name of one.
@@ -92,13 +89,6 @@ pub struct Claimed {
     pub roles: Roles,
 }
 
-struct UnderWay {
-    nonce: Nonce,
-    verifier: PkceCodeVerifier,
-    wanted: String,
-    since: Instant,
-}
-
 /// An identity provider; cheap to clone.
 #[derive(Clone)]
 pub struct Oidc(Arc<Room>);
@@ -109,14 +99,17 @@ struct Room {
     back: String,
     outward: Outward,
     metadata: tokio::sync::Mutex<Option<(Instant, CoreProviderMetadata)>>,
-    under_way: Mutex<HashMap<String, UnderWay>>,
+    /// Where it is kept who is on their way: any replica may take them back.
+    people: People,
+    /// All replicas have the same.
+    key: Vec<u8>,
     /// A provider that does not answer holds up no more threads than these.
     threads: Semaphore,
 }
 
 impl Oidc {
-    /// As the settings say; people come back to `url`.
-    pub fn new(settings: &Settings, url: &Url) -> Result<Self, HttpError> {
+    /// As the settings say; people come back to `url`, to whatever replica has the same people and `key`.
+    pub fn new(settings: &Settings, url: &Url, people: People, key: Vec<u8>) -> Result<Self, HttpError> {
         let bad = |problem: String| HttpError::Settings { path: "oidc".to_owned(), problem };
         let secret = settings.client_secret_file.as_deref().map(config::secret).transpose()?;
         let back = url.join("sign-in/back").map_err(|error| bad(error.to_string()))?.to_string();
@@ -127,7 +120,8 @@ impl Oidc {
             back,
             outward,
             metadata: tokio::sync::Mutex::default(),
-            under_way: Mutex::default(),
+            people,
+            key,
             threads: Semaphore::new(THREADS),
         })))
     }
@@ -169,43 +163,46 @@ async fn apart<T: Send + 'static>(
 impl Room {
     async fn begin(&self, wanted: &str) -> Result<(String, String), String> {
         let provider = self.provider().await?;
-        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let mut request = provider.authorize_url(
-            CoreAuthenticationFlow::AuthorizationCode,
-            CsrfToken::new_random,
-            Nonce::new_random,
-        );
+        let state = secret::random().map_err(unkept)?;
+        let (nonce, verifier) = self.proofs(&state);
+        let token = CsrfToken::new(state.clone());
+        let mut request =
+            provider.authorize_url(CoreAuthenticationFlow::AuthorizationCode, || token, || nonce);
         for scope in &self.settings.scopes {
             request = request.add_scope(Scope::new(scope.clone()));
         }
-        let (address, state, nonce) = request.set_pkce_challenge(challenge).url();
-        let state = state.into_secret();
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.retain(|_, one| one.since.elapsed() < UNDER_WAY);
-        if under_way.len() >= MOST_UNDER_WAY {
-            return Err("too many people sign in at once: try again in a moment".to_owned());
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
+        let (address, ..) = request.set_pkce_challenge(challenge).url();
+        let (leaves, wanted) = (state.clone(), wanted.to_owned());
+        match self.people.with(move |book| book.set_out(&leaves, &wanted)).await.map_err(unkept)? {
+            true => Ok((address.to_string(), state)),
+            false => Err("too many people sign in at once: try again in a moment".to_owned()),
         }
-        let one = UnderWay { nonce, verifier, wanted: wanted.to_owned(), since: Instant::now() };
-        under_way.insert(state.clone(), one);
-        Ok((address.to_string(), state))
+    }
+
+    /// What the provider has to repeat, and what it has to be shown, of somebody who carries this state.
+    fn proofs(&self, state: &str) -> (Nonce, PkceCodeVerifier) {
+        let of = |purpose| derived(&self.key, purpose, state);
+        (Nonce::new(of("nonce")), PkceCodeVerifier::new(of("verifier")))
     }
 
     async fn finish(&self, state: &str, code: String) -> Result<(Claimed, String), String> {
-        let one = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(state);
-        let one = one.filter(|one| one.since.elapsed() < UNDER_WAY);
-        let one = one.ok_or("that took too long, or was used before: sign in again")?;
+        let back = state.to_owned();
+        let wanted = self.people.with(move |book| book.come_back(&back)).await.map_err(unkept)?;
+        let wanted = wanted.ok_or("that took too long, or was used before: sign in again")?;
+        let (nonce, verifier) = self.proofs(state);
         let provider = self.provider().await?;
         let tokens: Tokens = provider
             .exchange_code(AuthorizationCode::new(code))
             .map_err(|error| error.to_string())?
-            .set_pkce_verifier(one.verifier)
+            .set_pkce_verifier(verifier)
             .request_async(&|request| self.send(request))
             .await
             .map_err(|error| told("the code was not taken", &error))?;
         use openidconnect::TokenResponse;
         let token = tokens.id_token().ok_or("the provider gave no ID token")?;
         let claims = token
-            .claims(&provider.id_token_verifier(), &one.nonce)
+            .claims(&provider.id_token_verifier(), &nonce)
             .map_err(|error| told("its ID token does not hold", &error))?;
         let full_name = claims.name().and_then(|name| name.get(None)).map(|name| name.to_string());
         let name = match self.settings.name_claim.as_str() {
@@ -220,7 +217,7 @@ impl Room {
         let groups = groups(claims.additional_claims().0.get(&self.settings.groups_claim));
         let roles = roles(&self.settings.roles, &groups);
         let subject = format!("{}|{}", claims.issuer().as_str(), claims.subject().as_str());
-        Ok((Claimed { subject, name, full_name: full_name.unwrap_or_default(), groups, roles }, one.wanted))
+        Ok((Claimed { subject, name, full_name: full_name.unwrap_or_default(), groups, roles }, wanted))
     }
 
     async fn provider(&self) -> Result<Provider, String> {
@@ -251,6 +248,12 @@ impl Room {
         let outward = self.outward.clone();
         Box::pin(async move { outward.send(request).await })
     }
+}
+
+/// The book of people cannot be read or written: the log says why.
+fn unkept(error: PeopleError) -> String {
+    tracing::error!(%error, "nobody can sign in elsewhere");
+    "the control plane cannot look that up: its log says why".to_owned()
 }
 
 /// An error with its causes, for the log and the page: the provider's words, never a token.

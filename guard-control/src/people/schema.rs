@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::PeopleError;
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE people (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -65,6 +65,7 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE people ADD COLUMN folded TEXT NOT NULL DEFAULT '';
     UPDATE people SET folded = lower(name);
     CREATE UNIQUE INDEX people_by_name ON people (folded);",
+    "CREATE TABLE people_journeys (hash BLOB PRIMARY KEY, since INTEGER NOT NULL, wanted TEXT NOT NULL) STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings the database up to the version of this program.

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{ReadingError, Readings, lock};
-use crate::store::sql::{Line, Sql};
+use crate::store::{
+    SLOT,
+    sql::{Line, Sql},
+};
 
 /// How long counts are good enough.
 const FRESH: Duration = Duration::from_secs(5);
@@ -86,10 +89,27 @@ impl Readings {
         // Whole buckets, so that a bar does not change its meaning with each look.
         let until = (micros(now) / step + 1).saturating_mul(step);
         let since = until - step * BUCKETS as i64;
-        let counts = "SELECT (at - $1) / $2, verdict, access = 2, count(*) FROM records
-             WHERE verdict IS NOT NULL AND at >= $1 AND at < $3 GROUP BY 1, 2, 3";
-        let causes = "SELECT policy, count(*) FROM records WHERE verdict > 1 AND at >= $1
-             GROUP BY policy ORDER BY 2 DESC, 1 LIMIT $2";
+        // The embedded store counts decisions as they come; PostgreSQL counts them now, with many hands.
+        let (counts, causes) = match self.0.store.is_shared() {
+            false => (
+                format!(
+                    "SELECT (slot * {SLOT} - $1) / $2, verdict, round, sum(count) FROM tallies
+                     WHERE slot >= $1 / {SLOT} AND slot < $3 / {SLOT} GROUP BY 1, 2, 3"
+                ),
+                format!(
+                    "SELECT policy, sum(count) FROM tallies WHERE slot >= $1 / {SLOT} AND verdict > 1
+                     GROUP BY policy ORDER BY 2 DESC, 1 LIMIT $2"
+                ),
+            ),
+            true => (
+                "SELECT (at - $1) / $2, verdict, access = 2, count(*) FROM records
+                 WHERE verdict IS NOT NULL AND at >= $1 AND at < $3 GROUP BY 1, 2, 3"
+                    .to_owned(),
+                "SELECT policy, count(*) FROM records WHERE verdict > 1 AND at >= $1
+                 GROUP BY policy ORDER BY 2 DESC, 1 LIMIT $2"
+                    .to_owned(),
+            ),
+        };
         let questions = vec![
             Sql::new(counts, [since.into(), step.into(), until.into()]),
             Sql::new(causes, [since.into(), CAUSES.into()]),

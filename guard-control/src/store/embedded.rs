@@ -11,7 +11,8 @@ use guard_common::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Appended, Batch, FILE, Keep, OWN, StoreError,
+    Appended, Batch, FILE, Keep, StoreError,
+    forget::{Forgotten, Step},
     search::Search,
     sql::{Line, Sql},
     sqlite::Writer,
@@ -19,8 +20,6 @@ use super::{
 
 /// Batches that may wait for the disk: with the limit of a message's size it bounds the memory.
 const QUEUE: usize = 64;
-/// Records that are deleted in one transaction.
-const STEP: i64 = 5_000;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -29,6 +28,7 @@ pub(super) enum Command {
     Append(Batch, Reply<Appended>),
     Note(Box<Body>, Reply<()>),
     Run(Vec<Sql>, Reply<Vec<Vec<Line>>>),
+    Forget(Step, Reply<Forgotten>),
     Stop,
 }
 
@@ -105,16 +105,14 @@ impl Keep for Embedded {
 
     async fn forget(&self, oldest: i64) -> Result<u64, StoreError> {
         let mut deleted = 0;
+        let mut step = Step::Records { oldest, behind: 0 };
         loop {
             // In small steps: agents' batches wait in between, not behind.
-            let step = "DELETE FROM records WHERE id IN (
-                 SELECT r.id FROM records r JOIN agents a ON a.id = r.id >> 44
-                 WHERE r.at < $1 AND a.mode <> $2 AND (r.id & $3) < a.head_sequence LIMIT $4) RETURNING 1";
-            let values = [oldest.into(), OWN.into(), (super::id::RANGE - 1).into(), STEP.into()];
-            let lines = self.run(vec![Sql::new(step, values)]).await?.pop().unwrap_or_default();
-            deleted += lines.len() as u64;
-            if (lines.len() as i64) < STEP {
-                return Ok(deleted);
+            let Forgotten { records, next } = self.ask(|reply| Command::Forget(step, reply)).await?;
+            deleted += records;
+            match next {
+                Some(next) => step = next,
+                None => return Ok(deleted),
             }
         }
     }

@@ -27,10 +27,12 @@ use tokio_postgres::{
 use self::pool::Pool;
 pub use self::pool::Url;
 use super::{
-    Appended, Batch, Keep, OWN, SEARCH_TIME, StoreError, hash,
+    Appended, Batch, Keep, OWN, SEARCH_TIME, StoreError,
+    filter::{self, Filter, Page},
+    hash,
     id::record_id,
     now,
-    search::{self, AGENTS, Filter, Page},
+    search::{self, AGENTS},
     sql::{Line, Sql, Value},
 };
 
@@ -146,9 +148,9 @@ impl Keep for Postgres {
             }
         };
         let filter = Filter::of(agent, &request)?;
-        let limit = search::limit(&request);
+        let limit = filter::limit(&request);
         // INVARIANT: the filter's text is this program's own; what people write is in its values.
-        let text = search::page_sql(&filter.sql, limit).replace('?', "$").replace(" LIKE ", " ILIKE ");
+        let text = filter::page_sql(&filter.sql, None, limit).replace('?', "$").replace(" LIKE ", " ILIKE ");
         let statement = transaction.prepare(&text).await?;
         let values: Vec<Value> = filter.values.into_iter().map(Value::from).collect();
         let rows = transaction.query_raw(&statement, values.iter()).await?;

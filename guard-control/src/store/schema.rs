@@ -4,10 +4,16 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    matter::Matter,
+    row::Columns,
+    sqlite::{INSERT, Numbers, insert_record},
+    tally::SLOT,
+};
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // A record's id is `agent << 44 | sequence` ([`super::id`]): the chain of one agent lies together, and both the
     // look-up of a duplicate and the insert touch one tree.
     "CREATE TABLE agents (
@@ -148,7 +154,88 @@ const MIGRATIONS: [&str; 3] = [
         sequence INTEGER NOT NULL,
         PRIMARY KEY (outlet, agent)
     ) STRICT, WITHOUT ROWID;",
+    // What people search for is kept once for all records that are alike, and decisions are counted as they come; what is
+    // read with every record stands before what is long. The records move over after this ([`take_over`]).
+    "DROP INDEX decisions;
+    DROP INDEX refusals;
+    DROP INDEX non_proxied;
+    ALTER TABLE records RENAME TO records_before;
+
+    CREATE TABLE matters (
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        kind INTEGER NOT NULL,
+        verdict INTEGER NOT NULL,
+        access INTEGER,
+        policy TEXT NOT NULL,
+        words TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE records (
+        id INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        verdict INTEGER,
+        access INTEGER,
+        matter INTEGER,
+        malformed INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        payload BLOB NOT NULL
+    ) STRICT;
+
+    -- Decisions of a quarter of a minute.
+    CREATE TABLE tallies (
+        slot INTEGER NOT NULL,
+        verdict INTEGER NOT NULL,
+        round INTEGER NOT NULL,
+        policy TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (slot, verdict, round, policy)
+    ) STRICT, WITHOUT ROWID;",
 ];
+
+/// The migration that the records move over after.
+const MATTERS: usize = 3;
+
+/// Moves the records of an earlier version into the tables of the fourth one.
+fn take_over(at: &Connection) -> Result<(), StoreError> {
+    let select = "SELECT id, at, kind, hash, payload, malformed, verdict, access, policy, executable, db_user, workload, text
+         FROM records_before ORDER BY id";
+    let mut matters = Numbers::default();
+    let mut select = at.prepare(select)?;
+    let mut rows = select.query([])?;
+    let mut insert = at.prepare(INSERT)?;
+    while let Some(row) = rows.next()? {
+        let columns = Columns {
+            at: row.get(1)?,
+            kind: row.get(2)?,
+            malformed: row.get(5)?,
+            verdict: row.get(6)?,
+            access: row.get(7)?,
+            policy: row.get(8)?,
+            executable: row.get(9)?,
+            db_user: row.get(10)?,
+            workload: row.get(11)?,
+            text: row.get(12)?,
+        };
+        let matter = Matter::of(&columns).map(|matter| matters.number(at, &matter)).transpose()?;
+        let bytes = |at: usize| row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from);
+        insert_record(&mut insert, row.get(0)?, (&columns, matter), (bytes(3)?, bytes(4)?))?;
+    }
+    drop(rows);
+    let tally = format!(
+        "INSERT INTO tallies SELECT at / {SLOT}, verdict, coalesce(access = 2, 0), coalesce(policy, ''), count(*)
+         FROM records_before WHERE verdict IS NOT NULL GROUP BY 1, 2, 3, 4"
+    );
+    at.execute(&tally, [])?;
+    Ok(at.execute_batch(
+        "DROP TABLE records_before;
+        CREATE INDEX decisions ON records (at) WHERE verdict IS NOT NULL;
+        CREATE INDEX refusals ON records (at) WHERE verdict > 1;
+        CREATE INDEX non_proxied ON records (at) WHERE access = 2;
+        CREATE INDEX decisions_by_matter ON records (matter, at) WHERE matter IS NOT NULL;",
+    )?)
+}
 
 /// Brings the database up to the version of this program.
 pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
@@ -156,8 +243,11 @@ pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let version: usize =
         transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
     check(version)?;
-    for migration in &MIGRATIONS[version..] {
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(version) {
         transaction.execute_batch(migration)?;
+        if at == MATTERS {
+            take_over(&transaction)?;
+        }
     }
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     Ok(transaction.commit()?)
@@ -199,9 +289,22 @@ mod tests {
         connection.pragma_update(None, "user_version", 1).unwrap();
         let agent =
             "INSERT INTO agents (agent_id, host, version, mode, labels, first_seen, last_seen, head_hash)
-             VALUES ('a', 'h', '', '', '{}', 1, 1, x'00')";
+             VALUES ('a', 'h', '', '', '{}', 1, 1, x'00');
+             INSERT INTO records (id, at, kind, hash, payload, malformed, verdict, access, policy, text) VALUES
+             (1, 30000000, 30, x'01', x'02', 0, 2, 1, 'p', 'drop table t'), (2, 31000000, 30, x'01', x'02', 0, 2, 1, 'p', 'drop table t'),
+             (3, 32000000, 14, x'03', x'04', 0, NULL, NULL, NULL, NULL)";
         connection.execute_batch(agent).unwrap();
         migrate(&mut connection).unwrap();
+        let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(
+            one("SELECT group_concat(id || ':' || coalesce(matter, '-')) FROM records"),
+            "1:1,2:1,3:-"
+        );
+        assert!(one("SELECT words FROM matters").starts_with("drop table t"));
+        assert_eq!(
+            one("SELECT slot || ' ' || verdict || ' ' || round || policy || count FROM tallies"),
+            "2 2 0p2"
+        );
         let kept: (String, i64) = connection
             .query_row("SELECT agent_id, signed_sequence FROM agents", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))

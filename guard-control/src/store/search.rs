@@ -1,38 +1,26 @@
 //! The reading side of the store. Filters enter, decisions leave, the newest first; it never writes.
 
 use std::{
-    fmt::Write,
     path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use guard_common::{
-    api::control::{Agent, DecisionsRequest, DecisionsResponse, StoredDecision, stored_decision::Subject},
-    audit::{
-        chain::Hash,
-        v1::{Record, connection_opened::Access, decision::Verdict, record::Body},
-    },
+    api::control::{Agent, DecisionsRequest, DecisionsResponse},
+    audit::chain::Hash,
 };
 use pbjson_types::Timestamp;
-use prost::Message;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_from_iter, types::Value};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::{
-    FILE, OWN, SEARCH_TIME, StoreError, hash,
-    id::{RANGE, record_id, sequence_of},
-    row::kind,
+    FILE, OWN, SEARCH_TIME, StoreError, find, hash,
+    id::RANGE,
     schema,
     sql::{Line, Sql},
     sqlite::run_one,
 };
 
-/// Decisions in an answer where the question names no number.
-const DEFAULT_LIMIT: u32 = 100;
-/// At most.
-const MAX_LIMIT: u32 = 10_000;
-/// Bytes of records in an answer; more go to the next page.
-const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Idle connections that are kept.
 const IDLE: usize = 4;
 
@@ -125,13 +113,8 @@ impl Search {
 
     /// Decisions that match, the newest first.
     pub fn decisions(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
-        let limit = limit(request);
-        self.with(SEARCH_TIME, |connection| {
-            let Some(filter) = Filter::new(connection, request)? else {
-                return Ok(DecisionsResponse::default());
-            };
-            page(connection, &filter, limit)
-        })
+        let until = Instant::now() + SEARCH_TIME;
+        self.with(SEARCH_TIME, |connection| find::decisions(connection, request, until))
     }
 
     /// All agents, by host.
@@ -200,200 +183,4 @@ pub(super) fn agent(line: &Line) -> Agent {
 pub(super) fn time(micros: i64) -> Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0) * 1_000;
     Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
-}
-
-fn micros_of(moment: &Timestamp) -> i64 {
-    moment.seconds.saturating_mul(1_000_000).saturating_add(i64::from(moment.nanos) / 1_000)
-}
-
-/// Conditions in SQL with their values.
-#[derive(Debug, Default)]
-pub(super) struct Filter {
-    /// With `?1` ..
-    pub(super) sql: String,
-    pub(super) values: Vec<Value>,
-}
-
-impl Filter {
-    /// Nothing: no decision can match.
-    fn new(connection: &Connection, request: &DecisionsRequest) -> Result<Option<Self>, StoreError> {
-        if request.agent_id.is_empty() {
-            return Self::of(None, request).map(Some);
-        }
-        let agent: Option<i64> = connection
-            .prepare_cached("SELECT id FROM agents WHERE agent_id = ?1")?
-            .query_row([&request.agent_id], |row| row.get(0))
-            .optional()?;
-        agent.map(|agent| Self::of(Some(agent), request)).transpose()
-    }
-
-    /// `agent`: the one that the request names, by its number in the store.
-    pub(super) fn of(agent: Option<i64>, request: &DecisionsRequest) -> Result<Self, StoreError> {
-        let mut filter = Self::default();
-        // The literal terms are what lets SQLite use the partial indexes.
-        match request.verdict.as_str() {
-            "" => filter.sql.push_str("r.verdict IS NOT NULL"),
-            "allowed" => filter.verdict("r.verdict IS NOT NULL", Verdict::Allowed),
-            "refused" => filter.verdict("r.verdict > 1", Verdict::Refused),
-            "would_refuse" => filter.verdict("r.verdict > 1", Verdict::WouldRefuse),
-            "would_hold" => filter.verdict("r.verdict > 1", Verdict::WouldHold),
-            _ => {
-                return Err(StoreError::Request(
-                    "the verdict must be allowed, refused, would_refuse or would_hold",
-                ));
-            }
-        }
-        match request.kind.as_str() {
-            "" => {}
-            "connection" => filter.and("r.kind = ", kind::CONNECTION_OPENED.into()),
-            "statement" => filter.and("r.kind = ", kind::STATEMENT.into()),
-            _ => return Err(StoreError::Request("the kind must be connection or statement")),
-        }
-        if request.non_proxied {
-            let _ = write!(filter.sql, " AND r.access = {}", i32::from(Access::NonProxied));
-        }
-        if let Some(agent) = agent {
-            filter.and("r.id >= ", record_id(agent, 0).unwrap_or(i64::MAX).into());
-            filter.and("r.id < ", record_id(agent + 1, 0).unwrap_or(i64::MAX).into());
-        }
-        for (condition, moment) in [("r.at >= ", &request.since), ("r.at < ", &request.until)] {
-            if let Some(moment) = moment {
-                filter.and(condition, micros_of(moment).into());
-            }
-        }
-        filter.contains(&request.contains)?;
-        filter.behind(&request.page)?;
-        Ok(filter)
-    }
-
-    fn verdict(&mut self, index: &str, verdict: Verdict) {
-        self.sql.push_str(index);
-        self.and("r.verdict = ", i64::from(i32::from(verdict)).into());
-    }
-
-    fn and(&mut self, condition: &str, value: Value) {
-        self.values.push(value);
-        let _ = write!(self.sql, " AND {condition}?{}", self.values.len());
-    }
-
-    fn contains(&mut self, part: &str) -> Result<(), StoreError> {
-        if part.is_empty() {
-            return Ok(());
-        }
-        if part.len() > 1024 {
-            return Err(StoreError::Request("the text to look for must be shorter than 1024 bytes"));
-        }
-        let mut pattern = String::from("%");
-        for letter in part.chars() {
-            if matches!(letter, '%' | '_' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(letter);
-        }
-        pattern.push('%');
-        self.values.push(pattern.into());
-        let at = self.values.len();
-        let columns = ["text", "executable", "db_user", "policy", "workload"];
-        let like = columns.map(|column| format!("r.{column} LIKE ?{at} ESCAPE '\\'"));
-        let _ = write!(self.sql, " AND ({})", like.join(" OR "));
-        Ok(())
-    }
-
-    fn behind(&mut self, page: &str) -> Result<(), StoreError> {
-        if page.is_empty() {
-            return Ok(());
-        }
-        let (at, id) = page
-            .split_once('.')
-            .and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id.parse::<i64>().ok()?)))
-            .ok_or(StoreError::Request("the page is not one that an answer named"))?;
-        self.values.extend([at.into(), id.into()]);
-        let last = self.values.len();
-        let _ = write!(self.sql, " AND (r.at, r.id) < (?{}, ?{last})", last - 1);
-        Ok(())
-    }
-}
-
-/// What finds a page: ids, times, payloads, agents and hosts, one more than fits.
-pub(super) fn page_sql(filter: &str, limit: usize) -> String {
-    format!(
-        "SELECT r.id, r.at, r.payload, a.agent_id, a.host
-         FROM records r JOIN agents a ON a.id = r.id >> 44
-         WHERE {filter} ORDER BY r.at DESC, r.id DESC LIMIT {}",
-        limit + 1
-    )
-}
-
-/// Decisions in an answer to `request`.
-pub(super) fn limit(request: &DecisionsRequest) -> usize {
-    match request.limit {
-        0 => DEFAULT_LIMIT as usize,
-        limit => limit.min(MAX_LIMIT) as usize,
-    }
-}
-
-/// An answer that is being put together.
-#[derive(Debug)]
-pub(super) struct Page {
-    limit: usize,
-    bytes: usize,
-    last: Option<(i64, i64)>,
-    pub(super) answer: DecisionsResponse,
-}
-
-impl Page {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, bytes: 0, last: None, answer: DecisionsResponse::default() }
-    }
-
-    /// Takes the next row; false where the page is full.
-    pub(super) fn take(
-        &mut self,
-        (id, at): (i64, i64),
-        payload: &[u8],
-        whose: impl FnOnce() -> Result<(String, String), StoreError>,
-    ) -> Result<bool, StoreError> {
-        self.bytes += payload.len();
-        let full = self.answer.decisions.len() == self.limit || self.bytes > MAX_BYTES;
-        if let Some((at, id)) = self.last.filter(|_| full) {
-            self.answer.next_page = format!("{at}.{id}");
-            return Ok(false);
-        }
-        self.last = Some((at, id));
-        // Only what was decodable has a verdict.
-        if let Some((at, subject)) = subject(payload) {
-            let (agent_id, host) = whose()?;
-            self.answer.decisions.push(StoredDecision {
-                agent_id,
-                host,
-                sequence: sequence_of(id),
-                at,
-                subject: Some(subject),
-            });
-        }
-        Ok(true)
-    }
-}
-
-fn page(connection: &Connection, filter: &Filter, limit: usize) -> Result<DecisionsResponse, StoreError> {
-    let mut statement = connection.prepare_cached(&page_sql(&filter.sql, limit))?;
-    let mut rows =
-        statement.query(params_from_iter(filter.values.iter().map(|value| value as &dyn ToSql)))?;
-    let mut page = Page::new(limit);
-    while let Some(row) = rows.next()? {
-        let payload = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        if !page.take((row.get(0)?, row.get(1)?), payload, || Ok((row.get(3)?, row.get(4)?)))? {
-            break;
-        }
-    }
-    Ok(page.answer)
-}
-
-fn subject(payload: &[u8]) -> Option<(Option<Timestamp>, Subject)> {
-    let record = Record::decode(payload).ok()?;
-    match record.body? {
-        Body::ConnectionOpened(connection) => Some((record.at, Subject::Connection(connection))),
-        Body::Statement(statement) => Some((record.at, Subject::Statement(statement))),
-        _ => None,
-    }
 }

@@ -4,6 +4,7 @@
 //! agent's chain and stored in a savepoint of its own, so that one bad agent does not undo another's batch.
 
 use std::{
+    collections::HashMap,
     fs::{self, DirBuilder, File, OpenOptions},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
@@ -13,33 +14,54 @@ use std::{
 use guard_common::{
     api::control::Hello,
     audit::{
-        chain::{GENESIS, Head},
+        chain::{GENESIS, Hash, Head},
         checkpoint::PublicKey,
         v1::{ControlEvent, Record, record::Body},
     },
 };
 use prost::Message;
-use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior, params, types::ValueRef};
+use rusqlite::{
+    Connection, OptionalExtension, Savepoint, Statement, TransactionBehavior, params, types::ValueRef,
+};
 use tokio::sync::mpsc;
 
 use super::{
     Appended, Batch, OWN, StoreError,
     embedded::{Command, Reply},
     fit::{Hole, Known, Refused, fit},
+    forget::{Forgotten, forget},
     id::record_id,
+    matter::Matter,
     now,
-    row::Row,
+    row::{Columns, Row},
     schema,
     sql::{Line, Sql, Value},
+    tally::Tally,
 };
 
 /// Commands that share one transaction, and with it one fsync.
 const GROUP: usize = 32;
 
+/// How SQLite works here. What is acknowledged is on disk: `synchronous` is `full`, and the log is synced with each commit. The
+/// log goes into the database every 64 MiB, not every 4: pages that many transactions change are written once.
+const SETTINGS: [(&str, &str); 7] = [
+    // Of a new database.
+    ("page_size", "8192"),
+    ("journal_mode", "wal"),
+    ("synchronous", "full"),
+    ("foreign_keys", "on"),
+    ("wal_autocheckpoint", "8192"),
+    ("journal_size_limit", "134217728"),
+    // Negative: KiB.
+    ("cache_size", "-65536"),
+];
+
 /// Owns the only connection that writes.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
+    /// Matters that were met before.
+    matters: Numbers,
     /// Keeps a second server out. The operating system gives it up with the process.
     _lock: Option<File>,
 }
@@ -65,12 +87,12 @@ impl Writer {
         options.open(&path).map_err(|error| StoreError::Folder { path: path.clone(), error })?;
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "foreign_keys", "on")?;
+        for (name, value) in SETTINGS {
+            connection.pragma_update(None, name, value)?;
+        }
         connection.set_prepared_statement_cache_capacity(32);
         schema::migrate(&mut connection)?;
-        Ok(Self { connection, _lock: lock })
+        Ok(Self { connection, matters: Numbers::default(), _lock: lock })
     }
 
     /// Works until it is told to stop, or every sender of the queue is gone.
@@ -91,6 +113,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(group.len());
         let result = self.transact(group, &mut answers);
         if let Err(error) = &result {
+            self.matters.forget();
             tracing::error!(%error, "the store cannot be written");
         }
         for answer in answers {
@@ -111,12 +134,21 @@ impl Writer {
                 Command::Note(body, reply) => {
                     Answer::Note(in_savepoint(savepoint, |at| note(at, *body)), reply)
                 }
+                Command::Forget(oldest, reply) => {
+                    self.matters.forget();
+                    Answer::Forget(in_savepoint(savepoint, |at| forget(at, oldest)), reply)
+                }
                 Command::Run(statements, reply) => {
                     Answer::Run(in_savepoint(savepoint, |at| run(at, &statements)), reply)
                 }
                 Command::Stop => continue,
                 Command::Append(batch, reply) => {
-                    let mut result = in_savepoint(savepoint, |at| append(at, &batch));
+                    let matters = &mut self.matters;
+                    let mut result = in_savepoint(savepoint, |at| append(at, &batch, matters));
+                    if !matches!(&result, Ok(Ok(_))) {
+                        // Some of them may have been new, and are not kept.
+                        matters.forget();
+                    }
                     if let Ok(Err(refused)) = &result
                         && let Err(error) = alarm(&transaction, &batch.agent_id, refused)
                     {
@@ -140,6 +172,7 @@ enum Answer {
     Append(Result<Appended, StoreError>, Reply<Appended>),
     Note(Result<(), StoreError>, Reply<()>),
     Run(Result<Vec<Vec<Line>>, StoreError>, Reply<Vec<Vec<Line>>>),
+    Forget(Result<Forgotten, StoreError>, Reply<Forgotten>),
 }
 
 impl Answer {
@@ -153,6 +186,7 @@ impl Answer {
             Self::Append(result, reply) => tell(result, reply, committed),
             Self::Note(result, reply) => tell(result, reply, committed),
             Self::Run(result, reply) => tell(result, reply, committed),
+            Self::Forget(result, reply) => tell(result, reply, committed),
         }
     }
 }
@@ -173,6 +207,12 @@ impl Keep for u64 {
 }
 
 impl Keep for () {
+    fn keep(&self) -> bool {
+        true
+    }
+}
+
+impl Keep for Forgotten {
     fn keep(&self) -> bool {
         true
     }
@@ -241,7 +281,11 @@ fn stored(at: &Connection, agent_id: &str) -> Result<Stored, StoreError> {
 }
 
 /// Checks and stores a batch. A refusal leaves the savepoint to be rolled back.
-fn append(at: &Connection, batch: &Batch) -> Result<Result<Appended, Refused>, StoreError> {
+fn append(
+    at: &Connection,
+    batch: &Batch,
+    matters: &mut Numbers,
+) -> Result<Result<Appended, Refused>, StoreError> {
     let Stored { agent, known } = stored(at, &batch.agent_id)?;
     for row in batch.repeated(known.head.sequence) {
         if let Some(refused) = differs(at, agent, row)? {
@@ -256,10 +300,8 @@ fn append(at: &Connection, batch: &Batch) -> Result<Result<Appended, Refused>, S
         Some(hole) => skip(at, agent, hole)?,
         None => 0,
     };
-    for row in fitting.new {
-        if let Err(refused) = insert(at, agent, row)? {
-            return Ok(Err(refused));
-        }
+    if let Err(refused) = insert(at, agent, (batch, fitting.new), matters)? {
+        return Ok(Err(refused));
     }
     let after = &fitting.after;
     let mut update = at.prepare_cached(
@@ -292,34 +334,89 @@ fn append(at: &Connection, batch: &Batch) -> Result<Result<Appended, Refused>, S
     Ok(Ok(Appended::Stored(head)))
 }
 
-/// Stores one record that fits.
-fn insert(at: &Connection, agent: i64, row: &Row) -> Result<Result<(), Refused>, StoreError> {
-    let sequence = row.sealed.sequence;
-    let Some(id) = record_id(agent, sequence) else {
-        return Ok(Err(Refused::chain(sequence, "its number is out of range")));
-    };
-    let columns = &row.columns;
-    at.prepare_cached(INSERT)?.execute(params![
-        id,
-        columns.at,
-        columns.kind,
-        &row.sealed.hash[..],
-        &row.sealed.payload[..],
-        columns.malformed,
-        columns.verdict,
-        columns.access,
-        columns.policy,
-        columns.executable,
-        columns.db_user,
-        columns.workload,
-        columns.text
-    ])?;
+/// Stores records that fit: the last ones of a batch.
+fn insert(
+    at: &Connection,
+    agent: i64,
+    (batch, new): (&Batch, &[Row]),
+    matters: &mut Numbers,
+) -> Result<Result<(), Refused>, StoreError> {
+    let mut tally = Tally::default();
+    let mut numbers: Vec<Option<i64>> = vec![None; batch.matters.all.len()];
+    let mut insert = at.prepare_cached(INSERT)?;
+    let from = batch.rows.len() - new.len();
+    for (row, matter) in new.iter().zip(&batch.matters.of[from..]) {
+        let sequence = row.sealed.sequence;
+        let Some(id) = record_id(agent, sequence) else {
+            return Ok(Err(Refused::chain(sequence, "its number is out of range")));
+        };
+        let mut number = None;
+        if let Some(place) = *matter {
+            let matter = &batch.matters.all[place];
+            if numbers[place].is_none() {
+                numbers[place] = Some(matters.number(at, matter)?);
+            }
+            number = numbers[place];
+            tally.count(row.columns.at, matter);
+        }
+        insert_record(&mut insert, id, (&row.columns, number), (&row.sealed.hash, &row.sealed.payload))?;
+    }
+    tally.keep(at)?;
     Ok(Ok(()))
 }
 
-const INSERT: &str = "INSERT INTO records
-    (id, at, kind, hash, payload, malformed, verdict, access, policy, executable, db_user, workload, text)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+/// Stores one record with its hash and payload.
+pub(super) fn insert_record(
+    insert: &mut Statement<'_>,
+    id: i64,
+    (columns, matter): (&Columns, Option<i64>),
+    (hash, payload): (&[u8], &[u8]),
+) -> Result<(), StoreError> {
+    let Columns { at, kind, verdict, access, malformed, .. } = columns;
+    insert.execute(params![id, at, kind, verdict, access, matter, malformed, hash, payload])?;
+    Ok(())
+}
+
+pub(super) const INSERT: &str =
+    "INSERT INTO records (id, at, kind, verdict, access, matter, malformed, hash, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+/// Matters that are remembered with their numbers.
+const REMEMBERED: usize = 65_536;
+
+/// The numbers of matters in the store, as far as they are remembered.
+#[derive(Debug, Default)]
+pub(super) struct Numbers(HashMap<Hash, i64>);
+
+impl Numbers {
+    /// The number of a matter, which is stored if it is new.
+    pub(super) fn number(&mut self, at: &Connection, matter: &Matter) -> Result<i64, StoreError> {
+        if let Some(number) = self.0.get(&matter.digest) {
+            return Ok(*number);
+        }
+        let mut select = at.prepare_cached("SELECT id FROM matters WHERE digest = ?1")?;
+        let number = match select.query_row([&matter.digest], |row| row.get(0)).optional()? {
+            Some(number) => number,
+            None => {
+                let Matter { digest, kind, verdict, access, policy, words } = matter;
+                at.prepare_cached(
+                    "INSERT INTO matters (digest, kind, verdict, access, policy, words) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .insert(params![digest, kind, verdict, access, policy, words])?
+            }
+        };
+        if self.0.len() >= REMEMBERED {
+            self.0.clear();
+        }
+        self.0.insert(matter.digest, number);
+        Ok(number)
+    }
+
+    /// What is remembered may not hold any more.
+    fn forget(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// A repeated record must be the one that is stored.
 fn differs(at: &Connection, agent: i64, row: &Row) -> Result<Option<Refused>, StoreError> {
@@ -397,7 +494,9 @@ fn note(at: &Connection, body: Body) -> Result<(), StoreError> {
     let Stored { agent, known } = stored(at, &own)?;
     let mut head = known.head;
     let row = Row::new(head.seal(Record::now(body).encode_to_vec().into()));
-    if let Err(refused) = insert(at, agent, &row)? {
+    // INVARIANT: what the control plane says itself is no decision, so it has no matter.
+    let batch = Batch::new(own, 1, vec![row]);
+    if let Err(refused) = insert(at, agent, (&batch, &batch.rows), &mut Numbers::default())? {
         tracing::error!(reason = refused.reason, "the control plane's own chain is full");
         return Err(StoreError::Unwritten);
     }

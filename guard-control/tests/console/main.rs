@@ -18,5 +18,6 @@ mod proofs;
 mod replicas;
 mod roles;
 mod site;
+mod slow;
 mod tls;
 mod webhooks;

@@ -21,6 +21,8 @@ use ring::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use guard_tests::{Postgres, skip};
+
 use super::{browser::Browser, site::Site};
 
 struct Provider {
@@ -109,13 +111,16 @@ async fn token(
 }
 
 async fn site(provider: &Provider) -> Site {
+    Site::with(settings(provider), true).await
+}
+
+fn settings(provider: &Provider) -> File {
     let settings = format!(
         "url = \"http://guard.example.org\"\n[oidc]\nissuer = \"{}\"\nclient_id = \"guard\"\nlabel = \"With the company\"\n\
          [oidc.roles]\nadmin = [\"guard-admins\"]\napprover = [\"dba\"]\nviewer = [\"staff\"]\n",
         provider.issuer
     );
-    let file: File = toml::from_str(&settings).unwrap();
-    Site::with(file, true).await
+    toml::from_str(&settings).unwrap()
 }
 
 async fn leave(console: SocketAddr, wanted: &str) -> (Browser, String) {
@@ -196,4 +201,29 @@ async fn only_the_browser_that_left_comes_back_and_once() {
     };
     assert_eq!(browser.get(&provider.consent(&address, stolen, false)).await.status, 502);
     site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_one_replica_may_come_back_to_another_and_once() {
+    if skip::without(&[skip::Need::Postgres]) {
+        return;
+    }
+    let provider = Provider::start().await;
+    let postgres = Postgres::start().unwrap();
+    let one = Site::replica_with(&postgres, settings(&provider)).await;
+    let other = Site::replica_with(&postgres, settings(&provider)).await;
+    let (mut browser, address) = leave(one.console, "/people").await;
+    let back = provider.consent(&address, |_| {}, false);
+    browser.address = other.console;
+    let answer = browser.get(&back).await;
+    assert_eq!((answer.status, answer.location()), (303, "/people"), "{}", answer.body);
+    assert!(browser.get("/people").await.body.contains("Ann Example"));
+    // Neither of them takes the state a second time, and no other browser comes back with it.
+    for console in [one.console, other.console] {
+        browser.address = console;
+        assert_eq!(browser.get(&back).await.status, 502);
+        assert_eq!(Browser::new(console).get(&back).await.status, 502);
+    }
+    one.stop().await;
+    other.stop().await;
 }

@@ -167,6 +167,29 @@ async fn programs_do_the_same() {
     let back = program.send(Method::POST, "/api/v1/policies/1/rollback", &headers, "").await;
     assert_eq!(serde_json::from_str::<Value>(&back.body).unwrap(), json!({ "version": 3 }));
     assert_eq!(program.send(Method::POST, stage, &[], "{\"all\": true}").await.status, 401);
+    let dry = "/api/v1/policies/2/dry-run";
+    assert_eq!(program.send(Method::GET, dry, &headers, "").await.status, 404);
+    for (body, status) in [("{\"days\": 0}", 400), ("{\"weeks\": 1}", 400), ("7", 400)] {
+        assert_eq!(program.send(Method::POST, dry, &headers, body).await.status, status, "{body}");
+    }
+    assert_eq!(program.send(Method::POST, dry, &[], "").await.status, 401);
+    assert_eq!(program.send(Method::POST, "/api/v1/policies/9/dry-run", &headers, "").await.status, 404);
+    let answers = async |program: &mut super::browser::Browser, method| {
+        let answer = program.send(method, dry, &headers, "").await;
+        (answer.status, serde_json::from_str::<Value>(&answer.body).unwrap())
+    };
+    agent_that_says(&site, FOURTEEN);
+    let (status, run) = answers(&mut program, Method::POST).await;
+    assert_eq!((status, &run["state"], &run["days"]), (200, &json!("done"), &json!(7)), "{run}");
+    assert_eq!(run["result"]["newly_refused_statements"]["count"], 14);
+    assert_eq!(answers(&mut program, Method::GET).await, (200, run));
+    agent_that_says(&site, "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1");
+    let (_, run) = answers(&mut program, Method::POST).await;
+    assert!(run["state"] == "failed" && run["error"].as_str().unwrap().contains("broken"), "{run}");
+    agent_that_says(&site, "cat > /dev/null; sleep 4; echo '{}'");
+    let (status, run) = answers(&mut program, Method::POST).await;
+    assert_eq!((status, &run["state"]), (202, &json!("running")));
+    assert_eq!(program.send(Method::POST, dry, &headers, "").await.status, 400, "one at a time");
     let list = program.send(Method::GET, "/api/v1/policies", &headers, "").await;
     let list: Value = serde_json::from_str(&list.body).unwrap();
     assert_eq!(list["versions"].as_array().unwrap().len(), 3);

@@ -55,10 +55,14 @@ impl Site {
 
     /// A replica on a store that others may share.
     pub async fn replica(postgres: &Postgres) -> Self {
+        Self::replica_with(postgres, File::default()).await
+    }
+
+    pub async fn replica_with(postgres: &Postgres, file: File) -> Self {
         let url = format!("postgresql://postgres@{}/postgres", postgres.address());
         let store = Store::postgres(&url.parse().unwrap(), None).await.unwrap();
         let people = People::shared(store.clone(), tokio::runtime::Handle::current());
-        let settings = Settings { listen: ANY, plaintext: true, file: File::default() };
+        let settings = Settings { listen: ANY, plaintext: true, file };
         Self::launch(tempfile::tempdir().unwrap(), (store, None), people, settings).await
     }
 

@@ -44,7 +44,7 @@ async fn open(postgres: &Postgres) -> Store {
     Store::postgres(&url.parse().unwrap(), None).await.unwrap()
 }
 
-async fn hello(store: &Store, agent: &str) -> u64 {
+pub async fn hello(store: &Store, agent: &str) -> u64 {
     let hello = Hello { agent_id: agent.to_owned(), host: "db1".to_owned(), ..Hello::default() };
     store.hello(hello).await.unwrap()
 }
@@ -192,6 +192,62 @@ async fn decisions_are_searched_alike() {
         let wrong =
             store.decisions(DecisionsRequest { verdict: "maybe".to_owned(), ..DecisionsRequest::default() });
         assert!(matches!(wrong.await, Err(StoreError::Request(_))));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_in_every_field_is_text() {
+    each(async |store| {
+        let evil = "'); DROP TABLE records; DELETE FROM agents; -- $1 ?1 \" \\' %_";
+        let mut chain = Chain::new();
+        let labels = [(evil.to_owned(), evil.to_owned())].into();
+        let hello = Hello {
+            agent_id: chain.id.clone(),
+            host: evil.to_owned(),
+            agent_version: evil.to_owned(),
+            mode: evil.to_owned(),
+            labels,
+            ..Hello::default()
+        };
+        store.hello(hello.clone()).await.unwrap();
+        let records = [
+            chain.seal(statement(evil, Verdict::Refused)),
+            chain.seal(connection(evil, Access::NonProxied)),
+            chain.seal(statement("select 1", Verdict::Allowed)),
+        ];
+        assert_eq!(append(store, &chain.id, 1, &records).await, Appended::Stored(3));
+        let event = ControlEvent {
+            event: evil.to_owned(),
+            agent_id: evil.to_owned(),
+            host: evil.to_owned(),
+            detail: evil.to_owned(),
+            ..ControlEvent::default()
+        };
+        store.note_event(event).await.unwrap();
+        let agent = store.agents().await.unwrap().remove(0);
+        assert_eq!((agent.host.as_str(), agent.mode.as_str(), agent.stored_sequence), (evil, evil, 3));
+        let containing =
+            |contains: &str| DecisionsRequest { contains: contains.to_owned(), ..Default::default() };
+        assert_eq!(sequences(store, containing(evil)).await, [2, 1]);
+        assert_eq!(sequences(store, containing("' OR 1=1 --")).await, Vec::<u64>::new());
+        assert_eq!(sequences(store, containing("%_")).await, [2, 1]);
+        for request in [
+            DecisionsRequest { agent_id: evil.to_owned(), ..Default::default() },
+            DecisionsRequest { agent_id: "' OR ''='".to_owned(), ..Default::default() },
+        ] {
+            assert_eq!(sequences(store, request).await, Vec::<u64>::new());
+        }
+        for request in [
+            DecisionsRequest { verdict: evil.to_owned(), ..Default::default() },
+            DecisionsRequest { kind: evil.to_owned(), ..Default::default() },
+            DecisionsRequest { page: format!("1.2{evil}"), ..Default::default() },
+        ] {
+            assert!(matches!(store.decisions(request).await, Err(StoreError::Request(_))));
+        }
+        enrol::create_token(store, evil, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(enrol::tokens(store).await.unwrap()[0].name, evil);
+        assert_eq!(store.hello(hello).await.unwrap(), 3, "everything is where it was");
     })
     .await;
 }
@@ -399,4 +455,53 @@ async fn a_postgresql_that_goes_away_is_used_again_when_it_is_back() {
     }
     assert_eq!(stored, Some(Appended::Stored(10)));
     assert_eq!(store.hashes(&chain.id, 1, 10).await.unwrap().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_finds_decisions_by_its_indexes() {
+    if skip::without(&[skip::Need::Postgres]) {
+        return;
+    }
+    let postgres = Postgres::start().unwrap();
+    let store = open(&postgres).await;
+    let mut agents = Vec::new();
+    for host in 0..10 {
+        let mut chain = Chain::new();
+        hello(&store, &chain.id).await;
+        let records: Vec<_> = (0..3_000)
+            .map(|n| match n {
+                _ if n % 500 == host => chain.seal(statement("drop table t", Verdict::Refused)),
+                _ if n % 300 == 0 => chain.seal(connection("/usr/bin/psql", Access::NonProxied)),
+                _ => chain.seal(statement("select a from b where c = ?", Verdict::Allowed)),
+            })
+            .collect();
+        assert_eq!(append(&store, &chain.id, 1, &records).await, Appended::Stored(3_000));
+        agents.push(chain.id);
+    }
+    store.query(Sql::new("ANALYZE records", [])).await.unwrap();
+    let scans = async || {
+        // What a session has counted is told with a delay.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let sum =
+            "SELECT CAST(sum(seq_scan) AS BIGINT) FROM pg_stat_user_tables WHERE relname LIKE 'records%'";
+        store.query(Sql::new(sum, [])).await.unwrap()[0].int(0)
+    };
+    let before = scans().await;
+    let page = DecisionsRequest { limit: 50, ..DecisionsRequest::default() };
+    let since = |ago: i64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Some(pbjson_types::Timestamp { seconds: i64::try_from(now.as_secs()).unwrap() - ago, nanos: 0 })
+    };
+    for request in [
+        page.clone(),
+        DecisionsRequest { verdict: "refused".to_owned(), ..page.clone() },
+        DecisionsRequest { non_proxied: true, ..page.clone() },
+        DecisionsRequest { agent_id: agents[3].clone(), ..page.clone() },
+        DecisionsRequest { since: since(600), until: since(-600), ..page.clone() },
+        DecisionsRequest { contains: "select".to_owned(), ..page },
+    ] {
+        let found = store.decisions(request.clone()).await.unwrap();
+        assert!(found.decisions.len() >= 50, "{request:?}: {}", found.decisions.len());
+    }
+    assert_eq!(scans().await, before, "something went through all records");
 }

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use guard_common::api::control::control_message::Message as ToAgent;
-use guard_control::store::search::Search;
+use guard_common::api::control::{DecisionsRequest, DecisionsResponse, control_message::Message as ToAgent};
+use guard_control::store::{Store, search::Search};
+use guard_tests::{Postgres, skip};
 
 use super::agent::{Chain, Stream};
 
@@ -65,11 +66,52 @@ impl Drop for Process {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_a_kill_and_is_there_once() {
     let dir = tempfile::tempdir().unwrap();
+    let sequences = kill_in_mid_stream(dir.path(), &[], async || {
+        let search = Search::open(dir.path()).unwrap();
+        all(async |request| search.decisions(&request).unwrap()).await
+    });
+    assert_eq!(sequences.await, (1..=10_000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_does_with_postgresql() {
+    if skip::without(&[skip::Need::Postgres]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start().unwrap();
+    let url = format!("postgresql://postgres@{}/postgres", postgres.address());
+    let place = ["--store", url.as_str()];
+    let sequences = kill_in_mid_stream(dir.path(), &place, async || {
+        let store = Store::postgres(&url.parse().unwrap(), None).await.unwrap();
+        all(async |request| store.decisions(request).await.unwrap()).await
+    });
+    assert_eq!(sequences.await, (1..=10_000).collect::<Vec<_>>());
+}
+
+/// The numbers of all decisions that a store has.
+async fn all(ask: impl AsyncFn(DecisionsRequest) -> DecisionsResponse) -> Vec<u64> {
+    let mut request = DecisionsRequest { limit: 10_000, ..DecisionsRequest::default() };
+    let mut sequences = Vec::new();
+    loop {
+        let answer = ask(request.clone()).await;
+        sequences.extend(answer.decisions.iter().map(|decision| decision.sequence));
+        if answer.next_page.is_empty() {
+            break;
+        }
+        request.page = answer.next_page;
+    }
+    sequences.sort_unstable();
+    sequences
+}
+
+/// An agent sends 10,000 records to a server that is killed five times; what `found` finds afterwards.
+async fn kill_in_mid_stream(data: &Path, more: &[&str], found: impl AsyncFnOnce() -> Vec<u64>) -> Vec<u64> {
     let mut chain = Chain::new();
     let mut journal = Vec::new();
     let mut acknowledged = 0;
     for round in 0..5 {
-        let server = Process::start(dir.path());
+        let server = Process::with(data, more);
         let (mut stream, stored) = Stream::open(server.address, &chain.id, 1).await.unwrap();
         assert!(
             stored >= acknowledged,
@@ -108,7 +150,7 @@ async fn what_was_acknowledged_survives_a_kill_and_is_there_once() {
         }
         sending.await.unwrap();
     }
-    let server = Process::start(dir.path());
+    let server = Process::with(data, more);
     let (mut stream, stored) = Stream::open(server.address, &chain.id, 1).await.unwrap();
     assert!(stored >= acknowledged && acknowledged >= 1_500);
     let rest = journal[usize::try_from(stored).unwrap()..].to_vec();
@@ -121,17 +163,5 @@ async fn what_was_acknowledged_survives_a_kill_and_is_there_once() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.terminate();
 
-    let search = Search::open(dir.path()).unwrap();
-    let mut request = guard_common::api::control::DecisionsRequest { limit: 10_000, ..Default::default() };
-    let mut sequences = Vec::new();
-    loop {
-        let answer = search.decisions(&request).unwrap();
-        sequences.extend(answer.decisions.iter().map(|decision| decision.sequence));
-        if answer.next_page.is_empty() {
-            break;
-        }
-        request.page = answer.next_page;
-    }
-    sequences.sort_unstable();
-    assert_eq!(sequences, (1..=10_000).collect::<Vec<_>>());
+    found().await
 }

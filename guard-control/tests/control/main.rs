@@ -5,15 +5,18 @@ mod agent;
 mod command_line;
 mod command_line_errors;
 mod contract;
+mod days;
 mod full_disk;
 mod ingest;
 mod killed;
+mod metrics;
 mod mutual_tls;
 mod nonsense;
 mod outlets;
 mod search;
 mod signatures;
 mod sizes;
+mod slow;
 mod tls_client;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};

@@ -59,12 +59,17 @@ pub fn of_agent(name: &str, rounds: u32, debug: bool) -> Result<Samples> {
 
 /// The same of any package.
 pub fn of_package(package: &str, name: &str, rounds: u32, debug: bool) -> Result<Samples> {
-    println!("{}", style::strong("Building the bench"));
+    with(package, name, &["--rounds", &rounds.to_string()], debug)
+}
+
+/// The same with the bench's own arguments.
+pub fn with(package: &str, name: &str, arguments: &[&str], debug: bool) -> Result<Samples> {
+    println!("{}", style::strong(&format!("Building the bench `{name}`")));
     let mut command = shell::cargo(&["bench", "--locked", "--quiet", "--package", package]);
     if debug {
         command.args(["--profile", "dev"]);
     }
-    command.args(["--bench", name, "--", "--rounds", &rounds.to_string()]);
+    command.args(["--bench", name, "--"]).args(arguments);
     let output = command.stderr(std::process::Stdio::inherit()).output();
     let output = output.with_context(|| format!("cannot run {}", shell::shown(&command)))?;
     ensure!(output.status.success(), "{} failed", shell::shown(&command));

@@ -94,12 +94,19 @@ pub async fn dry_run(
     posted: Posted,
 ) -> Result<Redirect, Fault> {
     let Posted { signed, fields } = posted;
+    decide_anew(&app, &signed, number, fields.text("days").trim().parse().ok()).await?;
+    // Who looks at the page later sees it as well.
+    Ok(Redirect::to(&format!("/policies/{number}#dry-run")))
+}
+
+/// The same for pages and programs.
+pub async fn decide_anew(app: &App, signed: &Signed, number: u64, days: Option<u64>) -> Result<(), Fault> {
     let subject = format!("version {number}");
-    signed.must(&app, Right::Administer, "policy-dry-run", &subject).await?;
-    let days = fields.text("days").trim().parse().ok().filter(|days| (1..=MOST_DAYS).contains(days));
+    signed.must(app, Right::Administer, "policy-dry-run", &subject).await?;
+    let days = days.filter(|days| (1..=MOST_DAYS).contains(days));
     let days = days.ok_or_else(|| Fault::Bad(format!("a dry run looks back 1 to {MOST_DAYS} days")))?;
     let files = policy::files(&app.fleet.store, number).await?;
-    signed.does(&app, "policy-dry-run", &subject, &format!("{days} days")).await?;
+    signed.does(app, "policy-dry-run", &subject, &format!("{days} days")).await?;
     let run = Run {
         version: number,
         days,
@@ -115,7 +122,6 @@ pub async fn dry_run(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    // Who looks at the page later sees it as well.
     let _ = tokio::time::timeout(PATIENCE, done).await;
-    Ok(Redirect::to(&format!("/policies/{number}#dry-run")))
+    Ok(())
 }
