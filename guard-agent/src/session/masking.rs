@@ -13,6 +13,7 @@ mod reading;
 mod results;
 mod rows;
 mod shared;
+mod tagging;
 mod witnesses;
 
 use std::{
