@@ -29,7 +29,7 @@ use guard_policy::vocabulary::DataKind;
 pub use build::{Facts, Limits};
 pub use database::{Catalogs, Database, Health, Settings};
 pub use reader::{Progress, Reader};
-pub use tags::{ColumnTag, Pattern, TagError};
+pub use tags::{ColumnTag, Pattern, TagError, said_in};
 
 use crate::sql::SearchPath;
 
