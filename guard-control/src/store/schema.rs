@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // A record's id is `agent << 44 | sequence` ([`super::id`]): the chain of one agent lies together, and both the
     // look-up of a duplicate and the insert touch one tree.
     "CREATE TABLE agents (
@@ -148,6 +148,12 @@ const MIGRATIONS: [&str; 3] = [
         sequence INTEGER NOT NULL,
         PRIMARY KEY (outlet, agent)
     ) STRICT, WITHOUT ROWID;",
+    // What agents say of their hosts, and the ends of connections as both sides tell them: `text` of kinds 20 and 23.
+    "ALTER TABLE agents ADD COLUMN clock INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE agents ADD COLUMN addresses TEXT NOT NULL DEFAULT '';
+    ALTER TABLE agents ADD COLUMN databases TEXT NOT NULL DEFAULT '';
+    CREATE INDEX reports ON records (text, at) WHERE kind = 23;
+    CREATE INDEX flows ON records (text, at) WHERE kind = 20;",
 ];
 
 /// Brings the database up to the version of this program.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use guard_common::{
     api::control::{Agent, DecisionsRequest, DecisionsResponse, StoredDecision, stored_decision::Subject},
     audit::{
@@ -21,6 +22,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_f
 use super::{
     FILE, OWN, SEARCH_TIME, StoreError, hash,
     id::{RANGE, record_id, sequence_of},
+    remote,
     row::kind,
     schema,
     sql::{Line, Sql},
@@ -36,6 +38,8 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Idle connections that are kept.
 const IDLE: usize = 4;
 
+/// How far a report may lie from the connection that is found by it, in microseconds.
+const NEAR: i64 = 86_400_000_000;
 /// Instructions of SQLite between looks at the clock.
 const STEPS: i32 = 20_000;
 
@@ -132,6 +136,14 @@ impl Search {
             };
             page(connection, &filter, limit)
         })
+    }
+
+    /// The same, with what other hosts' agents report of the clients.
+    pub fn joined(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
+        let mut found = self.decisions(request)?;
+        // Nothing in there waits.
+        let _ = remote::fill(remote::Asked::Search(self), &mut found.decisions).now_or_never();
+        Ok(found)
     }
 
     /// All agents, by host.
@@ -295,7 +307,14 @@ impl Filter {
         let at = self.values.len();
         let columns = ["text", "executable", "db_user", "policy", "workload"];
         let like = columns.map(|column| format!("r.{column} LIKE ?{at} ESCAPE '\\'"));
-        let _ = write!(self.sql, " AND ({})", like.join(" OR "));
+        // Whoever is reported to be the other end is found by what it is, too.
+        let reported = format!(
+            "r.kind = 20 AND r.text IN (SELECT c.text FROM records c WHERE c.kind = 23
+                 AND (c.executable LIKE ?{at} ESCAPE '\\' OR c.workload LIKE ?{at} ESCAPE '\\'))
+             AND EXISTS (SELECT 1 FROM records c WHERE c.kind = 23 AND c.text = r.text
+                 AND abs(c.at - r.at) < {NEAR})"
+        );
+        let _ = write!(self.sql, " AND ({} OR ({reported}))", like.join(" OR "));
         Ok(())
     }
 
@@ -369,6 +388,7 @@ impl Page {
                 sequence: sequence_of(id),
                 at,
                 subject: Some(subject),
+                remote: None,
             });
         }
         Ok(true)

@@ -11,6 +11,7 @@ mod killed;
 mod mutual_tls;
 mod nonsense;
 mod outlets;
+mod reported;
 mod search;
 mod signatures;
 mod sizes;
