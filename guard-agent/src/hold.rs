@@ -48,7 +48,7 @@ use self::{
     watchdog::Watchdog,
 };
 use crate::{
-    config::{Config, HoldChoice, ServerConfig},
+    config::{Config, HoldChoice, SensorConfig, ServerConfig},
     sensor::Feature,
     servers::Server,
     session::{Worker, caps},
@@ -83,6 +83,17 @@ pub enum HoldError {
     Thread(io::Error),
 }
 
+/// Whether statements could be held on this kernel, under this configuration of the sensor. Nothing is left behind.
+pub fn try_out(sensor: &SensorConfig) -> Result<(), KernelError> {
+    if does_without(sensor) { Err(KernelError::Without) } else { kernel::try_out() }
+}
+
+/// It leaves out what holding takes.
+fn does_without(sensor: &SensorConfig) -> bool {
+    let taken = [Feature::RingBuffer, Feature::Btf, Feature::Bpf];
+    !sensor.ebpf || sensor.without.iter().any(|feature| taken.contains(feature))
+}
+
 /// A server by its name that may be held, or why not.
 type Found = (String, Result<Target, String>);
 
@@ -110,8 +121,7 @@ impl Hold {
         if wanted.is_empty() {
             return Ok(Self { commands: None, wanted: Arc::default(), shown: lent.held });
         }
-        let taken = [Feature::RingBuffer, Feature::Btf, Feature::Bpf];
-        if !config.sensor.ebpf || config.sensor.without.iter().any(|feature| taken.contains(feature)) {
+        if does_without(&config.sensor) {
             return Err(KernelError::Without.into());
         }
         let shown = lent.held.clone();

@@ -95,6 +95,20 @@ fn patience() -> Duration {
     Duration::from_secs(if std::env::var_os("GUARD_EMULATED").is_some() { 90 } else { 10 })
 }
 
+/// Who a client of the proxy is. A proxy waits half a second for that, in which an emulated machine does next to nothing:
+/// there it is asked again.
+fn attested(sensor: &Sensor, client: SocketAddr, local: SocketAddr) -> std::sync::Arc<Workload> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deadline = Instant::now() + patience();
+    loop {
+        let workload = runtime.block_on(sensor.handle.attest_tcp(client, local));
+        let again = std::env::var_os("GUARD_EMULATED").is_some() && Instant::now() < deadline;
+        if workload.evidence() != Evidence::Address || !again {
+            return workload;
+        }
+    }
+}
+
 /// Accepts and reads to the end, for as long as the test runs.
 fn serve(listener: TcpListener) {
     thread::spawn(move || {
@@ -299,7 +313,7 @@ fn the_proxy_learns_who_its_clients_are() {
         finish(child);
         let (accepted, client) = listener.accept().unwrap();
         let local = accepted.local_addr().unwrap();
-        let workload = runtime.block_on(sensor.handle.attest_tcp(client, local));
+        let workload = attested(&sensor, client, local);
         assert_attested(&workload);
         assert_eq!(workload.pid, pid);
         assert_eq!(workload.executable, executable_of("/bin/bash"));
@@ -412,12 +426,21 @@ fn every_program_is_cheap_to_verify() {
     for descriptor in fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
         // That of another test may be closed by now.
         let told = fs::read_to_string(descriptor.path()).unwrap_or_default();
-        steps.extend(told.lines().filter_map(|line| {
-            line.strip_prefix("verified_insns:").and_then(|count| count.trim().parse::<u32>().ok())
-        }));
+        let number = |word: &str| told.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+        if let (Some(count), Some(id)) = (number("verified_insns:"), number("prog_id:")) {
+            steps.push((count, id));
+        }
     }
+    let name = |id: u32| {
+        let program = aya::programs::loaded_programs().flatten().find(|program| program.id() == id);
+        program.and_then(|program| program.name_as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let many: Vec<_> =
+        steps.iter().filter(|(count, _)| *count >= 100_000).map(|(count, id)| (count, name(*id))).collect();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let version: Vec<u32> = release.split(['.', '-']).map_while(|part| part.parse().ok()).take(2).collect();
     assert!(steps.len() > 10 || version < vec![5, 16], "kernels since 5.16 tell: {steps:?}");
-    assert!(steps.iter().all(|count| *count < 100_000), "{steps:?}");
+    assert!(many.is_empty(), "{many:?}");
+    let most = steps.iter().max().map(|(count, id)| (*count, name(*id)));
+    eprintln!("at most {most:?}");
 }

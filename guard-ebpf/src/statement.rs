@@ -207,7 +207,7 @@ static BEGINNING: Backend = Backend {
     used: 0,
     utility: 0,
     hand: 0,
-    reserved: 0,
+    scratch: 0,
     runs: [Run { identity: 0, again: 0 }; RUNS],
 };
 
@@ -253,6 +253,8 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
     if standard.0 != 0 || standard.1 != 0 {
         flags |= flag::STANDARD_STRINGS;
     }
+    let mut flags = forgotten(backend, flags);
+    let nested = flags & flag::NESTED != 0;
     let identity = if each == 1 { 0 } else { identity(seen, settings, flags) };
     // SAFETY: as above.
     let utility = unsafe { (*backend).utility };
@@ -270,7 +272,7 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
     if unsafe { (*backend).settings } != settings {
         introduce(backend, target, settings);
     }
-    let run = if identity == 0 { NO_RUN } else { make_room(backend) };
+    let run = forgotten(backend, if identity == 0 { NO_RUN } else { make_room(backend) });
     // SAFETY: as above.
     let (sequence, start_ns) = unsafe {
         (*backend).sequence = (*backend).sequence.wrapping_add(1);
@@ -314,6 +316,18 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         copy_rest(seen.text, sequence);
     }
     Some(())
+}
+
+/// The same value, by way of the map: there a verifier forgets what it knows of it. It would follow all that comes after
+/// once for each value that it knows.
+#[inline(always)]
+fn forgotten(backend: *mut Backend, value: u32) -> u32 {
+    // SAFETY: a value of the map, of a process with one thread.
+    unsafe {
+        let word = &raw mut (*backend).scratch;
+        word.write_volatile(value);
+        word.read_volatile()
+    }
 }
 
 /// Stands for the statement and all by which it is read; 0 where its text is too long for that or cannot be read.

@@ -1,7 +1,6 @@
 //! What a database accepts on its unix sockets, seen in the server when accept returns.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
     macros::{map, raw_tracepoint, tracepoint},
     maps::{HashMap, PerCpuArray},
@@ -29,9 +28,10 @@ const RETURN_VALUE: usize = 16;
 #[map]
 static WATCHED_PATHS: HashMap<UnixPath, u8> = HashMap::with_max_entries(256, 0);
 
-/// What was read from and written to the connections that were reported; the agent takes them out.
+/// What was read from and written to the connections that were reported; the agent takes them out. With its memory from
+/// the start: kernels before 6.1 warn in their log of tracing programs whose maps allocate.
 #[map]
-static UNIX_BYTES: HashMap<u64, UnixBytes> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static UNIX_BYTES: HashMap<u64, UnixBytes> = HashMap::with_max_entries(65_536, 0);
 
 /// Where an address is read to.
 #[map]

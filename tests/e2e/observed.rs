@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::{
-    AgentConfig, Psql, Site,
+    AgentConfig, Postgres, Psql, Site,
     records::{self, bodies, non_proxied, number, text, verdict},
     run,
     site::{self, EVENT_LIMIT},
@@ -23,7 +23,12 @@ fn observed() -> Result<Site> {
 }
 
 fn observed_by(config: AgentConfig) -> Result<Site> {
-    let site = Site::with(config)?;
+    observed_before(Postgres::start()?, config)
+}
+
+/// A site before this server, which is observed by now.
+pub fn observed_before(postgres: Postgres, config: AgentConfig) -> Result<Site> {
+    let site = Site::before(postgres, config)?;
     run::eventually("the server being observed", EVENT_LIMIT, || {
         let status = site.agent.status()?;
         let server = &records::objects(&status, "servers")[0];
@@ -102,10 +107,15 @@ fn what_policy_refuses_is_recorded_as_what_would_have_been() -> Result<()> {
         return Ok(());
     }
     let site = observed()?;
+    parts_and_hidden_ones(&site, &site.direct_unix())
+}
+
+/// Parts of a string, and what hides in dynamic SQL, are told apart and judged.
+pub fn parts_and_hidden_ones(site: &Site, psql: &Psql) -> Result<()> {
     let script = "CREATE TABLE hidden (id int);\nSELECT 1 AS first_part \\; DELETE FROM orders \\; SELECT 2 AS last_part;\n\
-                  DO $$ BEGIN EXECUTE 'DR' || 'OP TABLE hid' || 'den'; END $$;\nSELECT 'end' AS the_end;\n";
-    site.direct_unix().script(script)?.expect_ok("psql")?;
-    let all = until(&site, "the_end")?;
+                  DO $$ BEGIN EXECUTE 'DR' || 'OP TABLE hid' || 'den'; END $$;\nSELECT 'end' AS parts_end;\n";
+    psql.script(script)?.expect_ok("psql")?;
+    let all = until(site, "parts_end")?;
     let deleted = one(&all, "DELETE FROM orders")?;
     assert_eq!(verdict(deleted), "WOULD_REFUSE", "{deleted}");
     assert_eq!(text(&deleted["decision"], "mode_from"), "probe");
@@ -128,7 +138,11 @@ fn every_way_to_run_a_statement_is_seen() -> Result<()> {
     if skip::without(NEEDS) {
         return Ok(());
     }
-    let site = observed()?;
+    every_way(&observed()?)
+}
+
+/// Functions, triggers, prepared statements, cursors, COPY and the rest: each is seen once, as what it is.
+pub fn every_way(site: &Site) -> Result<()> {
     let script = "
 CREATE TABLE log (what text);
 CREATE FUNCTION static_sql() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT count(*) AS in_function FROM customers';
@@ -153,7 +167,7 @@ GRANT SELECT ON log TO PUBLIC;
 SELECT 'end' AS the_end;
 ";
     site.direct().script(script)?;
-    let all = until(&site, "the_end")?;
+    let all = until(site, "the_end")?;
     for (part, inside) in [
         ("outer_call", false),
         ("INSERT INTO orders", false),

@@ -23,20 +23,24 @@ unix_socket = \"/var/run/postgresql/.s.PGSQL.5432\"
 listen = \"127.0.0.1:6432\"
 ";
 
-const LIMIT: Duration = Duration::from_secs(60);
+/// Everything takes long on an emulated machine, and longer where others share its host.
+pub const LIMIT: Duration = Duration::from_secs(240);
+
+/// Who connects faster than a busy machine decides is cut: whether the kernel refuses at all, one of these tells.
+const ATTEMPTS: u32 = 2;
 
 /// Ways round the proxy, and a name for each.
 const WAYS: [(&str, &str); 3] =
     [("tcp", "-h 127.0.0.1"), ("tcp6", "-h ::1"), ("unix", "-h /var/run/postgresql")];
 
 /// A client's program and what it says to be let through the proxy.
-struct Clients {
-    psql: PathBuf,
+pub struct Clients {
+    pub psql: PathBuf,
 }
 
 impl Clients {
     /// The program itself: what is called `psql` on Debian is a script that looks for it.
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let versions = fs::read_dir("/usr/lib/postgresql")?.flatten();
         let found = versions.map(|version| version.path().join("bin/psql")).find(|path| path.exists());
         Ok(Self { psql: found.context("no psql in the guest")? })
@@ -102,20 +106,22 @@ fn forbidden(work: &Work, clients: &Clients) -> Result<()> {
         let policy = format!("{name}/policy.cedar");
         fs::copy(work.path("policies/examples").join(&policy), policies.join(&policy))?;
     }
-    let config = format!("{CONFIG}\n[paths]\npolicies = \"{}\"\n", policies.display());
-    fs::write("/etc/guard/guard.toml", config)?;
-    succeed(Command::new("systemctl").args(["restart", "guard-agent"]))?;
-    wait_for_agent()?;
+    start_with(&format!("\n[paths]\npolicies = \"{}\"\n", policies.display()))?;
     let mut stopped = json!({ "line": "stopped" });
     for (name, way) in WAYS {
-        let unit = format!("forbidden-{name}");
-        // It would go on for long if nobody stopped it.
-        let (ok, output) = clients.query(&unit, way, "SELECT pg_sleep(100)")?;
-        check(&format!("{unit}: a client round the proxy is stopped"), !ok, &output);
-        let found = opened(&format!("of {unit}"), |opened| of_unit(opened, &unit))?;
-        let verdict = found["decision"]["verdict"] == "REFUSED" && is_psql(&found);
-        check(&format!("{unit}: recorded as refused, and attested"), verdict, &found.to_string());
-        stopped[name] = found["enforcement"]["action"].clone();
+        for attempt in 1..=ATTEMPTS {
+            let unit = format!("forbidden-{name}-{attempt}");
+            // It would go on for long if nobody stopped it.
+            let (ok, output) = clients.query(&unit, way, "SELECT pg_sleep(100)")?;
+            check(&format!("{unit}: a client round the proxy is stopped"), !ok, &output);
+            let found = opened(&format!("of {unit}"), |opened| of_unit(opened, &unit))?;
+            let verdict = found["decision"]["verdict"] == "REFUSED" && is_psql(&found);
+            check(&format!("{unit}: recorded as refused, and attested"), verdict, &found.to_string());
+            stopped[name] = found["enforcement"]["action"].clone();
+            if stopped[name] == "REFUSED_IN_KERNEL" {
+                break;
+            }
+        }
     }
     say(&stopped);
     let (ok, output) = clients.query("pg-backup", WAYS[0].1, "SELECT 9")?;
@@ -141,7 +147,15 @@ fn install(work: &Work) -> Result<()> {
     wait_for_agent()
 }
 
-fn wait_for_agent() -> Result<()> {
+/// Starts it anew, with more in its configuration; the end of that is what concerns the server.
+pub fn start_with(more: &str) -> Result<()> {
+    fs::write("/etc/guard/guard.toml", format!("{CONFIG}{more}"))?;
+    succeed(Command::new("systemctl").args(["restart", "guard-agent"]))?;
+    wait_for_agent()
+}
+
+/// Waits until it answers.
+pub fn wait_for_agent() -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let (ready, output) = run(Command::new("/usr/bin/guard-agent").arg("status"))?;

@@ -4,6 +4,7 @@
 //! Only for a guest: it installs a service and connects to the server at its usual place.
 
 mod agent;
+mod hold;
 mod suites;
 
 use std::{
@@ -46,8 +47,10 @@ fn main() -> ExitCode {
     for (name, part) in [
         ("doctor", host as fn(&Work) -> Result<()>),
         ("agent", agent::run_all),
+        ("hold", hold::run_all),
         ("kernel tests", suites::kernel),
         ("end-to-end tests", suites::end_to_end),
+        ("the kernel's log", kernels_log),
     ] {
         let started = Instant::now();
         if let Err(error) = part(&work) {
@@ -69,8 +72,21 @@ fn host(work: &Work) -> Result<()> {
     let missing = format!("{} {}", report["missing"], report["programs"]);
     let content = report["complete"] != true || report["rung"] == "full";
     check("doctor is content on the top rung alone", content, &missing);
+    let hold = report["hold"].as_array().context("hold")?;
+    let held = !hold.is_empty() && hold.iter().all(|check| check["ok"] == true);
+    check("doctor says that statements can be held", held, &report["hold"].to_string());
     let names = report["rungs"].as_array().context("rungs")?;
     check("doctor names the ladder", names.iter().any(|rung| rung["name"] == report["rung"]), "");
+    Ok(())
+}
+
+/// The kernel has complained of nothing that guard or its tests did.
+fn kernels_log(_: &Work) -> Result<()> {
+    let log = succeed(&mut Command::new("dmesg"))?;
+    let complaints =
+        log.lines().filter(|line| line.contains("Comm: guard-") || line.contains("Comm: kernel-tests"));
+    let first = log.split_once("[ cut here ]").map_or("", |(_, rest)| rest);
+    check("the kernel warns of nothing that guard does", complaints.count() == 0, first);
     Ok(())
 }
 

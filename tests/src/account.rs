@@ -41,6 +41,11 @@ impl Account {
         Ok(user.map(|user| Self { name: user.name, uid: user.uid, gid: user.gid }))
     }
 
+    /// Its numbers, as chroot and chown take them.
+    pub fn ids(&self) -> String {
+        format!("{}:{}", self.uid, self.gid)
+    }
+
     /// Lets `command` run as this account.
     pub fn apply(&self, command: &mut Command) {
         if Uid::effective().is_root() {

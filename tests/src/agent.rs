@@ -25,6 +25,8 @@ pub struct AgentConfig {
     pub ebpf: bool,
     /// Fail where that is not possible.
     pub required: bool,
+    /// What the kernel side does without, as if this machine lacked it.
+    pub without: Vec<&'static str>,
     /// A policy folder in place of the built-in policies.
     pub policies: Option<PathBuf>,
     /// The control plane, as `http://..`.
@@ -57,6 +59,7 @@ impl Default for AgentConfig {
             mode: "enforce",
             ebpf: skip::ebpf_possible(),
             required: skip::ebpf_possible(),
+            without: Vec::new(),
             policies: None,
             control: None,
             listen: None,
@@ -83,6 +86,9 @@ impl AgentConfig {
             let _ = writeln!(toml, "policies = {}", toml_string(policies));
         }
         let _ = writeln!(toml, "\n[sensor]\nebpf = {}\nrequired = {}", self.ebpf, self.required);
+        if !self.without.is_empty() {
+            let _ = writeln!(toml, "without = {:?}", self.without);
+        }
         if self.program_stats {
             toml.push_str("measure_cost = true\n");
         }

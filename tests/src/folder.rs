@@ -20,9 +20,14 @@ pub struct Folder {
 impl Folder {
     /// Makes one whose name starts with `guard-`, then `what`.
     pub fn new(what: &str) -> Result<Self> {
+        Self::within(&std::env::temp_dir(), what)
+    }
+
+    /// Makes one of such a name in `parent`.
+    pub fn within(parent: &Path, what: &str) -> Result<Self> {
         let path = tempfile::Builder::new()
             .prefix(&format!("guard-{what}-"))
-            .tempdir()
+            .tempdir_in(parent)
             .context("cannot make a temporary folder")?;
         fs::set_permissions(path.path(), Permissions::from_mode(0o755))?;
         Ok(Self { path })

@@ -28,6 +28,7 @@ pub mod site;
 pub mod skip;
 pub mod tls;
 pub mod tmpfs;
+pub mod versions;
 pub mod wire;
 pub mod workload;
 

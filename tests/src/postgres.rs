@@ -1,7 +1,7 @@
 //! A private PostgreSQL: its own folder, port, socket and account.
 //!
 //! It listens on 127.0.0.1 and on a unix socket. Everybody logs in by trust, but the role [`SCRAM_ROLE`], which
-//! has to give its password.
+//! has to give its password. Its programs are this machine's, or those of another version (see [`crate::versions`]).
 
 use std::{
     env, fs,
@@ -19,6 +19,7 @@ use crate::{
     hosts::enter,
     ports,
     run::{self, CLIENT_LIMIT},
+    versions,
 };
 
 /// The role of the cluster's owner.
@@ -57,6 +58,46 @@ pub struct Postgres {
     account: Account,
     folder: Folder,
     network: Option<PathBuf>,
+    programs: Programs,
+}
+
+/// Which server it is.
+#[derive(Clone, Debug)]
+struct Programs {
+    /// Their folder, as they see it.
+    bin: PathBuf,
+    /// What they take for the root of the system, where that is another one.
+    root: Option<PathBuf>,
+    /// As old as the oldest that is known.
+    oldest: bool,
+}
+
+impl Programs {
+    fn of_this_machine() -> Result<Self> {
+        Ok(Self { bin: programs()?, root: None, oldest: false })
+    }
+
+    /// A path of this machine, as they see it.
+    fn seen(&self, path: &Path) -> PathBuf {
+        let inside = self.root.as_ref().and_then(|root| path.strip_prefix(root).ok());
+        inside.map_or_else(|| path.to_owned(), |path| Path::new("/").join(path))
+    }
+
+    /// One of them, which runs as `account`; its arguments go last.
+    fn command(&self, name: &str, account: &Account) -> Command {
+        let program = self.bin.join(name);
+        let Some(root) = &self.root else { return Command::new(program) };
+        let mut command = Command::new("chroot");
+        command.arg(format!("--userspec={}", account.ids())).arg(root).arg(program);
+        command
+    }
+
+    /// Lets a command of theirs run as `account`, where it does not see to that itself.
+    fn apply(&self, account: &Account, command: &mut Command) {
+        if self.root.is_none() {
+            account.apply(command);
+        }
+    }
 }
 
 /// Where it listens beside 127.0.0.1 and its unix socket.
@@ -71,6 +112,15 @@ impl Postgres {
     /// Starts one with the server programs that are installed.
     pub fn start() -> Result<Self> {
         Self::begin(None, None, HBA, Also::default())
+    }
+
+    /// Starts one of another version, whose packages [`versions::is_there`] finds. Its unix socket has another name for
+    /// itself than for this machine.
+    pub fn of_version(major: u32) -> Result<Self> {
+        let root = versions::root_of(major).canonicalize().context("no such version is unpacked")?;
+        let oldest = versions::POSTGRES.iter().all(|(other, _)| *other >= major);
+        let programs = Programs { bin: versions::programs(major), root: Some(root.clone()), oldest };
+        Self::of(programs, Folder::within(&root.join("tmp"), "pg")?, (None, None), HBA, Also::default())
     }
 
     /// Starts one that speaks TLS with a certificate of `authority` and takes clients' certificates of the same.
@@ -90,19 +140,27 @@ impl Postgres {
     }
 
     fn begin(authority: Option<&Authority>, network: Option<PathBuf>, hba: &str, also: Also) -> Result<Self> {
-        let bin = programs()?;
+        Self::of(Programs::of_this_machine()?, Folder::new("pg")?, (authority, network), hba, also)
+    }
+
+    fn of(
+        programs: Programs,
+        folder: Folder,
+        (authority, network): (Option<&Authority>, Option<PathBuf>),
+        hba: &str,
+        also: Also,
+    ) -> Result<Self> {
         let account = Account::unprivileged()?;
-        let folder = Folder::new("pg")?;
         // initdb makes `data` itself, in a folder that it may write to.
         let home = folder.subfolder("server", &account)?;
-        initdb(&bin, &home, &account)?;
+        initdb(&programs, &home, &account)?;
         fs::write(home.join("data/pg_hba.conf"), hba)?;
         if let Some(authority) = authority {
             secure(&home.join("data"), authority, &account)?;
         }
         let address = ports::free()?;
-        let server = launch(&bin, &home, &account, (address, &also), network.as_deref())?;
-        let mut postgres = Self { server, address, also, account, folder, network };
+        let server = launch(&programs, &home, &account, (address, &also), network.as_deref())?;
+        let mut postgres = Self { server, address, also, account, folder, network, programs };
         postgres.wait()?;
         postgres
             .psql_unix(OWNER, "postgres")
@@ -134,7 +192,7 @@ impl Postgres {
         self.server.stop()?;
         let at = (self.address, &self.also);
         let network = self.network.as_deref();
-        self.server = launch(&programs()?, &self.folder.join("server"), &self.account, at, network)?;
+        self.server = launch(&self.programs, &self.folder.join("server"), &self.account, at, network)?;
         self.wait()
     }
 
@@ -203,29 +261,19 @@ fn secure(data: &Path, authority: &Authority, account: &Account) -> Result<()> {
     Ok(())
 }
 
-fn initdb(bin: &Path, home: &Path, account: &Account) -> Result<()> {
-    let mut command = Command::new(bin.join("initdb"));
-    command
-        .args([
-            "--no-sync",
-            "--no-instructions",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--username",
-        ])
-        .arg(OWNER)
-        .arg("--pgdata")
-        .arg(home.join("data"))
-        .env("TZ", "UTC")
-        .current_dir(home);
-    account.apply(&mut command);
+fn initdb(programs: &Programs, home: &Path, account: &Account) -> Result<()> {
+    let mut command = programs.command("initdb", account);
+    command.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", OWNER]);
+    // Later ones than 13 tell what to do next.
+    command.args((!programs.oldest).then_some("--no-instructions"));
+    command.arg("--pgdata").arg(programs.seen(home).join("data")).env("TZ", "UTC").current_dir(home);
+    programs.apply(account, &mut command);
     run::run(command, "", CLIENT_LIMIT * 4)?.expect_ok("initdb")?;
     Ok(())
 }
 
 fn launch(
-    bin: &Path,
+    programs: &Programs,
     home: &Path,
     account: &Account,
     at: (SocketAddr, &Also),
@@ -235,15 +283,16 @@ fn launch(
     let listen = std::iter::once(address.ip()).chain(also.addresses.iter().copied());
     let listen: Vec<String> = listen.map(|ip| ip.to_string()).collect();
     let listen = network.map_or_else(|| listen.join(","), |_| "*".to_owned());
-    let mut sockets = home.as_os_str().to_owned();
+    let seen = programs.seen(home);
+    let mut sockets = seen.as_os_str().to_owned();
     if also.abstract_socket {
         sockets.push(",");
         sockets.push(abstract_folder(address));
     }
-    let mut command = Command::new(bin.join("postgres"));
+    let mut command = programs.command("postgres", account);
     command
         .arg("-D")
-        .arg(home.join("data"))
+        .arg(seen.join("data"))
         .args(["-h", &listen, "-p", &address.port().to_string(), "-k"])
         .arg(sockets)
         .current_dir(home);
@@ -253,7 +302,7 @@ fn launch(
     match network {
         // Who enters it has to be root still.
         Some(network) => command = enter(network, &account.confine(&command)),
-        None => account.apply(&mut command),
+        None => programs.apply(account, &mut command),
     }
     let log = home.with_file_name("postgres.log");
     // SIGINT: sessions are ended and the server stops; SIGTERM would wait for its clients.

@@ -13,7 +13,7 @@ use std::{
 
 use nix::unistd::Uid;
 
-use crate::{browser, cgroup, postgres, receivers};
+use crate::{browser, cgroup, postgres, receivers, versions};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub enum Need {
     Nats,
     /// DuckDB, for Python.
     DuckDb,
+    /// A PostgreSQL server of this major version.
+    PostgresVersion(u32),
 }
 
 impl Need {
@@ -62,6 +64,7 @@ impl Need {
             Self::Rsyslog => receivers::rsyslog_is_there(),
             Self::Nats => receivers::nats_is_there(),
             Self::DuckDb => receivers::duckdb_is_there(),
+            Self::PostgresVersion(major) => versions::is_there(major),
         }
     }
 
@@ -81,8 +84,13 @@ impl Need {
         )
     }
 
-    fn describe(self) -> &'static str {
-        match self {
+    fn describe(self) -> String {
+        let fixed = match self {
+            Self::PostgresVersion(major) => {
+                return format!(
+                    "no PostgreSQL {major} in target/tools: `cargo xtask setup test` gets it where Debian's archive has it"
+                );
+            }
             Self::Postgres => "PostgreSQL is not installed: `cargo xtask setup`",
             Self::PgBouncer => "PgBouncer is not installed: `cargo xtask setup`",
             Self::Ebpf => "eBPF programs cannot be loaded here (root, CAP_BPF and kernel BTF are needed)",
@@ -98,7 +106,8 @@ impl Need {
             Self::Nats => "the NATS server is not installed: `cargo xtask setup`",
             Self::DuckDb => "DuckDB is not installed: `cargo xtask setup`",
             Self::Cgroups => "no cgroup v2 hierarchy to make cgroups in (root is needed)",
-        }
+        };
+        fixed.to_owned()
     }
 }
 

@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+pub use debian::Apt;
 pub use report::Outcome;
 
 use self::{

@@ -2,6 +2,7 @@
 
 mod apt;
 mod catalogue;
+mod servers;
 mod sources;
 
 use std::{
@@ -88,16 +89,28 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         };
         println!("{state}  {:<22} {}", tool.name, style::faint(tool.why));
     }
-    if missing.is_empty() {
+    if arguments.check {
+        if !missing.is_empty() {
+            println!("\n`cargo xtask setup` installs what is missing.");
+            return Ok(ExitCode::FAILURE);
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    if arguments.check {
-        println!("\n`cargo xtask setup` installs what is missing.");
-        return Ok(ExitCode::FAILURE);
+    if !missing.is_empty() {
+        println!();
+        install(&missing, arguments.yes)?;
     }
-    println!();
-    install(&missing, arguments.yes)?;
+    if groups.contains(&Group::Test) {
+        other_servers();
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gets what tests of several versions of PostgreSQL start; says which cannot be had, and leaves those out.
+pub fn other_servers() {
+    for (major, reason) in servers::ready() {
+        println!("  {} PostgreSQL {major} is not tested with: {reason}", style::bad("SKIPPED"));
+    }
 }
 
 /// Sees to it that everything for `groups` is there: what other tasks call first. Silent where nothing is missing.

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Stages (unit, policies, kernel, control, e2e, drivers, regress, disguises, masking, console, deploy, demo; not unless named:
-    /// approvals, bypass, matrix, fuzz), or parts of test names
+    /// approvals, bypass, matrix, fuzz; `usual` stands for all of the former), or parts of test names
     filter: Vec<String>,
 }
 

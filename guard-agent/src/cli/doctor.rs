@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Config, SensorConfig},
+    hold,
     sensor::{self, Rung},
 };
 
@@ -29,6 +30,7 @@ pub fn run(args: &DoctorArgs, config: &Config) -> ExitCode {
     let mut report = Report::of(&sensor::probe(&probed));
     report.tls = tls::checks(config);
     report.steering = steering::checks();
+    report.hold = vec![holding(&config.sensor)];
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
@@ -58,6 +60,8 @@ struct Report {
     tls: Vec<Check>,
     /// What steering takes. The host is complete without it.
     steering: Vec<Check>,
+    /// What holding statements without the proxy takes. The host is complete without it.
+    hold: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -119,6 +123,7 @@ impl Report {
             missing,
             tls: Vec::new(),
             steering: Vec::new(),
+            hold: Vec::new(),
         }
     }
 
@@ -142,6 +147,10 @@ impl Report {
         if !self.steering.is_empty() {
             text.push_str("\nsteering (`steer = \"on\"`): sk_lookup or nftables, and the rest\n");
             self.steering.iter().for_each(|check| line(&mut text, check));
+        }
+        if !self.hold.is_empty() {
+            text.push_str("\nholding statements without the proxy (`hold = true`)\n");
+            self.hold.iter().for_each(|check| line(&mut text, check));
         }
         if let Some(rung) = self.rungs.iter().find(|rung| rung.name == self.rung) {
             text.push_str(&format!("\nrung: {}\n  {}\n", rung.name, rung.means));
@@ -210,6 +219,16 @@ fn host(found: &sensor::Capabilities) -> Vec<Check> {
         checks.push(Check::needed(name, detail, module));
     }
     checks
+}
+
+/// Whether PostgreSQL's backends can be stopped before they run a statement.
+fn holding(sensor: &SensorConfig) -> Check {
+    let found = hold::try_out(sensor).map(|()| String::new()).map_err(|error| error.to_string());
+    Check::needed(
+        "probes that hold",
+        found,
+        "Linux 5.8 or later with eBPF, BTF and uprobes (CONFIG_UPROBE_EVENTS)",
+    )
 }
 
 /// Capabilities that loading and attaching need: `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or all of them in

@@ -73,22 +73,7 @@ pub struct Maps {
 impl HoldKernel {
     /// Loads the programs; nothing is probed yet.
     pub fn load() -> Result<(Self, Maps), KernelError> {
-        let layout = kernel_layout().map_err(|error| KernelError::Layout(error.to_string()))?;
-        lift_memory_limit();
-        let key = random_key()?;
-        let mut ebpf = EbpfLoader::new()
-            .verifier_log_level(VERIFIER_LOG)
-            .override_global("LAYOUT", &layout, true)
-            .override_global("HASH_KEY", &key, true)
-            .load(hold_object())
-            .map_err(|error| KernelError::Programs(chain(&error)))?;
-        for (name, _) in PROBES {
-            let failed =
-                |error: &dyn std::error::Error| KernelError::Programs(format!("{name}: {}", chain(error)));
-            let program = ebpf.program_mut(name).ok_or_else(|| KernelError::Programs(name.to_owned()))?;
-            let program: &mut UProbe = program.try_into().map_err(|error| failed(&error))?;
-            program.load().map_err(|error| failed(&error))?;
-        }
+        let mut ebpf = programs()?;
         let for_watchdog = [shared(&ebpf, maps::STOPS)?, shared(&ebpf, maps::BEATS)?];
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
@@ -152,6 +137,33 @@ impl std::fmt::Debug for HoldKernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HoldKernel").field("attached", &self.attached).finish_non_exhaustive()
     }
+}
+
+/// Whether this kernel takes the programs, and probes in programs at all. Nothing is left behind.
+pub fn try_out() -> Result<(), KernelError> {
+    programs()?;
+    probe::kind()?;
+    Ok(())
+}
+
+fn programs() -> Result<Ebpf, KernelError> {
+    let layout = kernel_layout().map_err(|error| KernelError::Layout(error.to_string()))?;
+    lift_memory_limit();
+    let key = random_key()?;
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VERIFIER_LOG)
+        .override_global("LAYOUT", &layout, true)
+        .override_global("HASH_KEY", &key, true)
+        .load(hold_object())
+        .map_err(|error| KernelError::Programs(chain(&error)))?;
+    for (name, _) in PROBES {
+        let failed =
+            |error: &dyn std::error::Error| KernelError::Programs(format!("{name}: {}", chain(error)));
+        let program = ebpf.program_mut(name).ok_or_else(|| KernelError::Programs(name.to_owned()))?;
+        let program: &mut UProbe = program.try_into().map_err(|error| failed(&error))?;
+        program.load().map_err(|error| failed(&error))?;
+    }
+    Ok(ebpf)
 }
 
 impl Maps {

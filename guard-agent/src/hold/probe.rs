@@ -34,12 +34,18 @@ const ENABLE: libc::c_ulong = 0x2400;
 const SET_PROGRAM: libc::c_ulong = 0x4004_2408;
 const CLOSE_ON_EXEC: libc::c_ulong = 8;
 
+/// The number under which this kernel knows probes in programs.
+pub fn kind() -> io::Result<u32> {
+    let kind = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?;
+    kind.trim().parse().map_err(io::Error::other)
+}
+
 /// Runs `program` wherever a process comes by `offset` of the file at `path`.
 pub fn attach(program: BorrowedFd<'_>, path: &Path, offset: u64) -> io::Result<OwnedFd> {
-    let kind = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?;
+    let kind = kind()?;
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = Attributes {
-        kind: kind.trim().parse().map_err(io::Error::other)?,
+        kind,
         size: u32::try_from(size_of::<Attributes>()).map_err(io::Error::other)?,
         path: path.as_ptr() as u64,
         offset,

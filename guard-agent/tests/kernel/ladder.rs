@@ -117,14 +117,13 @@ fn without_cgroups_the_proxy_learns_who_its_clients_are() {
     let (listener, address) = listen("127.0.0.1:0");
     let Some(sensor) = Sensor::start(&config(&[Feature::CgroupV2])) else { return };
     sensor.handle.watch(Watch { proxy_ports: BTreeSet::from([address.port()]), ..Watch::default() });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for _ in 0..10 {
         let child = bash(&dial(address));
         let pid = child.id();
         finish(child);
         let (accepted, client) = listener.accept().unwrap();
         let local = accepted.local_addr().unwrap();
-        let workload = runtime.block_on(sensor.handle.attest_tcp(client, local));
+        let workload = attested(&sensor, client, local);
         assert_attested(&workload);
         assert_eq!(workload.pid, pid);
     }

@@ -142,8 +142,8 @@ pub struct Backend {
     pub utility: u64,
     /// Which of `runs` goes next.
     pub hand: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What the programs put down for a moment; nothing to anybody else.
+    pub scratch: u32,
     /// What is counted.
     pub runs: [Run; RUNS],
 }

@@ -70,14 +70,23 @@ fn denied(form: usize, n: usize) -> (&'static str, Vec<u8>) {
     }
 }
 
-/// Sends a thousand of one form, all of which have to be cancelled, and looks what has changed.
 fn a_thousand(forms: &[usize]) -> Result<()> {
     let Some(held) = held("")? else { return Ok(()) };
+    each(&held, forms, TIMES)
+}
+
+/// So many of each.
+pub fn in_every_form(held: &Held, times: usize) -> Result<()> {
+    each(held, &(0..FORMS).collect::<Vec<_>>(), times)
+}
+
+/// Sends so many of each of these forms, all of which have to be cancelled, and looks what has changed.
+fn each(held: &Held, forms: &[usize], times: usize) -> Result<()> {
     let mut client = held.client()?;
     let before = Held::ask(&mut client, TRACES)?;
     let mut cancelled = 0;
     for form in forms {
-        for n in 0..TIMES {
+        for n in 0..times {
             let (name, bytes) = denied(*form, n);
             client.send(&bytes)?;
             let answers = client.until_ready().with_context(|| format!("{name} {n}"))?;
@@ -96,7 +105,7 @@ fn a_thousand(forms: &[usize]) -> Result<()> {
         let after = Held::ask(&mut client, TRACES)?;
         ensure!(after == before, "form {form}: {before} became {after}");
     }
-    assert_eq!(cancelled, TIMES * forms.len());
+    assert_eq!(cancelled, times * forms.len());
     assert!(held.stopped().is_empty());
     let refused =
         held.site.wait_for("statement", "a refusal", |statement| verdict(statement) == "REFUSED")?;

@@ -108,6 +108,15 @@ impl Apt {
         Ok(depends.split(',').filter_map(exact).collect())
     }
 
+    /// A package and everything that it cannot do without, as `(name, version)`. For an apt with one suite.
+    pub fn with_dependencies(&self, package: &str) -> Result<Vec<(String, String)>> {
+        let words = ["install", "--simulate", "--no-install-recommends", package];
+        let command = self.command("apt-get", &words);
+        let shown = shell::shown(&command);
+        let answer = shell::output(command).with_context(|| format!("apt-get does not answer: {shown}"))?;
+        Ok(answer.lines().filter_map(installed).collect())
+    }
+
     /// Downloads packages and unpacks them below `to`. Nothing is installed.
     pub fn unpack(&self, packages: &[(String, String)], to: &Path) -> Result<()> {
         let folder = tempfile::tempdir_in(&self.home)?;
@@ -138,6 +147,12 @@ fn exact(dependency: &str) -> Option<(String, String)> {
     Some((name.to_owned(), version.strip_suffix(')')?.to_owned()))
 }
 
+/// `Inst name (version suite [architecture])`.
+fn installed(line: &str) -> Option<(String, String)> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    Some((name.to_owned(), rest.split_whitespace().next()?.to_owned()))
+}
+
 /// The mirror of this host where it is Debian, else Debian's own.
 fn mirror() -> String {
     let targets = shell::command("apt-get", &["indextargets", "--format", "$(SITE)", "Created-By: Packages"]);
@@ -149,7 +164,7 @@ fn mirror() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::exact;
+    use super::{exact, installed};
 
     #[test]
     fn only_exact_dependencies_count() {
@@ -157,5 +172,12 @@ mod tests {
         assert_eq!(found, Some(("linux-image-5.10.0-46-cloud-amd64".to_owned(), "5.10.262-1".to_owned())));
         assert_eq!(exact("kmod"), None);
         assert_eq!(exact("linux-base (>= 4.3~)"), None);
+    }
+
+    #[test]
+    fn what_would_be_installed_is_read() {
+        let line = "Inst libpq5 (17.6-0+deb13u1 Debian:13.1/stable [amd64]) []";
+        assert_eq!(installed(line), Some(("libpq5".to_owned(), "17.6-0+deb13u1".to_owned())));
+        assert_eq!(installed("Conf libpq5 (17.6-0+deb13u1 Debian:13.1/stable [amd64])"), None);
     }
 }

@@ -58,6 +58,8 @@ const USUAL: &[Stage] = &[
     Stage::Deploy,
     Stage::Demo,
 ];
+/// Stands for all of them where others are named as well.
+const ALL_USUAL: &str = "usual";
 
 impl Stage {
     fn name(self) -> &'static str {
@@ -118,9 +120,15 @@ impl Stage {
     pub fn selected(filter: &[String]) -> (Vec<Self>, Vec<String>) {
         let extra = [Self::Approvals, Self::Bypass, Self::Matrix, Self::Fuzz];
         let known = || USUAL.iter().copied().chain(extra);
-        let named = |word: &String| known().find(|stage| stage.name() == word);
-        let stages: Vec<_> = filter.iter().filter_map(named).collect();
-        let names: Vec<_> = filter.iter().filter(|word| named(word).is_none()).cloned().collect();
+        let named = |word: &String| -> Vec<Self> {
+            if word == ALL_USUAL {
+                USUAL.to_vec()
+            } else {
+                known().filter(|stage| stage.name() == word).collect()
+            }
+        };
+        let stages: Vec<_> = filter.iter().flat_map(named).collect();
+        let names: Vec<_> = filter.iter().filter(|word| named(word).is_empty()).cloned().collect();
         let stages = match (stages.is_empty(), names.is_empty()) {
             (false, _) => stages,
             (true, true) => USUAL.to_vec(),
@@ -145,6 +153,7 @@ impl Stage {
             }
             // The long hunt for clear values is left to `masking`.
             Self::EndToEnd => {
+                setup::other_servers();
                 let hunt = ["--", "--skip", "masking::attempts"].map(str::to_owned);
                 let names = if names.is_empty() { &hunt[..] } else { names };
                 rust_tests(&["--workspace", "--test", "e2e"], names, skips)
@@ -397,6 +406,8 @@ mod tests {
         assert!(stages.contains(&Stage::EndToEnd) && !stages.contains(&Stage::Demo));
         assert_eq!(names, ["refused"]);
         assert_eq!(Stage::selected(&words(&["unit", "wire"])), (vec![Stage::Unit], words(&["wire"])));
+        let on_ci = [USUAL, &[Stage::Matrix]].concat();
+        assert_eq!(Stage::selected(&words(&["usual", "matrix"])), (on_ci, Vec::new()));
     }
 
     #[test]
