@@ -34,6 +34,7 @@ use self::fleet::Fleet;
 use crate::{
     approval::{Approvals, StoreError},
     audit::{AuditLog, JournalOpenError},
+    clients::Clients,
     config::Config,
     connections::Connections,
     decide::Decider,
@@ -125,6 +126,7 @@ pub(crate) struct Agent {
     pub(crate) audit: AuditLog,
     pub(crate) sensor: SensorHandle,
     pub(crate) connections: Connections,
+    pub(crate) clients: Clients,
     pub(crate) enforcer: Arc<Enforcer>,
     pub(crate) folders: Folders,
     pub(crate) masks: Arc<Masks>,
@@ -153,6 +155,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (audit, journal) = AuditLog::open(&config.journal, &config.paths.state.join("journal"))?;
     let decider = Arc::new(Decider::new(policies, &config));
     let connections = Connections::new(audit.clone(), Arc::clone(&decider));
+    let clients = Clients::new(&config.clients, audit.clone());
+    connections.report_by(clients.clone());
     let masks = Arc::new(Masks::new(&config)?);
     let (sensor, events) = sensor::start(&config.sensor, &config.identity)?;
     let folders = Folders::new(&config.paths.state)?;
@@ -187,7 +191,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         credentials: uplink::Credentials::in_state(&config.paths.state),
     };
     let (policies_door, offers) = uplink::Policies::new(config.policy.from_control);
-    let doors = uplink::Doors { approvals: Some(approvals.clone()), policies: Some(policies_door.clone()) };
+    let doors = uplink::Doors {
+        approvals: Some(approvals.clone()),
+        policies: Some(policies_door.clone()),
+        clients: Some(clients.clone()),
+    };
     let uplink = uplink::start_with(&config.control, identity, audit.clone(), doors)?;
     let steering = Steering::new(&config.pins, &config.steering, &config.paths.state);
     let agent = Arc::new(Agent {
@@ -197,6 +205,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         audit,
         sensor,
         connections: connections.clone(),
+        clients,
         enforcer: Arc::clone(&enforcer),
         folders,
         masks,

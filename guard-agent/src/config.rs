@@ -2,6 +2,7 @@
 //!
 //! Enters: a file and the environment. Leaves: a checked [`Config`], or an error that names the key and the fix.
 
+mod clients;
 mod hold;
 mod load;
 mod masking;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    clients::{ClientsConfig, Place},
     hold::HoldChoice,
     load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Loaded},
     masking::{MaskingConfig, TaggedColumn},
@@ -61,6 +63,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// Statements that wait for people.
     pub approvals: ApprovalsConfig,
+    /// Reporting what processes of this host connect to on other hosts.
+    pub clients: ClientsConfig,
 }
 
 /// What a refusal by policy does.

@@ -32,6 +32,7 @@ pub use proxied::{ConnectionId, Ending, ProxiedConnection, UpstreamSocket};
 
 use crate::{
     audit::AuditLog,
+    clients::Clients,
     decide::{ConnectRequest, Decider},
     enforce::{self, Enforcer},
     identity::Workload,
@@ -104,6 +105,8 @@ struct Shared {
     decider: Arc<Decider>,
     /// What acts on refused connections; nothing where nothing can.
     enforcer: OnceLock<Arc<Enforcer>>,
+    /// What reports connections to other hosts; nothing where nobody wants to know.
+    clients: OnceLock<Clients>,
     state: Mutex<State>,
     new_place: Notify,
 }
@@ -135,6 +138,7 @@ impl Connections {
                 audit,
                 decider,
                 enforcer: OnceLock::new(),
+                clients: OnceLock::new(),
                 state: Mutex::default(),
                 new_place: Notify::new(),
             }),
@@ -144,6 +148,11 @@ impl Connections {
     /// Connections round the proxy that are refused are acted on by `enforcer`. The first one stays.
     pub fn act_by(&self, enforcer: Arc<Enforcer>) {
         let _ = self.shared.enforcer.set(enforcer);
+    }
+
+    /// Connections of this host's processes to other hosts are `clients`' matter. The first one stays.
+    pub fn report_by(&self, clients: Clients) {
+        let _ = self.shared.clients.set(clients);
     }
 
     /// The servers whose connections are recorded from now on.
@@ -257,6 +266,11 @@ impl Connections {
             SensorEvent::Accepted(accepted) => self.place(Instant::now(), accepted, None),
             SensorEvent::Closed(closed) => self.closed(&closed),
             SensorEvent::Refused(refused) => self.refused(&refused),
+            SensorEvent::Connected(connected) => {
+                if let Some(clients) = self.shared.clients.get() {
+                    clients.connected(&connected);
+                }
+            }
             SensorEvent::Lost(lost) => self.lost(&lost),
             SensorEvent::State(state) => self.shared.audit.record(Body::SensorState(state)),
         }

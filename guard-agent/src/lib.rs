@@ -3,12 +3,14 @@
 //! Kernel events become connections ([`sensor`], [`identity`], [`servers`], [`connections`]), and those that policy
 //! refuses are acted on ([`enforce`]); the proxy reads
 //! statements ([`listen`], [`wire`], [`session`], [`sql`]), decides ([`decide`]) and records ([`audit`], [`uplink`]).
+//! What processes here connect to on other hosts is reported ([`clients`]).
 
 pub mod agent;
 pub mod approval;
 pub mod audit;
 pub mod catalog;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod connections;
 pub mod decide;

@@ -55,11 +55,11 @@ pub(crate) use btf::kernel_layout;
 pub use cutter::{Cut as Cutting, Target};
 pub use dump::probe as probe_tables;
 pub use event::{
-    Accepted, Bytes, Candidate, Candidates, Client, Closed, Endpoint, Enforced, EnforcedServer, Lost,
-    Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
+    Accepted, Bytes, Candidate, Candidates, Client, Closed, Connected, Endpoint, Enforced, EnforcedServer,
+    Lost, Refused, SensorEvent, SocketId, Subject, Verdict, Watch, Way,
 };
 pub use features::Features;
-pub use host::{cgroup_root, lift_memory_limit, namespace_cookie};
+pub use host::{cgroup_root, interface_addresses, lift_memory_limit, namespace_cookie};
 pub(crate) use host::{monotonic, random_key};
 pub use load::{Capabilities, probe};
 pub(crate) use load::{VERIFIER_LOG, chain};

@@ -34,6 +34,7 @@ pub use self::{
 use crate::{
     approval::Approvals,
     audit::{AuditLog, ReadError, acknowledged},
+    clients::Clients,
     config::ControlConfig,
 };
 
@@ -171,6 +172,8 @@ pub struct Doors {
     pub approvals: Option<Approvals>,
     /// Policies that the control plane hands down.
     pub policies: Option<Policies>,
+    /// What processes of this host connect to.
+    pub clients: Option<Clients>,
 }
 
 /// The same, with what else the stream carries.
@@ -203,6 +206,8 @@ pub fn start_with(
         oldest_sequence: 0,
         instance: Uuid::new_v4().to_string(),
         takes_policies: doors.policies.as_ref().is_some_and(|policies| policies.wanted),
+        reports_clients: doors.clients.as_ref().is_some_and(Clients::asks_control),
+        clock: None,
     };
     let (renewed, renewals) = watch::channel(0);
     let credentials = identity.credentials;

@@ -69,7 +69,7 @@ impl Sensor {
                 Ok(SensorEvent::Accepted(accepted)) => self.accepted.push(accepted),
                 Ok(SensorEvent::Closed(closed)) => self.closed.push(closed),
                 Ok(SensorEvent::Lost(lost)) => panic!("lost: {lost:?}"),
-                Ok(SensorEvent::State(_) | SensorEvent::Refused(_)) => {}
+                Ok(SensorEvent::State(_) | SensorEvent::Refused(_) | SensorEvent::Connected(_)) => {}
                 Err(_) => {
                     let (accepted, closed) = (self.accepted.len(), self.closed.len());
                     assert!(Instant::now() < deadline, "no {what}: {accepted} accepted, {closed} closed");

@@ -5,6 +5,8 @@
 
 pub mod chain;
 pub mod checkpoint;
+#[cfg(feature = "columns")]
+pub mod columns;
 pub mod display;
 pub mod export;
 pub mod flat;

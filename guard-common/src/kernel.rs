@@ -48,11 +48,13 @@ pub enum EventKind {
     Refused = 10,
     /// [`statement::RunsEvent`].
     StatementRuns = 11,
+    /// [`socket::ConnectedEvent`].
+    Connected = 12,
 }
 
 impl EventKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -65,6 +67,7 @@ impl EventKind {
         Self::Backend,
         Self::Refused,
         Self::StatementRuns,
+        Self::Connected,
     ];
 
     /// The kind with that number.
@@ -79,7 +82,7 @@ impl EventKind {
             Self::Fork => "process_fork",
             Self::Exit => "process_exit",
             Self::Cgroup => "cgroup_mkdir",
-            Self::Accepted | Self::Closed => "socket_ops",
+            Self::Accepted | Self::Closed | Self::Connected => "socket_ops",
             Self::UnixAccepted => "accept",
             Self::Statement | Self::StatementText | Self::Backend | Self::StatementRuns => {
                 "statement_executor"
@@ -103,6 +106,7 @@ impl EventKind {
             Self::Backend => "backend",
             Self::Refused => "refused",
             Self::StatementRuns => "statement-runs",
+            Self::Connected => "connected",
         }
     }
 }

@@ -16,6 +16,7 @@ mod overview;
 pub mod page;
 mod people;
 pub mod policies;
+mod reported;
 mod round;
 pub mod search;
 pub mod show;

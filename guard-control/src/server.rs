@@ -10,6 +10,7 @@ pub mod live;
 mod query;
 mod refusals;
 mod replicas;
+mod reported;
 pub mod sessions;
 mod transport;
 
@@ -26,7 +27,8 @@ use std::{
 
 use guard_common::{
     api::control::{
-        enrolment_server::EnrolmentServer, ingest_server::IngestServer, query_server::QueryServer,
+        KnownDatabases, enrolment_server::EnrolmentServer, ingest_server::IngestServer,
+        query_server::QueryServer,
     },
     audit::{MAX_SEALED_LEN, v1::ControlEvent},
 };
@@ -189,13 +191,15 @@ impl Server {
         tasks.spawn(follow_revocations(self.fleet.store.clone(), revoked));
         let (handing, rollouts) = watch::channel(Rollouts::default());
         tasks.spawn(follow_rollouts(self.fleet.store.clone(), handing));
+        let (naming, databases) = watch::channel(KnownDatabases::default());
+        tasks.spawn(reported::follow_databases(self.fleet.store.clone(), naming));
         let refusals = Refusals::default();
         if self.fleet.store.is_shared() {
             tasks.spawn(replicas::follow(self.fleet.clone()));
         }
         tasks.spawn(tell_refusals(self.fleet.store.clone(), refusals.clone()));
         let (store, counted) = (self.fleet.store.clone(), refusals.clone());
-        let news = News { stopping: stopped.clone(), revocations, rollouts, refusals };
+        let news = News { stopping: stopped.clone(), revocations, rollouts, databases, refusals };
         let services = services(self.fleet, registrar, news);
         let server = Transport::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -273,6 +277,7 @@ struct News {
     stopping: watch::Receiver<bool>,
     revocations: Revocations,
     rollouts: watch::Receiver<Rollouts>,
+    databases: watch::Receiver<KnownDatabases>,
     refusals: Refusals,
 }
 

@@ -11,6 +11,7 @@ mod forget;
 pub(crate) mod id;
 mod matter;
 pub mod postgres;
+pub(crate) mod remote;
 pub mod row;
 mod schema;
 pub mod search;
@@ -25,7 +26,7 @@ use std::{
 };
 
 use guard_common::{
-    api::control::{Agent, DecisionsRequest, DecisionsResponse, Hello},
+    api::control::{Agent, DecisionsRequest, DecisionsResponse, Hello, RemoteClient, StoredDecision},
     audit::{
         chain::{ChainError, GENESIS, HASH_LEN, Hash},
         v1::{ControlEvent, SealedRecord, record::Body},
@@ -284,9 +285,19 @@ impl Store {
         Ok(self.keep.look(vec![question], SEARCH_TIME).await?.pop().unwrap_or_default())
     }
 
-    /// See [`Keep::decisions`].
+    /// See [`Keep::decisions`]; with what other hosts' agents report of the clients.
     pub async fn decisions(&self, request: DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
-        self.keep.decisions(request).await
+        let mut found = self.keep.decisions(request).await?;
+        remote::fill(remote::Asked::Keep(&*self.keep), &mut found.decisions).await;
+        Ok(found)
+    }
+
+    /// What other hosts' agents report of the client of one connection, as a decision on it tells it.
+    pub async fn remote(&self, connection: StoredDecision) -> Option<RemoteClient> {
+        let mut one = [connection];
+        remote::fill(remote::Asked::Keep(&*self.keep), &mut one).await;
+        let [one] = one;
+        one.remote
     }
 
     /// See [`Keep::agents`].

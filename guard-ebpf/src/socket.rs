@@ -8,8 +8,8 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
+        BPF_F_NO_PREALLOC, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
     },
     helpers::{
         bpf_probe_read_kernel,
@@ -22,7 +22,7 @@ use aya_ebpf::{
 use guard_common::kernel::{
     EventKind, helper,
     process::TaskInfo,
-    socket::{AcceptedEvent, ClosedEvent, FlowKey, ended, watch},
+    socket::{AcceptedEvent, ClosedEvent, ConnectedEvent, FlowKey, ended, watch},
 };
 
 use crate::{
@@ -38,7 +38,7 @@ pub const AF_INET6: u32 = 10;
 #[map]
 static WATCHED_PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
 
-/// Client of a socket that connects but has no port yet, by socket cookie.
+/// Client of a socket that connects but has no port yet, or no connection where that is reported, by socket cookie.
 #[map]
 static CONNECTING: LruHashMap<u64, TaskInfo> = LruHashMap::with_max_entries(8192, 0);
 
@@ -110,6 +110,7 @@ pub fn accepted_client(flow: &FlowKey) -> TaskInfo {
 pub fn socket_ops(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => on_connect(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => on_connected(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => on_accept(&ctx),
         BPF_SOCK_OPS_STATE_CB => on_state(&ctx),
         _ => {}
@@ -120,7 +121,8 @@ pub fn socket_ops(ctx: SockOpsContext) -> u32 {
 /// In the client: its port is known now.
 #[inline(always)]
 fn on_connect(ctx: &SockOpsContext) {
-    if watched(remote_port(ctx)) == 0 {
+    let watched = watched(remote_port(ctx));
+    if watched & (watch::DATABASE | watch::PROXY) == 0 {
         return;
     }
     // SAFETY: the helper takes the program's own context.
@@ -131,7 +133,39 @@ fn on_connect(ctx: &SockOpsContext) {
     let flow = flow(ctx, (local, local_port(ctx)), (remote, remote_port(ctx)));
     let _ = CLIENTS.insert(&flow, task, 0);
     log!(ctx, "pid {} connects from port {} to port {}", task.pid, flow.client_port, flow.server_port);
+    if watched & watch::ELSEWHERE == 0 {
+        let _ = CONNECTING.remove(&cookie);
+    }
+}
+
+/// Still for the client, in whatever context the answer arrived: the connection stands.
+#[inline(always)]
+fn on_connected(ctx: &SockOpsContext) {
+    if watched(remote_port(ctx)) & watch::ELSEWHERE == 0 {
+        return;
+    }
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // SAFETY: the entry is copied at once, and only this socket writes it.
+    let Some(task) = (unsafe { CONNECTING.get(&cookie) }) else { return };
+    let Some((local, remote)) = addresses(ctx) else { return };
+    let flow = flow(ctx, (local, local_port(ctx)), (remote, remote_port(ctx)));
+    report_connected(ctx, &flow, task);
     let _ = CONNECTING.remove(&cookie);
+}
+
+/// Tells of a connection to another host. Part by part: a whole event has no room on the stack beside what is there.
+#[inline(always)]
+pub fn report_connected<C: EbpfContext>(ctx: &C, flow: &FlowKey, task: &TaskInfo) {
+    let Some(mut entry) = reserve::<ConnectedEvent>(EventKind::Connected) else { return };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is as large as the event.
+    unsafe {
+        (&raw mut (*event).header).write(header(EventKind::Connected));
+        core::ptr::copy_nonoverlapping(flow, &raw mut (*event).flow, 1);
+        core::ptr::copy_nonoverlapping(task, &raw mut (*event).client, 1);
+    }
+    entry.submit(ctx);
 }
 
 /// At the server's side, in soft interrupt context: the current task says nothing.

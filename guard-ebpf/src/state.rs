@@ -24,7 +24,7 @@ use guard_common::kernel::{
 use crate::{
     events::{header, reserve},
     read::{load, member, net_of_sock, offset, traced_task_info},
-    socket::{CLIENTS, accepted_client, watched},
+    socket::{CLIENTS, accepted_client, report_connected, watched},
 };
 
 const TCP: u16 = 6;
@@ -110,7 +110,13 @@ fn connected(ctx: &TracePointContext, socket: u64) -> Option<()> {
         server_port: field!(ctx, dport)?,
         reserved: 0,
     };
-    let _ = CLIENTS.insert(&flow, task, 0);
+    let watched = watched(flow.server_port);
+    if watched & (watch::DATABASE | watch::PROXY) != 0 {
+        let _ = CLIENTS.insert(&flow, task, 0);
+    }
+    if watched & watch::ELSEWHERE != 0 {
+        report_connected(ctx, &flow, task);
+    }
     let _ = DIALLING.remove(&socket);
     Some(())
 }

@@ -10,6 +10,7 @@ mod bad_input_states;
 mod bypass;
 mod entry;
 mod faults;
+mod fleet_identity;
 mod harness;
 mod hold;
 mod least_privilege;

@@ -142,6 +142,7 @@ pub(super) async fn keep_up(agent: Arc<Agent>) {
     loop {
         tokio::select! {
             _ = interval.tick() => {}
+            () = agent.clients.changed() => {}
             () = agent.connections.new_place().notified() => {
                 // A server that has just started opens its sockets one after the other.
                 tokio::time::sleep(SETTLE).await;
@@ -182,7 +183,14 @@ pub(super) async fn refresh(agent: &Arc<Agent>) -> Result<(), AgentError> {
     }
     refresh_tls(&mut fleet).await;
     let servers: Vec<Arc<Server>> = fleet.members.values().map(|member| member.slot.get()).collect();
-    let watch = watched(&fleet, &servers);
+    let proxies =
+        fleet.members.values().flat_map(|member| &member.proxy).filter_map(|place| place.parse().ok());
+    agent.clients.look(&servers, proxies);
+    let watch = Watch {
+        elsewhere_ports: agent.clients.ports(),
+        elsewhere_looks: agent.clients.looks(),
+        ..watched(&fleet, &servers)
+    };
     agent.connections.set_servers(servers.clone());
     let sensor = agent.sensor.clone();
     let _ = tokio::task::spawn_blocking(move || sensor.watch(watch)).await;
@@ -249,6 +257,7 @@ fn watched(fleet: &Fleet, servers: &[Arc<Server>]) -> Watch {
             .filter_map(|server| server.elsewhere.as_ref())
             .filter_map(|elsewhere| Some((elsewhere.namespace?, elsewhere.pid)))
             .collect(),
+        ..Watch::default()
     }
 }
 

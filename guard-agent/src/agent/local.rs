@@ -145,6 +145,7 @@ async fn gather(agent: &Agent) -> StatusResponse {
         approvals: Some(agent.approvals.status()),
         losses,
         lost,
+        clients: Some(agent.clients.status()),
     }
 }
 

@@ -32,7 +32,8 @@ pub const JOURNAL: &str = "journal";
     guard-agent audit search --non-proxied --json | jq -r .connection_opened.workload.executable\n  \
     guard-agent audit show 4711\n  \
     guard-agent audit verify --key kept.pub\n  \
-    guard-agent audit export --output records.jsonl\n\n\
+    guard-agent audit export --output records.jsonl\n  \
+    guard-agent audit export --format parquet --output records.parquet\n\n\
     Exit codes: 0 done, 1 failed (`verify`: the journal is not as it was written; `show`: no such record), 2 wrong usage.")]
 pub struct AuditArgs {
     /// The agent's state folder, with the journal in it

@@ -90,6 +90,14 @@ fn describe(status: &StatusResponse) -> String {
             line("", format!("NOT KEPT: {}", approvals.error));
         }
     }
+    if let Some(clients) = status.clients.as_ref().filter(|clients| clients.report) {
+        let (configured, told, count) = (clients.configured, clients.from_control, clients.reported);
+        let places = format!("{configured} places configured, {told} by the control plane");
+        line("clients", format!("connections to other hosts are reported: {count} so far; {places}"));
+        if clients.cut {
+            line("", "THE FLEET HAS MORE DATABASES: list networks in `clients.servers`".to_owned());
+        }
+    }
     if status.servers.is_empty() {
         text.push_str("\nno database server found on this host\n");
         return text;

@@ -8,7 +8,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use super::{Config, TlsMode, masking, steering, tls};
+use super::{Config, TlsMode, clients, masking, steering, tls};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
@@ -214,6 +214,7 @@ fn check(config: &Config) -> Result<(), Problem> {
     }
     steering::check(config)?;
     check_tls(config)?;
+    clients::check(&config.clients)?;
     masking::check(&config.masking).map_err(|(field, text)| (format!("masking.{field}"), text))?;
     if config.journal.segment_mib == 0 || config.journal.max_mib < config.journal.segment_mib * 2 {
         return wrong(

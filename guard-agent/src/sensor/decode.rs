@@ -6,7 +6,7 @@ use guard_common::kernel::{
     cgroup::CgroupEvent,
     process::{ExecEvent, ExitEvent, ForkEvent},
     refusal::RefusedEvent,
-    socket::{AcceptedEvent, ClosedEvent},
+    socket::{AcceptedEvent, ClosedEvent, ConnectedEvent},
     statement::{BackendEvent, RunsEvent, StatementEvent, TextEvent},
     unix::UnixAcceptedEvent,
 };
@@ -30,6 +30,8 @@ pub enum KernelEvent {
     UnixAccepted(UnixAcceptedEvent),
     /// A connection that was refused.
     Refused(RefusedEvent),
+    /// A local process has a connection to a database of another host.
+    Connected(ConnectedEvent),
 }
 
 /// An event of the ring buffer of statements, as the kernel side wrote it.
@@ -76,6 +78,8 @@ unsafe impl Plain for TextEvent {}
 unsafe impl Plain for RunsEvent {}
 // SAFETY: as above.
 unsafe impl Plain for RefusedEvent {}
+// SAFETY: as above.
+unsafe impl Plain for ConnectedEvent {}
 
 /// The event in `bytes`; nothing for what is too short or of an unknown kind.
 pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
@@ -89,6 +93,7 @@ pub fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         EventKind::Closed => KernelEvent::Closed(read(bytes)?),
         EventKind::UnixAccepted => KernelEvent::UnixAccepted(read(bytes)?),
         EventKind::Refused => KernelEvent::Refused(read(bytes)?),
+        EventKind::Connected => KernelEvent::Connected(read(bytes)?),
         // They have a ring buffer of their own.
         EventKind::Statement | EventKind::StatementText | EventKind::StatementRuns | EventKind::Backend => {
             return None;

@@ -23,6 +23,10 @@ pub struct Watch {
     pub database_ports: BTreeSet<u16>,
     /// TCP ports on which guard's proxy listens: their clients are remembered, nothing is reported.
     pub proxy_ports: BTreeSet<u16>,
+    /// TCP ports on which databases of other hosts listen: connections that processes here make to them are told.
+    pub elsewhere_ports: BTreeSet<u16>,
+    /// With another number than before, those that stand already are looked for again.
+    pub elsewhere_looks: u64,
     /// Unix sockets on which databases listen; an abstract name starts with `@`.
     pub unix_sockets: BTreeSet<PathBuf>,
     /// Network namespaces of servers beside the agent's own, by inode number, with a process in each: connections that
@@ -39,6 +43,8 @@ pub enum SensorEvent {
     Closed(Closed),
     /// The kernel has refused a connection by a verdict.
     Refused(Refused),
+    /// A process here has a connection to a port of [`Watch::elsewhere_ports`].
+    Connected(Connected),
     /// Events were lost.
     Lost(Lost),
     /// What the sensor can see has changed.
@@ -96,6 +102,19 @@ pub struct Accepted {
     pub client: Option<Client>,
     /// Cookie of the server's network namespace; 0 where it is not known, or the agent's own.
     pub namespace_cookie: u64,
+}
+
+/// A process of this host has connected to a server, most likely on another one.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Its end.
+    pub client: SocketAddr,
+    /// The server's end, as the client knows it.
+    pub server: SocketAddr,
+    /// Who has connected.
+    pub workload: Arc<Workload>,
+    /// It was open before it could be watched.
+    pub preexisting: bool,
 }
 
 /// Names one image of one process to the kernel side: everything of it that a decision can depend on.

@@ -1,7 +1,7 @@
 //! Facts about this host that the sensor needs: mount points, addresses, its own network namespace.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     io::{self, Read},
     net::{IpAddr, TcpListener},
@@ -101,22 +101,25 @@ impl OwnAddresses {
             return true;
         }
         if self.looked_up.is_none_or(|at| at.elapsed() >= Self::FRESH) {
-            self.known = interface_addresses();
+            self.known = addresses().collect();
             self.looked_up = Some(Instant::now());
         }
         self.known.contains(&address)
     }
 }
 
-fn interface_addresses() -> HashSet<IpAddr> {
-    let Ok(interfaces) = getifaddrs() else { return HashSet::new() };
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
-        })
-        .collect()
+/// Addresses of the interfaces of this network namespace, loopback aside.
+pub fn interface_addresses() -> BTreeSet<IpAddr> {
+    addresses().map(|address| address.to_canonical()).filter(|address| !address.is_loopback()).collect()
+}
+
+fn addresses() -> impl Iterator<Item = IpAddr> {
+    let interfaces = getifaddrs().into_iter().flatten();
+    interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    })
 }
 
 /// Lets maps take the memory that they need: before Linux 5.11 they count against a limit. Best effort: where it

@@ -281,6 +281,9 @@ fn port_bits(watched: &Watch) -> BTreeMap<u16, u8> {
     for port in &watched.proxy_ports {
         *bits.entry(*port).or_default() |= watch::PROXY;
     }
+    for port in &watched.elsewhere_ports {
+        *bits.entry(*port).or_default() |= watch::ELSEWHERE;
+    }
     bits
 }
 
@@ -330,10 +333,11 @@ mod tests {
         let watch = Watch {
             database_ports: [5432, 6000].into(),
             proxy_ports: [6000, 6432].into(),
+            elsewhere_ports: [5432, 7000].into(),
             ..Watch::default()
         };
         let bits: Vec<_> = port_bits(&watch).into_iter().collect();
-        assert_eq!(bits, [(5432, 1), (6000, 3), (6432, 2)]);
+        assert_eq!(bits, [(5432, 5), (6000, 3), (6432, 2), (7000, 4)]);
     }
 
     #[test]

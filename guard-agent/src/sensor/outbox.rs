@@ -38,6 +38,7 @@ impl Outbox {
         let ready = match event {
             SensorEvent::Accepted(accepted) => identifier.settle(&mut accepted.workload),
             SensorEvent::Refused(refused) => identifier.settle(&mut refused.workload),
+            SensorEvent::Connected(connected) => identifier.settle(&mut connected.workload),
             SensorEvent::Closed(_) | SensorEvent::Lost(_) | SensorEvent::State(_) => true,
         };
         if !ready && !crowded && now < *deadline {

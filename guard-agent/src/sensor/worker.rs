@@ -1,6 +1,7 @@
 //! The sensor's thread: drains the ring buffer, answers who connects, reports what happens on watched sockets.
 
 mod look;
+mod outgoing;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -173,6 +174,8 @@ pub struct Worker {
     unix: UnixTable,
     outbox: Outbox,
     looks: Looks,
+    /// Connections to other hosts' databases that were found by looking.
+    outgoing: outgoing::Known,
     /// Whoever has asked, and waits for what is pending about the answer.
     asked: Vec<(Instant, oneshot::Sender<Arc<Workload>>, Arc<Workload>)>,
     enforcing: Option<Enforcing>,
@@ -211,6 +214,7 @@ impl Worker {
             unix: UnixTable::new(),
             outbox: Outbox::default(),
             looks: Looks::default(),
+            outgoing: outgoing::Known::default(),
             asked: Vec::new(),
             enforcing: None,
             unsent: 0,
@@ -301,6 +305,7 @@ impl Worker {
             KernelEvent::Closed(event) => self.closed(&event),
             KernelEvent::UnixAccepted(event) => self.unix_accepted(&event),
             KernelEvent::Refused(event) => self.refused(&event),
+            KernelEvent::Connected(event) => self.connected(&event),
         }
     }
 
@@ -581,6 +586,11 @@ impl Worker {
             // A known port may be one of another server there.
             new.clone_from(&watch.database_ports);
         }
+        let mut new_elsewhere: BTreeSet<u16> =
+            watch.elsewhere_ports.difference(&self.watch.elsewhere_ports).copied().collect();
+        if watch.elsewhere_looks != self.watch.elsewhere_looks {
+            new_elsewhere.clone_from(&watch.elsewhere_ports);
+        }
         let new_paths: BTreeSet<PathBuf> =
             watch.unix_sockets.difference(&self.watch.unix_sockets).cloned().collect();
         self.watch = watch;
@@ -591,6 +601,9 @@ impl Worker {
             self.look_for_unix(&new_paths, true);
         }
         self.told = None;
+        if !new_elsewhere.is_empty() {
+            self.look_outgoing(&new_elsewhere, true);
+        }
     }
 
     fn tick(&mut self) {

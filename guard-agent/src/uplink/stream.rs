@@ -5,12 +5,16 @@
 use std::{
     collections::VecDeque,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use guard_common::api::control::{
-    AgentMessage, Batch, ControlMessage, Hello, PolicyStatus, agent_message::Message as ToControl,
-    control_message::Message as FromControl, ingest_client::IngestClient,
+use guard_common::{
+    api::control::{
+        AgentMessage, Batch, ControlMessage, Hello, HostFacts, PolicyStatus,
+        agent_message::Message as ToControl, control_message::Message as FromControl,
+        ingest_client::IngestClient,
+    },
+    audit::timestamp,
 };
 use prost::Message;
 use tokio::sync::{mpsc, watch};
@@ -61,6 +65,8 @@ struct Open {
     telling: Option<Telling>,
     /// What runs, where the control plane wants to hear of it.
     running: Option<watch::Receiver<PolicyStatus>>,
+    /// What this host says of itself, where the control plane wants to hear of it.
+    facts: Option<watch::Receiver<HostFacts>>,
 }
 
 impl Stream {
@@ -103,7 +109,8 @@ impl Stream {
     async fn open(&self) -> Result<Open, UplinkError> {
         let channel = self.connect().await?;
         let (messages, receiver) = mpsc::channel(WINDOW + 1);
-        let hello = Hello { oldest_sequence: self.audit.oldest(), ..self.hello.clone() };
+        let clock = Some(timestamp(SystemTime::now()));
+        let hello = Hello { oldest_sequence: self.audit.oldest(), clock, ..self.hello.clone() };
         let oldest = hello.oldest_sequence;
         let _ = messages.try_send(AgentMessage { message: Some(ToControl::Hello(hello)) });
         let mut client = IngestClient::new(channel);
@@ -160,6 +167,12 @@ impl Stream {
                 .as_ref()
                 .filter(|_| resume.takes_policy_status)
                 .map(|door| door.running()),
+            facts: self
+                .doors
+                .clients
+                .as_ref()
+                .filter(|_| resume.takes_host_facts)
+                .map(|clients| clients.facts()),
         })
     }
 
@@ -175,6 +188,8 @@ impl Stream {
             if open.in_flight.is_empty() {
                 waiting_since = tokio::time::Instant::now();
             }
+            // What is said of the host counts for records that follow.
+            open.say_facts().await;
             while open.in_flight.len() < WINDOW && open.send(upto).await? {}
             tokio::select! {
                 answer = open.answers.message() => {
@@ -187,6 +202,7 @@ impl Stream {
                     // A stream that has ended says why by itself.
                     let _ = open.messages.send(message).await;
                 }
+                () = changed(&mut open.facts) => {}
                 Ok(()) = renewals.changed() => return Err(UplinkError::Renewed),
                 changed = durable.changed(), if open.in_flight.len() < WINDOW => {
                     if changed.is_err() {
@@ -236,6 +252,12 @@ impl Stream {
                 }
                 Ok(())
             }
+            Some(FromControl::KnownDatabases(known)) => {
+                if let Some(clients) = &self.doors.clients {
+                    clients.know(&known);
+                }
+                Ok(())
+            }
             None => Err(UplinkError::Nonsense("a message that this version does not know")),
         }
     }
@@ -270,7 +292,29 @@ async fn next_status(running: &mut Option<watch::Receiver<PolicyStatus>>) -> Pol
     std::future::pending().await
 }
 
+/// Returns when the host has something new to say of itself, where anybody wants to hear it.
+async fn changed(facts: &mut Option<watch::Receiver<HostFacts>>) {
+    if let Some(facts) = facts
+        && facts.changed().await.is_ok()
+    {
+        // To be said before the next batch.
+        facts.mark_changed();
+        return;
+    }
+    std::future::pending().await
+}
+
 impl Open {
+    /// Says of the host what is new.
+    async fn say_facts(&mut self) {
+        let news = match &mut self.facts {
+            Some(facts) if facts.has_changed().unwrap_or(false) => facts.borrow_and_update().clone(),
+            _ => return,
+        };
+        // A stream that has ended says why by itself.
+        let _ = self.messages.send(AgentMessage { message: Some(ToControl::HostFacts(news)) }).await;
+    }
+
     /// Sends the next batch of records up to `upto`. False: there is none.
     async fn send(&mut self, upto: u64) -> Result<bool, UplinkError> {
         let Some(mut reader) = self.reader.take() else { return Ok(false) };

@@ -55,7 +55,7 @@ impl Sensor {
                 SensorEvent::Accepted(accepted) => self.accepted.push(accepted),
                 SensorEvent::Closed(closed) => self.closed.push(closed),
                 SensorEvent::Lost(lost) => self.lost.push(lost),
-                SensorEvent::Refused(_) | SensorEvent::State(_) => {}
+                SensorEvent::Refused(_) | SensorEvent::Connected(_) | SensorEvent::State(_) => {}
             }
         }
         count

@@ -8,6 +8,8 @@ pub mod watch {
     pub const DATABASE: u8 = 1;
     /// Guard's proxy listens there: only clients are remembered.
     pub const PROXY: u8 = 2;
+    /// A database of another host may listen there: connections that local processes make to it are reported.
+    pub const ELSEWHERE: u8 = 4;
 }
 
 /// A TCP connection by its ends. Addresses are IPv6 in network order, IPv4 as `::ffff:a.b.c.d`.
@@ -47,6 +49,18 @@ pub struct AcceptedEvent {
     pub net_namespace: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// A local process has a connection to a port on which databases of other hosts listen.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ConnectedEvent {
+    /// Kind [`super::EventKind::Connected`].
+    pub header: EventHeader,
+    /// Its ends.
+    pub flow: FlowKey,
+    /// Who has connected.
+    pub client: TaskInfo,
 }
 
 /// Bits of [`ClosedEvent::flags`].

@@ -103,11 +103,15 @@ pub async fn connection(
     let connection = Uuid::try_parse(&connection).map_err(|_| Fault::NotFound("such connection"))?;
     let course = app.readings.connection(&agent, connection).await?;
     let course = course.ok_or(Fault::NotFound("such connection"))?;
+    let remote = match course.opened(&agent) {
+        Some(stored) => app.fleet.store.remote(stored).await,
+        None => None,
+    };
     let records = course.records.into_iter().map(|(sequence, at, body)| {
         let record = Record { version: guard_common::audit::RECORD_VERSION, at, body: Some(body) };
         json!({ "sequence": sequence, "record": record })
     });
-    Ok(Json(json!({ "records": records.collect::<Vec<_>>(), "cut": course.cut })))
+    Ok(Json(json!({ "records": records.collect::<Vec<_>>(), "cut": course.cut, "remote": remote })))
 }
 
 /// Before which.

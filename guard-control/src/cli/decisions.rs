@@ -3,7 +3,10 @@
 use clap::{Args, ValueEnum};
 use comfy_table::Cell;
 use guard_common::{
-    api::control::{DecisionsRequest, StoredDecision, stored_decision::Subject},
+    api::control::{
+        ClaimedClient, DecisionsRequest, RemoteClient, StoredDecision, remote_client::Known,
+        stored_decision::Subject,
+    },
     audit::{
         display::short,
         v1::{
@@ -127,7 +130,10 @@ fn row(stored: &StoredDecision) -> Vec<Cell> {
     let nothing = Decision::default();
     let (decision, who, what) = match &stored.subject {
         Some(Subject::Connection(connection)) => {
-            let workload = connection.workload.as_ref().map_or_else(|| "-".to_owned(), describe);
+            let mut workload = connection.workload.as_ref().map_or_else(|| "-".to_owned(), describe);
+            if let Some(remote) = &stored.remote {
+                workload.push_str(&reported(remote));
+            }
             (connection.decision.as_ref(), workload, connect(connection))
         }
         Some(Subject::Statement(statement)) => {
@@ -144,6 +150,22 @@ fn row(stored: &StoredDecision) -> Vec<Cell> {
         Cell::new(what),
         Cell::new(short(&decision.policy, 60)),
     ]
+}
+
+/// What other hosts' agents say of the client, each by its host.
+fn reported(remote: &RemoteClient) -> String {
+    let claim = |one: &ClaimedClient| {
+        let who = one.workload.as_ref().map_or_else(|| "-".to_owned(), describe);
+        let doubt = if one.uncertain { ", uncertain" } else { "" };
+        format!("{who} (reported by {}{doubt})", short(&one.host, 40))
+    };
+    let claims: Vec<String> = remote.claims.iter().map(claim).collect();
+    match remote.known() {
+        Known::Reported => format!("\n{}", claims.join("; ")),
+        Known::Conflict => format!("\nCLAIMED BY SEVERAL: {}", claims.join("; ")),
+        Known::Unbelievable => format!("\nUNBELIEVABLE: {}", claims.join("; ")),
+        Known::Nobody | Known::Unspecified => String::new(),
+    }
 }
 
 /// A workload in one line.

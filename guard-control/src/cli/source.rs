@@ -35,7 +35,7 @@ impl Source {
                 let search = Search::open(dir)?;
                 let mut pages = Pages::new(request, limit);
                 while let Some(request) = pages.next_request() {
-                    pages.take(search.decisions(&request)?);
+                    pages.take(search.joined(&request)?);
                 }
                 Ok(pages.found)
             }

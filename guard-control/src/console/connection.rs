@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     agent_now,
     page::{self, Head, Place},
-    round, show,
+    reported, round, show,
 };
 use crate::{
     http::{app::App, fault::Fault, signed::Signed},
@@ -34,6 +34,10 @@ pub async fn page(
         Body::ConnectionOpened(opened) => Some(opened),
         _ => None,
     });
+    let remote = match course.opened(&agent_id) {
+        Some(stored) => app.fleet.store.remote(stored).await,
+        None => None,
+    };
     let title = opened.map_or_else(|| "Connection".to_owned(), |opened| show::who(opened.workload.as_ref()));
     let lead = opened.map_or_else(String::new, |opened| {
         format!("{} on {}", show::server(opened), show::text(&agent.host, 60))
@@ -45,6 +49,7 @@ pub async fn page(
     let body = html! {
         @if let Some(cut) = course.cut { (page::note("plain", &html! { "Not everything is shown: " (cut) "." })) }
         @if let Some(opened) = opened { (identity(opened, session(&course))) }
+        @if let Some(remote) = &remote { (reported::whole(remote)) }
         section.card aria-labelledby="timeline" {
             h2 #timeline { "What happened" }
             ol.timeline { (timeline(&course)) }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     page::{self, Head, Place},
-    show,
+    reported, show,
 };
 use crate::http::{app::App, fault::Fault, signed::Signed};
 
@@ -78,6 +78,7 @@ fn card(stored: &StoredDecision) -> Markup {
                 span.tag { (evidence(workload.evidence())) } " to "
                 b { (show::server(connection)) } " on " (show::text(&stored.host, 40))
             }
+            @if let Some(remote) = &stored.remote { (reported::short(remote)) }
             @if !command.is_empty() { pre.command tabindex="0" { code { (show::text(&command, 400)) } } }
             dl.facts {
                 @if !workload.user.is_empty() {

@@ -1,7 +1,7 @@
 //! Records as people read them. Everything that a client has written passes [`text`] on its way.
 
 use guard_common::{
-    api::control::{StoredDecision, stored_decision::Subject},
+    api::control::{RemoteClient, StoredDecision, stored_decision::Subject},
     audit::{
         display,
         v1::{
@@ -13,6 +13,8 @@ use guard_common::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use maud::{Markup, html};
+
+use super::reported;
 
 /// Letters of a statement in a list.
 const SHORT: usize = 240;
@@ -167,7 +169,7 @@ pub fn event(stored: &StoredDecision) -> Markup {
     match &stored.subject {
         Some(Subject::Connection(connection)) => {
             let decision = connection.decision.as_ref().unwrap_or(&nothing);
-            row(stored, decision, &connection.connection_id, &connected(connection))
+            row(stored, decision, &connection.connection_id, &connected(connection, stored.remote.as_ref()))
         }
         Some(Subject::Statement(statement)) => {
             let decision = statement.decision.as_ref().unwrap_or(&nothing);
@@ -184,7 +186,7 @@ struct Told {
     round: bool,
 }
 
-fn connected(connection: &ConnectionOpened) -> Told {
+fn connected(connection: &ConnectionOpened, remote: Option<&RemoteClient>) -> Told {
     let round = connection.access() == Access::NonProxied;
     Told {
         title: html! {
@@ -197,6 +199,7 @@ fn connected(connection: &ConnectionOpened) -> Told {
                 @if workload.pid != 0 { " · pid " (workload.pid) }
                 @if !workload.user.is_empty() { " · user " (text(&workload.user, 40)) }
             }
+            @if let Some(remote) = remote { " " (reported::tag(remote)) }
         },
         round,
     }

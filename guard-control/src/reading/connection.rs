@@ -5,7 +5,10 @@
 
 use std::time::Instant;
 
-use guard_common::audit::v1::{Record, record::Body};
+use guard_common::{
+    api::control::{StoredDecision, stored_decision::Subject},
+    audit::v1::{Record, record::Body},
+};
 use pbjson_types::Timestamp;
 use prost::Message;
 use uuid::Uuid;
@@ -35,6 +38,22 @@ pub struct Course {
     pub records: Vec<(u64, Option<Timestamp>, Body)>,
     /// Not everything is here: why.
     pub cut: Option<&'static str>,
+}
+
+impl Course {
+    /// How it was opened, as a decision of that agent.
+    pub fn opened(&self, agent_id: &str) -> Option<StoredDecision> {
+        self.records.iter().find_map(|(sequence, at, body)| match body {
+            Body::ConnectionOpened(opened) => Some(StoredDecision {
+                agent_id: agent_id.to_owned(),
+                sequence: *sequence,
+                at: *at,
+                subject: Some(Subject::Connection(opened.clone())),
+                ..StoredDecision::default()
+            }),
+            _ => None,
+        })
+    }
 }
 
 impl Readings {

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::{
     Fleet, News, Revocations, enrolment,
+    reported::{self, Claim},
     sessions::{NoPlace, Session},
     transport::Peer,
 };
@@ -30,7 +31,10 @@ use crate::{
     ca::Named,
     enrol::{self, EnrolError},
     policy,
-    store::{Appended, Batch, StoreError, row::Row},
+    store::{
+        Appended, Batch, StoreError,
+        row::{Row, kind},
+    },
 };
 
 /// How long a new stream may take to say hello.
@@ -88,11 +92,14 @@ enum Came {
     Verdict(Box<ApprovalVerdict>),
     /// Somebody has handed out policies.
     Rollouts,
+    /// Databases have come, or gone.
+    Databases,
 }
 
-/// What an agent runs policies by.
+/// What an agent wants to hear of, and by what policies are chosen for it.
 struct Wants {
     policies: bool,
+    databases: bool,
     labels: HashMap<String, String>,
 }
 
@@ -127,9 +134,21 @@ impl Stream {
         let mut session = self.place(&hello).await?;
         tracing::info!(agent = agent_id, host = hello.host, "an agent has connected");
         let mut place = self.fleet.waiting.enter(&agent_id, &hello.host);
-        let wants = Wants { policies: hello.takes_policies, labels: hello.labels.clone() };
+        let wants = Wants {
+            policies: hello.takes_policies,
+            databases: hello.reports_clients,
+            labels: hello.labels.clone(),
+        };
+        let clock = hello.clock;
         let stored_sequence = self.fleet.store.hello(hello).await.map_err(unavailable)?;
-        let resume = Resume { stored_sequence, takes_approvals: true, takes_policy_status: true };
+        reported::note_clock(&self.fleet.store, &agent_id, clock.as_ref()).await.map_err(unavailable)?;
+        self.news.databases.mark_changed();
+        let resume = Resume {
+            stored_sequence,
+            takes_approvals: true,
+            takes_policy_status: true,
+            takes_host_facts: true,
+        };
         self.answer(ToAgent::Resume(resume)).await?;
         loop {
             let message = tokio::select! {
@@ -143,6 +162,7 @@ impl Stream {
                 }
                 Some(verdict) = place.verdicts.recv() => Came::Verdict(Box::new(verdict)),
                 Ok(()) = self.news.rollouts.changed(), if wants.policies && self.offered.is_some() => Came::Rollouts,
+                Ok(()) = self.news.databases.changed(), if wants.databases => Came::Databases,
                 message = self.messages.message() => Came::Message(message?.map(Box::new)),
             };
             let message = match message {
@@ -153,6 +173,11 @@ impl Stream {
                 }
                 Came::Rollouts => {
                     self.offer(&wants).await?;
+                    continue;
+                }
+                Came::Databases => {
+                    let known = self.news.databases.borrow_and_update().clone();
+                    self.answer(ToAgent::KnownDatabases(known)).await?;
                     continue;
                 }
             };
@@ -168,6 +193,9 @@ impl Stream {
                 }
                 Some(Some(FromAgent::ApprovalAnswer(answer))) => place.answer(answer),
                 Some(Some(FromAgent::PolicyStatus(status))) => self.runs(&agent_id, status).await?,
+                Some(Some(FromAgent::HostFacts(facts))) => {
+                    reported::note_facts(&self.fleet.store, &agent_id, &facts).await.map_err(unavailable)?;
+                }
                 Some(Some(FromAgent::Hello(_))) => {
                     return Err(Status::failed_precondition("Hello comes once, as the first message"));
                 }
@@ -301,19 +329,47 @@ impl Stream {
         // Decoding and hashing thousands of records: not on a thread that other streams wait for.
         let reckoned = tokio::task::spawn_blocking(move || {
             let seen = live.glimpse(&batch.records);
-            (Batch::new(agent, oldest, batch.records.into_iter().map(Row::new).collect()), seen)
+            let rows: Vec<Row> = batch.records.into_iter().map(Row::new).collect();
+            let claims = rows.iter().filter_map(claim).collect::<Vec<_>>();
+            (Batch::new(agent, oldest, rows), seen, claims)
         });
-        let (batch, seen) =
+        let (batch, seen, claims) =
             reckoned.await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
         match self.fleet.store.append(batch).await.map_err(unavailable)? {
             Appended::Stored(stored_sequence) => {
                 self.fleet.live.tell(agent_id, host, seen);
+                self.look_at((agent_id, host), &claims).await;
                 self.answer(ToAgent::Ack(Ack { stored_sequence })).await?;
                 Ok(true)
             }
             Appended::Rejected { sequence, reason } => {
                 self.answer(ToAgent::Reject(Reject { reason, sequence })).await?;
                 Ok(false)
+            }
+        }
+    }
+
+    /// Notes what is wrong with what an agent reports of other hosts' connections.
+    async fn look_at(&self, agent: (&str, &str), claims: &[Claim]) {
+        if claims.is_empty() {
+            return;
+        }
+        let events = match reported::alarms(&self.fleet.store, agent, claims).await {
+            Ok(events) => events,
+            // Whoever looks at the connections is told all the same.
+            Err(error) => return tracing::warn!(%error, "an agent's reports could not be looked at"),
+        };
+        for event in events {
+            let Some(event) = self.news.refusals.refused(event, Instant::now()) else { continue };
+            tracing::error!(
+                agent = event.agent_id,
+                host = event.host,
+                event = event.event,
+                "{}",
+                event.detail
+            );
+            if let Err(error) = self.fleet.store.note_event(event).await {
+                tracing::error!(%error, "this could not be recorded");
             }
         }
     }
@@ -326,6 +382,12 @@ impl Stream {
             Err(_) => Err(Status::deadline_exceeded("the agent does not read its answers")),
         }
     }
+}
+
+/// What a record claims of another host's connection.
+fn claim(row: &Row) -> Option<Claim> {
+    let flow = row.columns.text.clone().filter(|_| row.columns.kind == kind::CLIENT_CONNECTED)?;
+    Some(Claim { sequence: row.sealed.sequence, flow, at: row.columns.at })
 }
 
 /// Ends when the peer's certificate has expired or is revoked.

@@ -22,6 +22,8 @@ const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 10_000;
 /// Bytes of records in an answer; more go to the next page.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// How far a report may lie from the connection that is found by it, in microseconds.
+pub(super) const NEAR: i64 = 86_400_000_000;
 /// Longest text that is looked for, in bytes.
 const MAX_PART: usize = 1024;
 
@@ -108,7 +110,14 @@ impl Filter {
         let at = self.values.len();
         let columns = ["text", "executable", "db_user", "policy", "workload"];
         let like = columns.map(|column| format!("r.{column} LIKE ?{at} ESCAPE '\\'"));
-        let _ = write!(self.sql, " AND ({})", like.join(" OR "));
+        // Whoever is reported to be the other end is found by what it is, too.
+        let reported = format!(
+            "r.kind = 20 AND r.flow IN (SELECT c.flow FROM records c WHERE c.kind = 23
+                 AND (c.executable LIKE ?{at} ESCAPE '\\' OR c.workload LIKE ?{at} ESCAPE '\\'))
+             AND EXISTS (SELECT 1 FROM records c WHERE c.kind = 23 AND c.flow = r.flow
+                 AND abs(c.at - r.at) < {NEAR})"
+        );
+        let _ = write!(self.sql, " AND ({} OR ({reported}))", like.join(" OR "));
     }
 
     fn behind(&mut self, page: &str) -> Result<(), StoreError> {
@@ -202,6 +211,7 @@ impl Page {
                 sequence: sequence_of(id),
                 at,
                 subject: Some(subject),
+                remote: None,
             });
         }
         Ok(true)

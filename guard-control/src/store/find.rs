@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::{
     StoreError,
-    filter::{Filter, Page, access_of, behind, limit, micros_of, page_sql, verdict_of},
+    filter::{Filter, NEAR, Page, access_of, behind, limit, micros_of, page_sql, verdict_of},
     id::first_id,
     matter::Part,
     row::kind,
@@ -20,8 +20,10 @@ use super::{
 const MANY: usize = if cfg!(test) { 8 } else { 20_000 };
 /// Records of a chain that is looked through as a whole.
 const SHORT: i64 = if cfg!(test) { 100 } else { 200_000 };
-/// Matters between looks at the clock.
+/// Matters, or reports, between looks at the clock.
 const TURN: usize = 64;
+/// Reports that are followed to their connections.
+const REPORTS: i64 = 20_000;
 
 /// A moment and a record's id: by which pages are ordered.
 type Place = (i64, i64);
@@ -86,12 +88,68 @@ fn by_matter(
     let Some(matters) = matching(connection, request, &part)? else {
         return walk(connection, &filter, request, Some(&part));
     };
-    let places = match whose {
-        _ if matters.is_empty() => return Ok(DecisionsResponse::default()),
+    let reported = reported(connection, request, (&filter, &part), until)?;
+    let mut places = match whose {
+        _ if matters.is_empty() => Vec::new(),
         Some(whose) if whose.records <= SHORT => along_chain(connection, request, whose, Some(&matters))?,
         _ => newest(connection, (request, whose), &matters, until)?,
     };
+    if !reported.is_empty() {
+        places.extend(reported);
+        places.sort_unstable_by_key(|place| Reverse(*place));
+        places.dedup();
+        places.truncate(limit(request) + 1);
+    }
     fetch(connection, places, limit(request))
+}
+
+/// The newest connections whose other end, as another host's agent reports it, has `part` in what it is.
+fn reported(
+    connection: &Connection,
+    request: &DecisionsRequest,
+    (filter, part): (&Filter, &Part),
+    until: Instant,
+) -> Result<Vec<Place>, StoreError> {
+    let mut places = Vec::new();
+    if request.contains.is_empty() || request.kind == "statement" {
+        return Ok(places);
+    }
+    let mut matters = connection.prepare_cached("SELECT id, words FROM matters WHERE kind = 23")?;
+    let mut reports = connection.prepare_cached(
+        "SELECT flow, at FROM records INDEXED BY decisions_by_matter WHERE matter = ?1 AND flow IS NOT NULL
+         ORDER BY at DESC LIMIT ?2",
+    )?;
+    let next = filter.values.len() + 1;
+    let mut connections = connection.prepare_cached(&format!(
+        "SELECT r.at, r.id FROM records r INDEXED BY flows WHERE r.kind = 20 AND {} AND r.flow = ?{next}
+         AND r.at > ?{} AND r.at < ?{} ORDER BY r.at DESC LIMIT {}",
+        filter.sql,
+        next + 1,
+        next + 2,
+        limit(request) + 1
+    ))?;
+    let mut left = REPORTS;
+    let mut matters = matters.query([])?;
+    while let Some(matter) = matters.next()? {
+        if !part.is_in(matter.get_ref(1)?.as_bytes().map_err(rusqlite::Error::from)?) {
+            continue;
+        }
+        let mut rows = reports.query(params![matter.get::<_, i64>(0)?, left])?;
+        while let Some(row) = rows.next()? {
+            if left % TURN as i64 == 0 && Instant::now() > until {
+                return Err(StoreError::TooSlow);
+            }
+            left -= 1;
+            let (flow, at): (String, i64) = (row.get(0)?, row.get(1)?);
+            let around = [flow.into(), at.saturating_sub(NEAR).into(), at.saturating_add(NEAR).into()];
+            let values = filter.values.iter().chain(&around).map(|value| value as &dyn ToSql);
+            let mut rows = connections.query(params_from_iter(values))?;
+            while let Some(row) = rows.next()? {
+                places.push((row.get(0)?, row.get(1)?));
+            }
+        }
+    }
+    Ok(places)
 }
 
 /// The matters that match, in the order of their numbers; nothing where they are too many.
@@ -102,7 +160,7 @@ fn matching(
 ) -> Result<Option<Vec<i64>>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT id, words FROM matters WHERE (?1 IS NULL OR verdict = ?1) AND (?2 IS NULL OR kind = ?2)
-             AND (?3 IS NULL OR access = ?3) ORDER BY id",
+             AND (?3 IS NULL OR access = ?3) AND kind <> 23 ORDER BY id",
     )?;
     let wanted = match request.kind.as_str() {
         "connection" => Some(kind::CONNECTION_OPENED),

@@ -8,7 +8,7 @@ use std::{collections::HashMap, hash::Hasher};
 use guard_common::audit::chain::Hash;
 use sha2::{Digest, Sha256};
 
-use super::row::{Columns, Row};
+use super::row::{Columns, Row, kind};
 
 /// Between the words of a matter: a search does not reach over it by chance.
 const BETWEEN: char = '\u{1f}';
@@ -20,7 +20,7 @@ pub struct Matter {
     pub digest: Hash,
     /// See [`super::row::kind`].
     pub kind: i64,
-    /// As in `Decision.verdict`.
+    /// As in `Decision.verdict`; 0 for what is no decision.
     pub verdict: i32,
     /// As in `ConnectionOpened.access`.
     pub access: Option<i32>,
@@ -31,9 +31,12 @@ pub struct Matter {
 }
 
 impl Matter {
-    /// What a record is about; nothing where it is no decision.
+    /// What a record is about; nothing where nobody looks for it by words.
     pub fn of(columns: &Columns) -> Option<Self> {
-        let verdict = columns.verdict?;
+        if !is_looked_for(columns) {
+            return None;
+        }
+        let verdict = columns.verdict.unwrap_or_default();
         let texts = texts(columns).map(|text| text.map_or("", String::as_str));
         let mut hasher = Sha256::new();
         for number in [columns.kind, verdict.into(), columns.access.map_or(-1, i64::from)] {
@@ -52,6 +55,11 @@ impl Matter {
             words: texts.join(BETWEEN.encode_utf8(&mut [0; 4])),
         })
     }
+}
+
+/// Decisions, and what agents report of clients: connections are found by it.
+fn is_looked_for(columns: &Columns) -> bool {
+    columns.verdict.is_some() || columns.kind == kind::CLIENT_CONNECTED
 }
 
 fn texts(columns: &Columns) -> [Option<&String>; 5] {
@@ -97,7 +105,7 @@ impl Matters {
         let mut matters = Self { all: Vec::new(), of: Vec::with_capacity(rows.len()) };
         let mut places = HashMap::new();
         for row in rows {
-            let place = row.columns.verdict.map(|_| {
+            let place = is_looked_for(&row.columns).then(|| {
                 *places.entry(Alike(&row.columns)).or_insert_with(|| {
                     matters.all.extend(Matter::of(&row.columns));
                     matters.all.len() - 1

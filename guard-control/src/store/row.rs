@@ -3,8 +3,10 @@
 //! A sealed record enters, its columns leave. What can't be decoded is kept as it is, and flagged: the chain covers
 //! bytes, not meaning.
 
+use std::net::SocketAddr;
+
 use guard_common::audit::v1::{
-    Checkpoint, ConnectionOpened, Decision, KeyChange, Record, SealedRecord, Statement,
+    Checkpoint, ClientConnected, ConnectionOpened, Decision, KeyChange, Record, SealedRecord, Statement,
     connection_opened::Access, record::Body,
 };
 use prost::Message;
@@ -20,6 +22,8 @@ pub mod kind {
     pub const GAP: i64 = 14;
     /// `ConnectionOpened`
     pub const CONNECTION_OPENED: i64 = 20;
+    /// `ClientConnected`
+    pub const CLIENT_CONNECTED: i64 = 23;
     /// `Statement`
     pub const STATEMENT: i64 = 30;
     /// `PersonAction`
@@ -51,6 +55,8 @@ pub struct Columns {
     pub workload: Option<String>,
     /// The statement.
     pub text: Option<String>,
+    /// Of a connection over TCP its ends, as [`flow`] writes them.
+    pub flow: Option<String>,
 }
 
 /// What a record says about the signing of its chain.
@@ -100,6 +106,7 @@ fn columns(record: Record) -> Columns {
         .map_or(0, |at| at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos) / 1_000));
     let mut columns = match record.body {
         Some(Body::ConnectionOpened(connection)) => of_connection(connection),
+        Some(Body::ClientConnected(connected)) => of_client(connected),
         Some(Body::Statement(statement)) => of_statement(statement),
         body => Columns { kind: body.as_ref().map_or(kind::UNKNOWN, kind_of), ..Columns::default() },
     };
@@ -117,6 +124,7 @@ fn kind_of(body: &Body) -> i64 {
         Body::ConnectionOpened(_) => kind::CONNECTION_OPENED,
         Body::ConnectionClosed(_) => 21,
         Body::SessionStarted(_) => 22,
+        Body::ClientConnected(_) => kind::CLIENT_CONNECTED,
         Body::Statement(_) => kind::STATEMENT,
         Body::Outcomes(_) => 31,
         Body::Approval(_) => 50,
@@ -135,8 +143,29 @@ fn of_connection(connection: ConnectionOpened) -> Columns {
         access: Some(connection.access),
         executable: text(workload.executable),
         workload: name,
+        flow: flow(&connection.client_address, &connection.server_address),
         ..of_decision(connection.decision)
     }
+}
+
+fn of_client(connected: ClientConnected) -> Columns {
+    let workload = connected.workload.unwrap_or_default();
+    Columns {
+        kind: kind::CLIENT_CONNECTED,
+        workload: text(workload.label()),
+        executable: text(workload.executable),
+        flow: flow(&connected.client_address, &connected.server_address),
+        ..Columns::default()
+    }
+}
+
+/// Both ends of a TCP connection, the client's first; the same from either side. Nothing where they are none.
+pub fn flow(client: &str, server: &str) -> Option<String> {
+    let end = |text: &str| {
+        let address: SocketAddr = text.parse().ok()?;
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    };
+    Some(format!("{} > {}", end(client)?, end(server)?))
 }
 
 fn of_statement(statement: Statement) -> Columns {
@@ -179,6 +208,20 @@ mod tests {
         let payload = vec![0x98, 0x06, 0x01];
         let row = Row::new(SealedRecord { payload: payload.into(), ..SealedRecord::default() });
         assert_eq!(row.columns, Columns::default());
+    }
+
+    #[test]
+    fn a_connection_has_the_same_ends_from_either_side() {
+        let flow = |client, server| super::flow(client, server);
+        let ends = flow("10.0.0.2:40000", "10.0.0.1:5432");
+        assert_eq!(ends.as_deref(), Some("10.0.0.2:40000 > 10.0.0.1:5432"));
+        assert_eq!(flow("[::ffff:10.0.0.2]:40000", "10.0.0.1:5432"), ends);
+        assert_eq!(flow("[fd77::2]:1", "[fd77:0::1]:2").as_deref(), Some("[fd77::2]:1 > [fd77::1]:2"));
+        for (client, server) in
+            [("", ""), ("10.0.0.2:1", ""), ("x' OR 1=1:1", "10.0.0.1:1"), ("10.0.0.2", "10.0.0.1")]
+        {
+            assert_eq!(flow(client, server), None);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// One per version, applied in order. Never changed once released: add another.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // A record's id is `agent << 44 | sequence` ([`super::id`]): the chain of one agent lies together, and both the
     // look-up of a duplicate and the insert touch one tree.
     "CREATE TABLE agents (
@@ -178,6 +178,7 @@ const MIGRATIONS: [&str; 4] = [
         verdict INTEGER,
         access INTEGER,
         matter INTEGER,
+        flow TEXT,
         malformed INTEGER NOT NULL,
         hash BLOB NOT NULL,
         payload BLOB NOT NULL
@@ -192,6 +193,12 @@ const MIGRATIONS: [&str; 4] = [
         count INTEGER NOT NULL,
         PRIMARY KEY (slot, verdict, round, policy)
     ) STRICT, WITHOUT ROWID;",
+    // What agents say of their hosts, and the ends of connections as both sides tell them.
+    "ALTER TABLE agents ADD COLUMN clock INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE agents ADD COLUMN addresses TEXT NOT NULL DEFAULT '';
+    ALTER TABLE agents ADD COLUMN databases TEXT NOT NULL DEFAULT '';
+    CREATE INDEX reports ON records (flow, at) WHERE kind = 23;
+    CREATE INDEX flows ON records (flow, at) WHERE kind = 20;",
 ];
 
 /// The migration that the records move over after.
@@ -217,6 +224,7 @@ fn take_over(at: &Connection) -> Result<(), StoreError> {
             db_user: row.get(10)?,
             workload: row.get(11)?,
             text: row.get(12)?,
+            flow: None,
         };
         let matter = Matter::of(&columns).map(|matter| matters.number(at, &matter)).transpose()?;
         let bytes = |at: usize| row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from);

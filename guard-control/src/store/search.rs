@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use guard_common::{
     api::control::{Agent, DecisionsRequest, DecisionsResponse},
     audit::chain::Hash,
@@ -16,6 +17,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::{
     FILE, OWN, SEARCH_TIME, StoreError, find, hash,
     id::RANGE,
+    remote,
     schema,
     sql::{Line, Sql},
     sqlite::run_one,
@@ -115,6 +117,14 @@ impl Search {
     pub fn decisions(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
         let until = Instant::now() + SEARCH_TIME;
         self.with(SEARCH_TIME, |connection| find::decisions(connection, request, until))
+    }
+
+    /// The same, with what other hosts' agents report of the clients.
+    pub fn joined(&self, request: &DecisionsRequest) -> Result<DecisionsResponse, StoreError> {
+        let mut found = self.decisions(request)?;
+        // Nothing in there waits.
+        let _ = remote::fill(remote::Asked::Search(self), &mut found.decisions).now_or_never();
+        Ok(found)
     }
 
     /// All agents, by host.

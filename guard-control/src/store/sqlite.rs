@@ -357,7 +357,9 @@ fn insert(
                 numbers[place] = Some(matters.number(at, matter)?);
             }
             number = numbers[place];
-            tally.count(row.columns.at, matter);
+            if row.columns.verdict.is_some() {
+                tally.count(row.columns.at, matter);
+            }
         }
         insert_record(&mut insert, id, (&row.columns, number), (&row.sealed.hash, &row.sealed.payload))?;
     }
@@ -372,14 +374,14 @@ pub(super) fn insert_record(
     (columns, matter): (&Columns, Option<i64>),
     (hash, payload): (&[u8], &[u8]),
 ) -> Result<(), StoreError> {
-    let Columns { at, kind, verdict, access, malformed, .. } = columns;
-    insert.execute(params![id, at, kind, verdict, access, matter, malformed, hash, payload])?;
+    let Columns { at, kind, verdict, access, malformed, flow, .. } = columns;
+    insert.execute(params![id, at, kind, verdict, access, matter, malformed, hash, payload, flow])?;
     Ok(())
 }
 
 pub(super) const INSERT: &str =
-    "INSERT INTO records (id, at, kind, verdict, access, matter, malformed, hash, payload)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    "INSERT INTO records (id, at, kind, verdict, access, matter, malformed, hash, payload, flow)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 /// Matters that are remembered with their numbers.
 const REMEMBERED: usize = 65_536;

@@ -13,6 +13,7 @@ mod metrics;
 mod mutual_tls;
 mod nonsense;
 mod outlets;
+mod reported;
 mod search;
 mod signatures;
 mod sizes;

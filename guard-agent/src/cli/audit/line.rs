@@ -74,6 +74,11 @@ fn body(body: &Body) -> String {
             closed.bytes_to_client
         ),
         Body::SessionStarted(session) => logged_in(session),
+        Body::ClientConnected(connected) => format!(
+            "connect from this host to {} by {}",
+            short(&connected.server_address, 110),
+            connected.workload.as_ref().map_or_else(|| "nobody known".to_owned(), workload)
+        ),
         Body::Statement(statement) => ran(statement),
         Body::Outcomes(outcomes) => ended(outcomes),
         Body::Approval(approval) => asked(approval),

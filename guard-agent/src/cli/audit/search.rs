@@ -151,7 +151,7 @@ fn kind_of(body: &Body) -> Kind {
         Body::PolicyChange(_) => Kind::Policy,
         Body::SensorState(_) => Kind::Sensor,
         Body::Gap(_) => Kind::Gap,
-        Body::ConnectionOpened(_) => Kind::Connection,
+        Body::ConnectionOpened(_) | Body::ClientConnected(_) => Kind::Connection,
         Body::ConnectionClosed(_) => Kind::Closed,
         Body::SessionStarted(_) => Kind::Session,
         Body::Statement(_) => Kind::Statement,

@@ -103,6 +103,8 @@ impl Worker {
         if self.kernel.is_none() {
             let ports = self.watch.database_ports.clone();
             self.look(&ports, false);
+            let elsewhere = self.watch.elsewhere_ports.clone();
+            self.look_outgoing(&elsewhere, false);
         } else if self.ticks.is_multiple_of(LOOK_EVERY) && !self.poller.is_empty() {
             let changes = self.poller.ended(&self.tables(&self.poller.ports()));
             self.report_ends(changes.closed);

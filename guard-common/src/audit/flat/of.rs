@@ -4,9 +4,10 @@ use prost::Message;
 
 use super::Flat;
 use crate::audit::v1::{
-    Approval, ConnectionClosed, ConnectionOpened, ControlEvent, Decision, Outcomes, PersonAction, Record,
-    SealedRecord, SessionStarted, Statement, Workload, approval, connection_opened::Access,
-    decision::Verdict, outcome::Status, person_action, record::Body, statement::Parse, workload::Evidence,
+    Approval, ClientConnected, ConnectionClosed, ConnectionOpened, ControlEvent, Decision, Outcomes,
+    PersonAction, Record, SealedRecord, SessionStarted, Statement, Workload, approval,
+    connection_opened::Access, decision::Verdict, outcome::Status, person_action, record::Body,
+    statement::Parse, workload::Evidence,
 };
 
 impl Flat {
@@ -40,6 +41,7 @@ impl Flat {
             Body::ConnectionOpened(opened) => self.opened(opened),
             Body::ConnectionClosed(closed) => self.closed(closed),
             Body::SessionStarted(session) => self.session(session),
+            Body::ClientConnected(connected) => self.client_connected(connected),
             Body::Statement(statement) => self.statement(statement),
             Body::Outcomes(outcomes) => self.outcomes(outcomes),
             Body::Approval(approval) => self.approval(approval),
@@ -110,6 +112,14 @@ impl Flat {
         (self.policy, self.reason) = (text(decision.policy), text(decision.reason));
         (self.decision_subject, self.mode) = (text(decision.subject), text(decision.mode));
         (self.policy_hash, self.request_id) = (text(decision.policy_hash), text(decision.approval_request));
+    }
+
+    fn client_connected(&mut self, connected: ClientConnected) {
+        self.client_address = text(connected.client_address);
+        self.server_address = text(connected.server_address);
+        if let Some(workload) = connected.workload {
+            self.workload(workload);
+        }
     }
 
     fn session(&mut self, session: SessionStarted) {
@@ -195,6 +205,7 @@ fn kind(body: &Body) -> &'static str {
         Body::ConnectionOpened(_) => "connection-opened",
         Body::ConnectionClosed(_) => "connection-closed",
         Body::SessionStarted(_) => "session-started",
+        Body::ClientConnected(_) => "client-connected",
         Body::Statement(_) => "statement",
         Body::Outcomes(_) => "outcomes",
         Body::Approval(_) => "approval",

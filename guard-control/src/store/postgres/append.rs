@@ -202,7 +202,7 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
     if rows.is_empty() {
         return Ok(None);
     }
-    const TYPES: [Type; 14] = [
+    const TYPES: [Type; 15] = [
         Type::INT8,
         Type::INT8,
         Type::INT8,
@@ -212,6 +212,7 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
         Type::INT8,
         Type::INT8,
         Type::INT8,
+        Type::TEXT,
         Type::TEXT,
         Type::TEXT,
         Type::TEXT,
@@ -221,7 +222,7 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
     let sink = at
         .copy_in::<_, Bytes>(
             "COPY records (id, received, at, kind, hash, payload, malformed, verdict, access, policy, executable,
-                 db_user, workload, text) FROM STDIN BINARY",
+                 db_user, workload, text, flow) FROM STDIN BINARY",
         )
         .await?;
     let writer = BinaryCopyInWriter::new(sink, &TYPES);
@@ -239,7 +240,7 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
         let numbers = (columns.verdict.map(i64::from), columns.access.map(i64::from));
         let (hash, payload) = (&row.sealed.hash[..], &row.sealed.payload[..]);
         let malformed = i64::from(columns.malformed);
-        let values: [&(dyn ToSql + Sync); 14] = [
+        let values: [&(dyn ToSql + Sync); 15] = [
             &id,
             &received,
             &columns.at,
@@ -254,6 +255,7 @@ async fn copy(at: &Transaction<'_>, agent: i64, rows: &[Row]) -> Result<Option<R
             &texts[2],
             &texts[3],
             &texts[4],
+            &columns.flow,
         ];
         writer.as_mut().write(&values).await?;
     }

@@ -51,6 +51,7 @@ impl Scene {
                 | Body::PolicyChange(_)
                 | Body::SensorState(_)
                 | Body::Gap(_)
+                | Body::ClientConnected(_)
                 | Body::Approval(_)
                 | Body::KeyChange(_)
                 | Body::Checkpoint(_)
