@@ -386,7 +386,7 @@ impl Stream {
 
 /// What a record claims of another host's connection.
 fn claim(row: &Row) -> Option<Claim> {
-    let flow = row.columns.text.clone().filter(|_| row.columns.kind == kind::CLIENT_CONNECTED)?;
+    let flow = row.columns.flow.clone().filter(|_| row.columns.kind == kind::CLIENT_CONNECTED)?;
     Some(Claim { sequence: row.sealed.sequence, flow, at: row.columns.at })
 }
 

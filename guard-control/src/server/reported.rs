@@ -122,8 +122,8 @@ pub(super) async fn alarms(
     for some in claims.chunks(AT_ONCE) {
         let places: Vec<String> = (2..=some.len() + 1).map(|n| format!("${n}")).collect();
         let select = format!(
-            "SELECT r.text, r.at + a.clock, a.agent_id, a.host FROM records r JOIN agents a ON a.id = r.id >> 44
-             WHERE r.kind = 23 AND a.agent_id <> $1 AND r.text IN ({}) ORDER BY r.at DESC LIMIT {MOST_CLAIMS}",
+            "SELECT r.flow, r.at + a.clock, a.agent_id, a.host FROM records r JOIN agents a ON a.id = r.id >> 44
+             WHERE r.kind = 23 AND a.agent_id <> $1 AND r.flow IN ({}) ORDER BY r.at DESC LIMIT {MOST_CLAIMS}",
             places.join(", ")
         );
         let flows = some.iter().map(|claim| claim.flow.as_str().into());

@@ -106,8 +106,10 @@ impl Filter {
             pattern.push(letter);
         }
         pattern.push('%');
-        self.values.push(pattern.into());
-        let at = self.values.len();
+        // Connections are found by how the client's address begins, too.
+        let beginning = pattern[1..].to_owned();
+        self.values.extend([pattern.into(), beginning.into()]);
+        let at = self.values.len() - 1;
         let columns = ["text", "executable", "db_user", "policy", "workload"];
         let like = columns.map(|column| format!("r.{column} LIKE ?{at} ESCAPE '\\'"));
         // Whoever is reported to be the other end is found by what it is, too.
@@ -117,7 +119,8 @@ impl Filter {
              AND EXISTS (SELECT 1 FROM records c WHERE c.kind = 23 AND c.flow = r.flow
                  AND abs(c.at - r.at) < {NEAR})"
         );
-        let _ = write!(self.sql, " AND ({} OR ({reported}))", like.join(" OR "));
+        let ends = format!("r.kind = 20 AND r.flow LIKE ?{} ESCAPE '\\'", at + 1);
+        let _ = write!(self.sql, " AND ({} OR ({ends}) OR ({reported}))", like.join(" OR "));
     }
 
     fn behind(&mut self, page: &str) -> Result<(), StoreError> {

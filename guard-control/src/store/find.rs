@@ -88,7 +88,8 @@ fn by_matter(
     let Some(matters) = matching(connection, request, &part)? else {
         return walk(connection, &filter, request, Some(&part));
     };
-    let reported = reported(connection, request, (&filter, &part), until)?;
+    let mut reported = reported(connection, request, (&filter, &part), until)?;
+    reported.extend(by_address(connection, request, &filter)?);
     let mut places = match whose {
         _ if matters.is_empty() => Vec::new(),
         Some(whose) if whose.records <= SHORT => along_chain(connection, request, whose, Some(&matters))?,
@@ -101,6 +102,34 @@ fn by_matter(
         places.truncate(limit(request) + 1);
     }
     fetch(connection, places, limit(request))
+}
+
+/// The newest connections whose client's address begins so.
+fn by_address(
+    connection: &Connection,
+    request: &DecisionsRequest,
+    filter: &Filter,
+) -> Result<Vec<Place>, StoreError> {
+    let beginning = request.contains.to_ascii_lowercase();
+    let is_of_addresses = |letter: u8| letter.is_ascii_hexdigit() || b"[]:. >".contains(&letter);
+    if beginning.is_empty() || !beginning.bytes().all(is_of_addresses) || request.kind == "statement" {
+        return Ok(Vec::new());
+    }
+    let next = filter.values.len() + 1;
+    let mut connections = connection.prepare_cached(&format!(
+        "SELECT r.at, r.id FROM records r INDEXED BY flows WHERE r.kind = 20 AND {} AND r.flow >= ?{next}
+         AND r.flow < ?{next} || char(1114111) ORDER BY r.at DESC, r.id DESC LIMIT {}",
+        filter.sql,
+        limit(request) + 1
+    ))?;
+    let beginning = [beginning.into()];
+    let values = filter.values.iter().chain(&beginning).map(|value| value as &dyn ToSql);
+    let mut rows = connections.query(params_from_iter(values))?;
+    let mut places = Vec::new();
+    while let Some(row) = rows.next()? {
+        places.push((row.get(0)?, row.get(1)?));
+    }
+    Ok(places)
 }
 
 /// The newest connections whose other end, as another host's agent reports it, has `part` in what it is.

@@ -17,8 +17,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::{
     FILE, OWN, SEARCH_TIME, StoreError, find, hash,
     id::RANGE,
-    remote,
-    schema,
+    remote, schema,
     sql::{Line, Sql},
     sqlite::run_one,
 };
