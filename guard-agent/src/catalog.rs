@@ -29,7 +29,8 @@ use guard_policy::vocabulary::DataKind;
 pub use build::{Facts, Limits};
 pub use database::{Catalogs, Database, Health, Settings};
 pub use reader::{Progress, Reader};
-pub use tags::{ColumnTag, Pattern, TagError, said_in};
+pub(crate) use tags::said_in;
+pub use tags::{ColumnTag, Pattern, TagError};
 
 use crate::sql::SearchPath;
 

@@ -140,10 +140,6 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | 9..=13)
 }
 
-fn is_wide(byte: u8) -> bool {
-    matches!(byte, 0xC2 | 0xE1..=0xE3)
-}
-
 /// Blanks and signs that no part of a mail address has, but for `@`.
 pub(super) fn is_strange(byte: u8) -> bool {
     is_blank(byte) || matches!(byte, b'"' | b'(' | b')' | b',' | b':'..=b'<' | b'>')
@@ -153,7 +149,7 @@ pub(super) fn is_strange(byte: u8) -> bool {
 mod bytes {
     //! Byte by byte.
 
-    use super::{LANES, is_blank, is_strange, is_wide};
+    use super::{LANES, is_blank, is_strange};
 
     fn each(block: &[u8; LANES], is: impl Fn(u8) -> bool) -> u16 {
         block.iter().enumerate().fold(0, |bits, (at, byte)| bits | u16::from(is(*byte)) << at)
@@ -164,7 +160,7 @@ mod bytes {
             each(block, is_blank),
             each(block, |byte| byte & 0xC0 == 0x80),
             each(block, |byte| !byte.is_ascii()),
-            each(block, is_wide),
+            each(block, |byte| matches!(byte, 0xC2 | 0xE1..=0xE3)),
         ]
     }
 

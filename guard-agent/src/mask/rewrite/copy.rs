@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use self::marks::Marks;
 use super::{
-    Column, Detector, Format, Letters, RewriteError, Rewritten, RowRewriter, Rules, Settings, Tally,
-    clean::Look, engine::Outcome,
+    Base, Column, Detector, Format, Letters, RewriteError, Rewritten, RowRewriter, Rule, Rules, Settings,
+    Tally, Treatment, clean::Look, engine::Outcome,
 };
 use crate::wire::postgres::{HEADER_BYTES, MAX_MESSAGE_BYTES};
 
@@ -88,6 +88,8 @@ pub struct CopyRewriter<D> {
     row: Vec<u8>,
     /// The data under way without what stands in its letters.
     shape: Vec<u8>,
+    /// Of each column, whether what is written in place of a value that has no escapes needs none.
+    verbatim: Box<[bool]>,
 }
 
 impl<D: Detector> CopyRewriter<D> {
@@ -109,6 +111,7 @@ impl<D: Detector> CopyRewriter<D> {
             return Err(RewriteError::Encoding);
         }
         let begun = format == Format::Text && !options.header;
+        let verbatim = rows.columns.iter().map(|column| is_verbatim(column, &options)).collect();
         Ok(Self {
             rows,
             options,
@@ -120,6 +123,7 @@ impl<D: Detector> CopyRewriter<D> {
             plain: Vec::new(),
             row: Vec::new(),
             shape: Vec::new(),
+            verbatim,
         })
     }
 
@@ -279,6 +283,12 @@ impl<D: Detector> CopyRewriter<D> {
         let line = row.strip_suffix(b"\n").unwrap_or(row);
         let shape = &shape[..line.len()];
         let csv = self.options.format == CopyFormat::Csv;
+        let escape = if csv { self.options.quote } else { b'\\' };
+        if memchr::memchr(escape, shape).is_none()
+            && let Some(rewritten) = self.simple_line((row, line, shape), out)
+        {
+            return Ok(rewritten);
+        }
         let count = self.rows.columns.len();
         let (mut at, mut from, mut changed) = (0, 0, false);
         let mut plain = std::mem::take(&mut self.plain);
@@ -349,6 +359,84 @@ impl<D: Detector> CopyRewriter<D> {
         out.extend_from_slice(&row[from..]);
         Ok(Rewritten::Changed)
     }
+}
+
+impl<D: Detector> CopyRewriter<D> {
+    /// Rewrites a line in which nothing is escaped and nothing quoted. `None` where it has another number of values than
+    /// there are columns: then nothing was written.
+    fn simple_line(
+        &mut self,
+        (row, line, shape): (&[u8], &[u8], &[u8]),
+        out: &mut Vec<u8>,
+    ) -> Option<Rewritten> {
+        let (csv, count) = (self.options.format == CopyFormat::Csv, self.rows.columns.len());
+        let delimiter = self.options.delimiter;
+        let mut marks = Marks::of(shape, (delimiter, delimiter));
+        let (begin, mut at, mut from, mut changed) = (out.len(), 0, 0, false);
+        let mut aside = std::mem::take(&mut self.plain);
+        for number in 0..count {
+            let end = marks.from(at).unwrap_or(line.len());
+            if (end == line.len()) != (number + 1 == count) {
+                out.truncate(begin);
+                self.plain = aside;
+                return None;
+            }
+            let value = &line[at..end];
+            let stays = match self.rows.looks[number] {
+                Look::Pass => true,
+                _ if *value == *self.options.null => true,
+                Look::Exact | Look::Hash(_) => false,
+                look => look.is_clean(&self.rows.detector, &line[..end], at),
+            };
+            if !stays {
+                // Written in place, behind what stands before it, unless it stays.
+                let before = out.len();
+                match &line[from..at] {
+                    [] => {}
+                    [one] => out.push(*one),
+                    more => out.extend_from_slice(more),
+                }
+                let place = out.len();
+                let outcome = self.rows.single(number, value, out);
+                match outcome {
+                    Outcome::Same => out.truncate(before),
+                    Outcome::Null => out.extend_from_slice(&self.options.null),
+                    Outcome::Written if self.verbatim[number] => {}
+                    Outcome::Written if csv => {
+                        csv::escape(&self.options, (false, count), (place, &mut aside), out);
+                    }
+                    Outcome::Written => text::escape(&self.options, (place, &mut aside), out),
+                }
+                if outcome != Outcome::Same {
+                    (from, changed) = (end, true);
+                }
+            }
+            at = end + 1;
+        }
+        self.plain = aside;
+        // Without columns a line is empty.
+        if count == 0 && !line.is_empty() {
+            return None;
+        }
+        self.rows.state.tally.row(changed);
+        if !changed {
+            return Some(Rewritten::Untouched);
+        }
+        out.extend_from_slice(&row[from..]);
+        Some(Rewritten::Changed)
+    }
+}
+
+/// Whether what takes the place of a value of `column` that has nothing to escape has nothing to escape either: it is made
+/// of bytes of the value and of stars, blanks, digits and signs of addresses alone.
+fn is_verbatim(column: &Column, options: &CopyOptions) -> bool {
+    let Treatment::Mask { rule: Rule::Full | Rule::Partial | Rule::Hash(_), .. } = column.treatment else {
+        return false;
+    };
+    let plain = matches!(column.value_type.base, Base::Text) && column.value_type.characters().is_none();
+    let usual = |byte: u8| matches!(byte, b'\t' | b',' | b';' | b'|');
+    let null = options.null.is_empty() || options.null == b"\\N";
+    plain && null && usual(options.delimiter) && matches!(options.quote, b'"' | b'\'')
 }
 
 /// Whether a byte is `special`. All are looked at, sixteen at once: nearly all values have none.
