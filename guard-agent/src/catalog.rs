@@ -29,6 +29,7 @@ use guard_policy::vocabulary::DataKind;
 pub use build::{Facts, Limits};
 pub use database::{Catalogs, Database, Health, Settings};
 pub use reader::{Progress, Reader};
+pub(crate) use tags::said_in;
 pub use tags::{ColumnTag, Pattern, TagError};
 
 use crate::sql::SearchPath;

@@ -4,6 +4,7 @@
 //! clients see valid rows. Knows nothing of sockets. Never lets a value out that it could not read: what cannot be
 //! rewritten becomes NULL.
 
+mod bits;
 pub mod columns;
 pub mod copy;
 pub mod detect;

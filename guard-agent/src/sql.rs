@@ -4,6 +4,7 @@
 //! never recurses deeper than the caps allow, never keeps a literal.
 
 mod cache;
+pub mod comment;
 pub mod copy;
 mod effects;
 mod encoding;
@@ -180,14 +181,15 @@ impl Classifier {
         }
         let Both { found, certain, spelled } = both_grammars(scratch, &text, key, modes, limits);
         let mut statement = statement(found, key, scratch.record_text(limits));
-        // The options of a COPY say how its data is to be taken apart: they are literals.
-        let copies = statement.effects.iter().any(|effect| effect.action == Action::CopyOut);
-        statement.origin = match spelled && !copies {
+        // The options of a COPY say how its data is to be taken apart, and comments what columns hold: they are literals.
+        let tells = |action| matches!(action, Action::CopyOut | Action::Comment);
+        let literal = statement.effects.iter().any(|effect| tells(effect.action));
+        statement.origin = match spelled && !literal {
             true => lineage::Origin::new(key, true),
             false => lineage::Origin::new(&text, modes.standard_conforming_strings),
         };
         let statement = Arc::new(statement);
-        if shared && certain && !copies {
+        if shared && certain && !literal {
             cache.insert(key, &statement);
         }
         const KEEP: usize = 256 * 1024;

@@ -152,8 +152,8 @@ pub struct Use {
 }
 
 impl Use {
-    /// Where a statement can use a column.
-    pub const WORDS: [&'static str; 5] = ["where", "join", "group", "order", "distinct"];
+    /// Where a statement can use a column, and `tag`: it says by a comment what the column holds.
+    pub const WORDS: [&'static str; 6] = ["where", "join", "group", "order", "distinct", "tag"];
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Sensitive data does not reach who may not see it, whatever is tried; who may sees it as it is.
 
 mod attempts;
+mod comments;
 mod digits;
+mod encodings;
 mod modes;
 mod records;
 

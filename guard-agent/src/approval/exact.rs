@@ -11,8 +11,11 @@ use sha2::{Digest, Sha256};
 
 use crate::sql::Statement;
 
-/// Longest text that is kept for reviewers, in bytes.
-const MAX_TEXT: usize = 64 * 1024;
+/// Longest text that is kept for reviewers, in bytes: what is longer does not wait.
+const MAX_TEXT: usize = 1024 * 1024;
+
+/// Bytes of texts of one session's prepared statements that are kept.
+const MAX_TEXTS: usize = 4 * 1024 * 1024;
 
 /// Most parameters that are kept for reviewers, and the longest of them.
 const MAX_PARAMETERS: usize = 256;
@@ -77,6 +80,11 @@ impl Exact {
     /// The reason that stands in a comment of its text.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+
+    /// Bytes of the text that is kept.
+    fn length(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| text.len())
     }
 
     /// The text for a reviewer; the error says why there is none. What may set a password is never shown.
@@ -159,6 +167,12 @@ impl Exacts {
         if self.0.len() >= MAX_KEPT {
             self.0.remove(0);
         }
+        let texts = |kept: &Self| kept.0.iter().map(|(_, exact)| exact.length()).sum::<usize>();
+        let exact = match texts(self) + exact.length() {
+            ..=MAX_TEXTS => exact,
+            // It can wait all the same; who is asked to approve it is told that it cannot be shown.
+            _ => Exact { text: None, ..exact },
+        };
         self.0.push((Arc::downgrade(&own), Arc::new(exact)));
         own
     }
@@ -229,6 +243,20 @@ mod tests {
     fn passwords_are_not_shown() {
         assert!(Exact::new(b"ALTER ROLE a PassWord 'x'", b"").text().is_err());
         assert!(Exact::new(b"SELECT 1", b"").text().is_ok());
-        assert!(Exact::new(&[b' '; MAX_TEXT + 1], b"").text().is_err());
+        let long = vec![b' '; MAX_TEXT + 1];
+        assert!(Exact::new(&long[1..], b"").text().is_ok());
+        assert!(Exact::new(&long, b"").text().is_err());
+    }
+
+    #[test]
+    fn texts_of_one_session_are_bounded() {
+        let text = vec![b' '; MAX_TEXT];
+        let statement = crate::sql::Classifier::new(crate::sql::Limits::default())
+            .classify(b"SELECT 1", &crate::sql::Modes::default());
+        let mut exacts = Exacts::default();
+        let kept: Vec<_> = (0..6).map(|_| exacts.keep(&statement, Exact::new(&text, b""))).collect();
+        let shown = kept.iter().filter(|own| exacts.of(own).is_some_and(|exact| exact.text().is_ok()));
+        assert_eq!(shown.count(), MAX_TEXTS / MAX_TEXT);
+        assert!(kept.iter().all(|own| exacts.of(own).is_some()), "each can wait");
     }
 }

@@ -106,6 +106,35 @@ pub fn scan(cell: &[u8], hint: Hint, hits: &mut Hits) {
     }
 }
 
+/// What a cell of which nothing is known holds, as far as it is told at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: [`scan`] with [`Hint::default`] finds nothing.
+    Nothing,
+    /// It is this, all of it: that is all that [`scan`] finds.
+    Whole(DataKind),
+    /// Only [`scan`] tells.
+    Closer,
+}
+
+/// Looks at the cell that ends with `bytes` and begins at `start` in it: most values are told so in one pass.
+pub fn look(bytes: &[u8], start: usize) -> Look {
+    let cell = bytes.get(start..).unwrap_or_default();
+    let seen = Seen::in_cell(bytes, start);
+    if seen.is_clean() || cell.len() < 5 {
+        return Look::Nothing;
+    }
+    let digits = usize::try_from(seen.digits).is_ok_and(|digits| digits == cell.len());
+    if digits {
+        return if is_short(cell, Hint::default()) { Look::Nothing } else { Look::Closer };
+    }
+    match whole(cell, Hint::default(), seen) {
+        None => Look::Closer,
+        Some(None) => Look::Nothing,
+        Some(Some((kind, _))) => Look::Whole(kind),
+    }
+}
+
 /// The same for a cell that is not clean.
 fn scan_closely(cell: &[u8], hint: Hint, seen: Seen, hits: &mut Hits) {
     // A whole number that is shorter than any that has a form.

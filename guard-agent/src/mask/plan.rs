@@ -310,6 +310,10 @@ impl Planner<'_> {
     /// A column of which nothing says that it is sensitive.
     fn by_values(&mut self, at: usize, origin: &Origin) -> Treatment {
         let field = &self.result.fields[at];
+        // Somebody who may say so has said that it holds nothing.
+        if self.result.catalog.is_some_and(|catalog| catalog.is_cleared(field.table, field.column)) {
+            return Treatment::Pass;
+        }
         let name = String::from_utf8_lossy(field.name).into_owned();
         let stored =
             field.table != 0 && self.result.catalog.is_some_and(|c| c.relation(field.table).is_some());

@@ -18,6 +18,7 @@ mod hashed;
 mod hstore;
 mod json;
 mod lanes;
+mod letters;
 mod network;
 mod number;
 mod numeric;
@@ -39,7 +40,8 @@ mod tests;
 pub use self::{
     clean::Clean,
     copy::{CopyFormat, CopyOptions, CopyRewriter, MAX_ROW_BYTES},
-    detector::{Detector, Detectors, Hint, Hit, Hits, KeyNames, Named},
+    detector::{Detector, Detectors, Hint, Hit, Hits, KeyNames, Named, Seen},
+    letters::Letters,
     row::{Rewritten, RowRewriter},
     rule::{HashKey, Rule, Rules},
     scrub::{About, Scrubber},
@@ -115,16 +117,16 @@ impl Column {
 pub struct Settings {
     /// `DateStyle` ends in DMY: days stand before months where a year does not stand first.
     pub day_first: bool,
-    /// In the client's encoding a byte below 128 is always the ASCII character. Not so in SJIS, BIG5, GBK, UHC, GB18030
-    /// and JOHAB: there no value is taken apart, and what holds something sensitive is rewritten whole.
-    pub ascii_is_ascii: bool,
+    /// How letters are written in the client's encoding. Where bytes of ASCII stand in them (SJIS, BIG5, GBK, UHC, GB18030,
+    /// JOHAB) no value is taken apart, and what holds something sensitive is rewritten whole.
+    pub letters: Letters,
     /// The client's encoding is UTF-8: texts of rules that are not ASCII can be written.
     pub utf8: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { day_first: false, ascii_is_ascii: true, utf8: true }
+        Self { day_first: false, letters: Letters::Plain, utf8: true }
     }
 }
 
@@ -139,31 +141,16 @@ impl Settings {
     pub fn in_encoding(self, encoding: &str) -> Self {
         let name: String =
             encoding.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase();
-        let overlapping = [
-            "SJIS",
-            "SHIFTJIS",
-            "MSKANJI",
-            "WIN932",
-            "WINDOWS932",
-            "SHIFTJIS2004",
-            "SJIS2004",
-            "BIG5",
-            "WIN950",
-            "WINDOWS950",
-            "GBK",
-            "WIN936",
-            "WINDOWS936",
-            "UHC",
-            "WIN949",
-            "WINDOWS949",
-            "GB18030",
-            "JOHAB",
-        ];
         Self {
             day_first: self.day_first,
-            ascii_is_ascii: !overlapping.contains(&name.as_str()),
+            letters: Letters::of(encoding),
             utf8: matches!(name.as_str(), "UTF8" | "UNICODE"),
         }
+    }
+
+    /// A byte below 128 is always the ASCII character.
+    pub(super) fn ascii_is_ascii(&self) -> bool {
+        self.letters == Letters::Plain
     }
 }
 
@@ -192,7 +179,7 @@ pub enum RewriteError {
     /// COPY data that is not in the form that was announced.
     #[error("COPY data is malformed: {0}")]
     Copy(&'static str),
-    /// COPY data in an encoding whose letters hold delimiters.
+    /// COPY data in an encoding of which it is not known how its letters are made.
     #[error("COPY data in this client encoding cannot be masked; use `SET client_encoding = 'UTF8'`")]
     Encoding,
 }

@@ -13,6 +13,7 @@ mod reading;
 mod results;
 mod rows;
 mod shared;
+mod tagging;
 mod witnesses;
 
 use std::{
@@ -39,7 +40,7 @@ pub(super) use self::{
 use crate::{
     catalog::{Catalog, Database},
     config::Mode,
-    mask::rewrite::Settings,
+    mask::rewrite::{Letters, Settings},
     sql::{Prepared, Statement, lineage},
     wire::postgres::Frontend,
 };
@@ -215,7 +216,7 @@ impl Masking {
         }
         if sets_encoding(statement) {
             // The server tells the new one only when it is ready for the next query: until then nobody knows.
-            (self.settings.ascii_is_ascii, self.settings.utf8) = (false, false);
+            (self.settings.letters, self.settings.utf8) = (Letters::Unknown, false);
         }
         let Some(looked) = looked else { return };
         self.notified |= looked.touches() && may_notify(statement);

@@ -108,9 +108,9 @@ impl Apt {
         Ok(depends.split(',').filter_map(exact).collect())
     }
 
-    /// A package and everything that it cannot do without, as `(name, version)`. For an apt with one suite.
-    pub fn with_dependencies(&self, package: &str) -> Result<Vec<(String, String)>> {
-        let words = ["install", "--simulate", "--no-install-recommends", package];
+    /// Packages and everything that they cannot do without, as `(name, version)`. For an apt with one suite.
+    pub fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<(String, String)>> {
+        let words = [&["install", "--simulate", "--no-install-recommends"], packages].concat();
         let command = self.command("apt-get", &words);
         let shown = shell::shown(&command);
         let answer = shell::output(command).with_context(|| format!("apt-get does not answer: {shown}"))?;

@@ -21,7 +21,7 @@ use crate::matrix::Apt;
 /// Devices that a server or its shell opens: name, and minor number of the memory devices.
 const DEVICES: [(&str, u64); 4] = [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)];
 const MEMORY_DEVICES: u64 = 1;
-/// Beside libraries.
+/// Beside libraries: the shell that `initdb` runs, which no package asks for, and what the server itself needs.
 const OTHERS: [&str; 3] = ["dash", "tzdata", "zlib1g"];
 /// What a server loads for functions in other languages and for compiling queries alone: they are large.
 const LEFT_OUT: [&str; 5] = ["libllvm", "libperl", "libpython", "libtcl", "libz3"];
@@ -51,7 +51,8 @@ fn get(major: u32, suite: &str) -> Result<()> {
             || OTHERS.contains(&name.as_str())
             || (name.starts_with("lib") && !LEFT_OUT.iter().any(|other| name.starts_with(other)))
     };
-    let packages: Vec<_> = apt.with_dependencies(&package)?.into_iter().filter(wanted).collect();
+    let asked: Vec<&str> = OTHERS.into_iter().chain([package.as_str()]).collect();
+    let packages: Vec<_> = apt.with_dependencies(&asked)?.into_iter().filter(wanted).collect();
     apt.unpack(&packages, &root)?;
     fs::remove_dir_all(&lists)?;
     let waste = ["usr/share/doc", "usr/share/man", "usr/share/locale"].map(str::to_owned);

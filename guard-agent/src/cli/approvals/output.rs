@@ -12,6 +12,7 @@ use guard_common::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use pbjson_types::Timestamp as At;
+use sha2::Digest as _;
 
 /// One line for each.
 pub(super) fn table(requests: &[ApprovalRequest], all: bool) -> String {
@@ -153,6 +154,10 @@ pub(super) fn describe(request: &ApprovalRequest, full: bool) -> String {
         line("parameters", &format!("{}, bound to the request", request.parameters));
     }
     if full {
+        if !request.full_text.is_empty() {
+            let digest = hex::encode(sha2::Sha256::digest(request.full_text.as_bytes()));
+            line("text", &format!("{} bytes, SHA-256 {digest}", request.full_text.len()));
+        }
         line("in full", &seen(&request.full_text));
         for (number, value) in request.full_parameters.iter().enumerate() {
             line(&format!("  ${}", number + 1), &seen(value));

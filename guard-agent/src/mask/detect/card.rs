@@ -114,7 +114,7 @@ pub fn is_whole(cell: &[u8]) -> Option<bool> {
         return None;
     }
     // Twelve digits are the shortest that may be one.
-    let part = checksum::luhn(&digits[..12]) || checksum::luhn(&digits[4..]);
+    let part = is_card(&digits[..12], false) || is_card(&digits[4..], false);
     (!part).then_some(false)
 }
 

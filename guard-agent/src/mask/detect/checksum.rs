@@ -4,16 +4,13 @@
 
 /// Luhn, ISO/IEC 7812-1: from the right, every second digit doubled.
 pub fn luhn(digits: &[u8]) -> bool {
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(at, &digit)| match (at % 2, u32::from(digit)) {
-            (0, digit) => digit,
-            (_, digit @ 5..) => digit * 2 - 9,
-            (_, digit) => digit * 2,
-        })
-        .sum();
+    let mut sum = 0;
+    for (at, &digit) in digits.iter().rev().enumerate() {
+        let digit = u32::from(digit);
+        // Without branches: half of all digits are above four.
+        let doubled = digit * 2 - 9 * u32::from(digit > 4);
+        sum += if at % 2 == 0 { digit } else { doubled };
+    }
     sum.is_multiple_of(10)
 }
 

@@ -6,6 +6,7 @@ use guard_policy::vocabulary::DataKind;
 use memchr::memchr_iter;
 
 use super::{Evidence, hits::Hits};
+use crate::mask::bits::{Address, lowest};
 
 /// RFC 5321 4.5.3.1; in UTF-8 people may need more.
 const LOCAL: usize = 128;
@@ -29,33 +30,22 @@ pub fn scan(cell: &[u8], hits: &mut Hits) {
 
 /// Whether a cell is nothing but an address of plain letters: then nothing else is in it. `false` is no answer.
 pub fn is_whole(cell: &[u8]) -> bool {
-    const LONGEST_WHOLE: usize = 64;
-    let (Some(at), true) = (memchr::memchr(b'@', cell), cell.len() <= LONGEST_WHOLE) else { return false };
-    let (local, domain) = (&cell[..at], &cell[at + 1..]);
-    // Letters and digits, with single dots between them.
-    let is_dotted = |part: &[u8]| {
-        let (mut before, mut good) = (b'.', true);
-        for &byte in part {
-            good &= PLAIN[usize::from(byte)] | ((byte == b'.') & (before != b'.'));
-            before = byte;
-        }
-        good & (before != b'.')
-    };
-    is_dotted(local)
-        && is_dotted(domain)
-        && !matches!(local, b"git" | b"hg")
-        && memchr::memrchr(b'.', domain).is_some_and(|dot| is_top(&domain[dot + 1..]))
-}
-
-/// Letters and digits.
-const PLAIN: [bool; 256] = {
-    let (mut plain, mut at) = ([false; 256], 0);
-    while at < 128 {
-        plain[at] = (at as u8).is_ascii_alphanumeric();
-        at += 1;
+    let Some(Address { letters, dots, at }) = Address::of(cell) else { return false };
+    let all = lowest(cell.len());
+    let signs = dots | at;
+    // Letters and digits, with single dots between them, and one sign.
+    let first_and_last = 1 | (all ^ all >> 1);
+    if letters | signs != all || !at.is_power_of_two() || signs & (signs << 1 | first_and_last) != 0 {
+        return false;
     }
-    plain
-};
+    let at = at.trailing_zeros() as usize;
+    let (local, domain) = (&cell[..at], &cell[at + 1..]);
+    // INVARIANT: a dot behind the sign stands at most at 62.
+    let dots = dots & !lowest(at);
+    let Some(last) = dots.checked_ilog2() else { return false };
+    let top = &domain[last as usize - at..];
+    is_top(top) && !matches!(local, b"git" | b"hg")
+}
 
 /// Finds addresses in URLs, where the sign is written `%40`.
 pub fn scan_escaped(cell: &[u8], hits: &mut Hits) {

@@ -7,6 +7,7 @@ use super::figure::{
     Figure,
     separator::{CLOSE, DASH, DOT, OPEN, PLUS, SLASH, SPACE},
 };
+use crate::mask::bits::{Groups, lowest};
 
 /// Country codes with one or two digits; those with three are what is left of 21x to 99x.
 const SHORT: u128 = bits(&[
@@ -59,23 +60,19 @@ pub fn is_phone(figure: &Figure<'_>, digits: &[u8]) -> Option<Sure> {
 /// Whether a cell is nothing but a number with its country's code: `+49 30 901820`. What is not said here is said by
 /// [`is_phone`]: `false` is no answer.
 pub fn is_whole(cell: &[u8]) -> bool {
-    let [b'+', b'1'..=b'9', ..] = cell else { return false };
-    let (mut digits, mut count, mut group, mut groups) = ([0; 11], 0, 0, 1);
-    for &byte in &cell[1..] {
-        if byte.is_ascii_digit() {
-            let Some(digit) = digits.get_mut(count) else { return false };
-            *digit = byte - b'0';
-            count += 1;
-            group += 1;
-        } else if matches!(byte, b' ' | b'-') && group > 1 - usize::from(groups == 1) {
-            (group, groups) = (0, groups + 1);
-        } else {
-            return false;
-        }
+    let ([b'+', b'1'..=b'9', ..], Some(Groups { digits, between, second })) = (cell, Groups::of(cell)) else {
+        return false;
+    };
+    let (all, count) = (lowest(cell.len()), digits.count_ones());
+    // Nothing else behind the sign; with fewer than twelve digits no stretch of it is a card.
+    if digits | between != all & !1 || !(9..=11).contains(&count) {
+        return false;
     }
-    // With fewer than twelve digits no stretch of it is a card.
-    let digits = &digits[..count];
-    (2..=8).contains(&groups) && group > 1 && count >= 9 && digits.iter().any(|&digit| digit != digits[0])
+    // No two separators side by side, and two digits at least between two of them and behind the last.
+    let last_two = all & !(all >> 2);
+    let good = between & (between << 1 | between << 2 | last_two) == 0;
+    // Two to eight groups, and not all of one digit.
+    good && (1..8).contains(&between.count_ones()) && digits & !second != 0
 }
 
 /// A context or column speaks of telephones: anything that could be called.

@@ -423,3 +423,65 @@ fn evidence_has_words() {
     }
     assert_eq!(words, "luhn checksum format decoded context key column name ");
 }
+
+/// What a cell is as a whole is what looking for everything in it finds.
+#[test]
+fn whole_cells_are_what_all_detectors_find_in_them() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |limit: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) % limit
+    };
+    let heads = ["4111", "5018", "6304", "6759", "0604", "5600", "3704", "1234", "0049", "9792"];
+    let (mut found, mut wholes) = (0, 0);
+    for round in 0..20_000 {
+        let text = match round % 4 {
+            0 | 1 => {
+                let separator = if next(2) == 0 { ' ' } else { '-' };
+                let head = heads[next(10) as usize];
+                let mut groups = [0; 3].map(|_| format!("{:04}", next(10_000)));
+                if next(3) == 0 {
+                    groups[0] = heads[next(10) as usize].to_owned();
+                }
+                let [a, b, c] = groups;
+                format!("{head}{separator}{a}{separator}{b}{separator}{c}")
+            }
+            2 => {
+                let mut text = format!("+{}", 1 + next(99));
+                for _ in 0..1 + next(4) {
+                    text.push([' ', '-'][next(2) as usize]);
+                    let limit = 10_u64.pow(1 + next(6) as u32);
+                    text.push_str(&next(limit).to_string());
+                }
+                text
+            }
+            _ => {
+                let part = |next: &mut dyn FnMut(u64) -> u64| {
+                    (0..1 + next(7)).map(|_| b"ab.C1gith"[next(9) as usize] as char).collect::<String>()
+                };
+                let (local, domain) = (part(&mut next), part(&mut next));
+                let top = ["com", "png", "d", "de", "x1", "XN--a", "io."][next(7) as usize];
+                format!("{local}@{domain}.{top}")
+            }
+        };
+        let cell = text.as_bytes();
+        let expected = {
+            let mut hits = Hits::new();
+            super::scan_parts(cell, Hint::default(), super::Seen::in_cell(cell, 0), &mut hits);
+            hits.as_slice().to_vec()
+        };
+        match super::look(cell, 0) {
+            super::Look::Closer => continue,
+            super::Look::Nothing => assert_eq!(expected, [], "{text}"),
+            super::Look::Whole(kind) => {
+                found += 1;
+                let all: Vec<_> = expected.iter().map(|hit| (hit.kind, hit.start, hit.end)).collect();
+                assert_eq!(all, [(kind, 0, cell.len())], "{text}");
+            }
+        }
+        wholes += 1;
+    }
+    assert!(wholes > 5_000 && found > 1_000, "{wholes} {found}");
+}

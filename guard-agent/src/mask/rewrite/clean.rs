@@ -7,7 +7,7 @@ use guard_policy::vocabulary::DataKind;
 use smallvec::SmallVec;
 
 use super::{
-    Base, Column, Detector, Format, Hint, RowRewriter, Treatment,
+    Base, Column, Detector, Format, Hint, RowRewriter, Seen, Treatment,
     array::Fields,
     hashed::Hashed,
     numeric::{MAX_SCALE, NEGATIVE},
@@ -24,6 +24,8 @@ pub(super) enum Look {
     Bytes,
     /// The same, where nothing says what it is: then a short number is nothing.
     Text,
+    /// The same, where nothing at all is known of it: what it is may be told by the same look at its bytes.
+    Open,
     /// By its digits: it is a bigint, as text.
     Digits,
     /// A numeric.
@@ -54,6 +56,9 @@ impl Look {
             // Nothing is looked for in them.
             (Base::Uuid | Base::Enum, ..) => Self::Pass,
             (Base::Bytea, Format::Binary, _) => Self::Bytes,
+            (Base::Text, ..) if hint == Hint::default() && column.value_type.characters().is_none() => {
+                Self::Open
+            }
             (Base::Text, _, Hint { kind: None, .. }) => Self::Text,
             (Base::Text | Base::Bpchar | Base::Name | Base::Unknown, ..) => Self::Bytes,
             (Base::Int8, Format::Text, Hint { kind: None, .. }) => Self::Digits,
@@ -76,6 +81,7 @@ impl Look {
         let digits = match self {
             Self::Pass => return true,
             Self::Bytes => return detector.is_clean(bytes, start),
+            Self::Open => return detector.look(bytes, start) == Seen::Nothing,
             Self::Text if detector.is_clean(bytes, start) => return true,
             Self::Text => {
                 return value.len() <= detector.short_digits() && value.iter().all(u8::is_ascii_digit);

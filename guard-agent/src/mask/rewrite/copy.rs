@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use self::marks::Marks;
 use super::{
-    Column, Detector, Format, RewriteError, Rewritten, RowRewriter, Rules, Settings, Tally, clean::Look,
-    engine::Outcome,
+    Base, Column, Detector, Format, Letters, RewriteError, Rewritten, RowRewriter, Rule, Rules, Settings,
+    Tally, Treatment, clean::Look, engine::Outcome,
 };
-use crate::wire::postgres::MAX_MESSAGE_BYTES;
+use crate::wire::postgres::{HEADER_BYTES, MAX_MESSAGE_BYTES};
 
 /// Bytes of a row that are held unless the caller says otherwise.
 pub const MAX_ROW_BYTES: usize = 64 * 1024 * 1024;
@@ -86,13 +86,17 @@ pub struct CopyRewriter<D> {
     plain: Vec<u8>,
     /// What takes a row's place.
     row: Vec<u8>,
+    /// The data under way without what stands in its letters.
+    shape: Vec<u8>,
+    /// Of each column, whether what is written in place of a value that has no escapes needs none.
+    verbatim: Box<[bool]>,
 }
 
 impl<D: Detector> CopyRewriter<D> {
     /// A rewriter for data of these columns, holding `limit` bytes of a row.
     ///
     /// # Errors
-    /// Where text in this encoding cannot be taken apart.
+    /// Where it is not known how letters are made in this encoding.
     pub fn new(
         mut columns: Vec<Column>,
         options: CopyOptions,
@@ -103,10 +107,11 @@ impl<D: Detector> CopyRewriter<D> {
         let format = if options.format == CopyFormat::Binary { Format::Binary } else { Format::Text };
         columns.iter_mut().for_each(|column| column.format = format);
         let rows = RowRewriter::new(columns, rules, settings, detector);
-        if format == Format::Text && !settings.ascii_is_ascii && !rows.passes_all() {
+        if format == Format::Text && settings.letters == Letters::Unknown && !rows.passes_all() {
             return Err(RewriteError::Encoding);
         }
         let begun = format == Format::Text && !options.header;
+        let verbatim = rows.columns.iter().map(|column| is_verbatim(column, &options)).collect();
         Ok(Self {
             rows,
             options,
@@ -117,6 +122,8 @@ impl<D: Detector> CopyRewriter<D> {
             ended: false,
             plain: Vec::new(),
             row: Vec::new(),
+            shape: Vec::new(),
+            verbatim,
         })
     }
 
@@ -173,24 +180,40 @@ impl<D: Detector> CopyRewriter<D> {
         passable: bool,
         out: &mut Vec<u8>,
     ) -> Result<(Rewritten, usize), RewriteError> {
+        let letters = self.rows.settings.letters;
+        if letters == Letters::Plain || self.options.format == CopyFormat::Binary {
+            return self.shaped_rows_of((bytes, bytes), passable, out);
+        }
+        let mut shape = std::mem::take(&mut self.shape);
+        letters.shape(bytes, &mut shape);
+        let result = self.shaped_rows_of((bytes, &shape), passable, out);
+        self.shape = shape;
+        result
+    }
+
+    /// The same; `shape` is what tells rows and values apart.
+    fn shaped_rows_of(
+        &mut self,
+        (bytes, shape): (&[u8], &[u8]),
+        passable: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(Rewritten, usize), RewriteError> {
         let start = out.len();
         // Rows between `from` and `at` stay as they are and have not been written.
         let (mut from, mut at) = (0, 0);
-        let mut row = std::mem::take(&mut self.row);
         while at < bytes.len() {
-            let Some(length) = self.row_length(&bytes[at..])? else {
+            let Some(length) = self.row_length(&shape[at..])? else {
                 break;
             };
-            row.clear();
-            if self.row(&bytes[at..at + length], &mut row)? == Rewritten::Changed {
-                passed(&bytes[from..at], out)?;
-                passed(&row, out)?;
-                from = at + length;
+            let end = at + length;
+            if self.row_behind(&bytes[from..at], (&bytes[at..end], &shape[at..end]), out)?
+                == Rewritten::Changed
+            {
+                from = end;
             }
-            at += length;
+            at = end;
             self.looked = Looked::default();
         }
-        self.row = row;
         if bytes.len() - at > self.limit {
             return Err(RewriteError::TooLong { limit: self.limit });
         }
@@ -199,6 +222,38 @@ impl<D: Detector> CopyRewriter<D> {
         }
         passed(&bytes[from..at], out)?;
         Ok((Rewritten::Changed, at))
+    }
+
+    /// Rewrites a row; where it changes, `before`, which stays as it is, is written and then what takes the row's place.
+    fn row_behind(
+        &mut self,
+        before: &[u8],
+        row: (&[u8], &[u8]),
+        out: &mut Vec<u8>,
+    ) -> Result<Rewritten, RewriteError> {
+        if before.is_empty() {
+            // What most rows are: written where it stays.
+            let place = out.len();
+            out.extend_from_slice(&[b'd', 0, 0, 0, 0]);
+            let rewritten = self.row(row, out)?;
+            match rewritten {
+                Rewritten::Untouched => out.truncate(place),
+                Rewritten::Changed => {
+                    let length = message_length(out.len() - place - HEADER_BYTES)?;
+                    out[place + 1..place + HEADER_BYTES].copy_from_slice(&length);
+                }
+            }
+            return Ok(rewritten);
+        }
+        let mut written = std::mem::take(&mut self.row);
+        written.clear();
+        let rewritten = self.row(row, &mut written)?;
+        if rewritten == Rewritten::Changed {
+            passed(before, out)?;
+            passed(&written, out)?;
+        }
+        self.row = written;
+        Ok(rewritten)
     }
 
     /// Bytes of the row at the beginning of `bytes`; `None` where its end has not come.
@@ -212,9 +267,9 @@ impl<D: Detector> CopyRewriter<D> {
     }
 
     /// Rewrites a row with all that belongs to it.
-    fn row(&mut self, row: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+    fn row(&mut self, row: (&[u8], &[u8]), out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
         if self.options.format == CopyFormat::Binary {
-            return self.binary_row(row, out);
+            return self.binary_row(row.0, out);
         }
         if !self.begun {
             self.begun = true;
@@ -224,24 +279,31 @@ impl<D: Detector> CopyRewriter<D> {
     }
 
     /// Rewrites a line of text or CSV.
-    fn line(&mut self, row: &[u8], out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
+    fn line(&mut self, (row, shape): (&[u8], &[u8]), out: &mut Vec<u8>) -> Result<Rewritten, RewriteError> {
         let line = row.strip_suffix(b"\n").unwrap_or(row);
+        let shape = &shape[..line.len()];
         let csv = self.options.format == CopyFormat::Csv;
+        let escape = if csv { self.options.quote } else { b'\\' };
+        if memchr::memchr(escape, shape).is_none()
+            && let Some(rewritten) = self.simple_line((row, line, shape), out)
+        {
+            return Ok(rewritten);
+        }
         let count = self.rows.columns.len();
-        let (mut at, mut from) = (0, 0);
+        let (mut at, mut from, mut changed) = (0, 0, false);
         let mut plain = std::mem::take(&mut self.plain);
         let delimiter = self.options.delimiter;
-        let mut marks = Marks::of(line, (delimiter, if csv { delimiter } else { b'\\' }));
+        let mut marks = Marks::of(shape, (delimiter, if csv { delimiter } else { b'\\' }));
         for number in 0..count {
             let field = if csv {
-                csv::field(line, at, &self.options, &mut marks)
+                csv::field(shape, at, &self.options, &mut marks)
             } else {
-                text::field(line, at, &self.options, &mut marks)
+                text::field(shape, at, &self.options, &mut marks)
             };
             let field = field.ok_or(RewriteError::Copy("a value does not end"))?;
             let last = field.end == line.len();
             if last != (number + 1 == count) {
-                let rest = &line[field.end..];
+                let rest = &shape[field.end..];
                 let found = if last {
                     number + 1
                 } else {
@@ -251,26 +313,37 @@ impl<D: Detector> CopyRewriter<D> {
                 return Err(RewriteError::Columns { expected: count, found });
             }
             let start = at + usize::from(field.quoted);
+            let raw = &line[start..start + field.raw.len()];
             let (look, detector) = (self.rows.looks[number], &self.rows.detector);
             let clean = field.null
                 || look == Look::Pass
-                || field.plain && look.is_clean(detector, &line[..start + field.raw.len()], start);
+                || field.plain && look.is_clean(detector, &line[..start + raw.len()], start);
             if !clean {
                 plain.clear();
                 let value = match (field.plain, csv) {
-                    (true, _) => field.raw,
-                    (false, true) => csv::unquote(field.raw, &self.options, &mut plain),
-                    (false, false) => text::unescape(field.raw, &mut plain),
+                    (true, _) => raw,
+                    (false, true) => csv::unquote((raw, field.raw), &self.options, &mut plain),
+                    (false, false) => text::unescape((raw, field.raw), &mut plain),
                 };
-                let outcome = self.rows.single(number, value);
-                if outcome != Outcome::Same {
-                    out.extend_from_slice(&line[from..at]);
-                    from = field.end;
-                    match outcome {
-                        Outcome::Null => out.extend_from_slice(&self.options.null),
-                        _ if csv => csv::write(&self.rows.value, &self.options, (field.quoted, count), out),
-                        _ => text::write(&self.rows.value, &self.options, out),
+                // Written in place, behind what stands before it, unless it stays.
+                let begin = out.len();
+                match &line[from..at] {
+                    [] => {}
+                    [one] => out.push(*one),
+                    more => out.extend_from_slice(more),
+                }
+                let place = out.len();
+                let outcome = self.rows.single(number, value, out);
+                match outcome {
+                    Outcome::Same => out.truncate(begin),
+                    Outcome::Null => out.extend_from_slice(&self.options.null),
+                    Outcome::Written if csv => {
+                        csv::escape(&self.options, (field.quoted, count), (place, &mut plain), out);
                     }
+                    Outcome::Written => text::escape(&self.options, (place, &mut plain), out),
+                }
+                if outcome != Outcome::Same {
+                    (from, changed) = (field.end, true);
                 }
             }
             at = field.end + 1;
@@ -279,13 +352,91 @@ impl<D: Detector> CopyRewriter<D> {
         if count == 0 && !line.is_empty() {
             return Err(RewriteError::Columns { expected: 0, found: 1 });
         }
-        self.rows.state.tally.row(from > 0);
-        if from == 0 {
+        self.rows.state.tally.row(changed);
+        if !changed {
             return Ok(Rewritten::Untouched);
         }
         out.extend_from_slice(&row[from..]);
         Ok(Rewritten::Changed)
     }
+}
+
+impl<D: Detector> CopyRewriter<D> {
+    /// Rewrites a line in which nothing is escaped and nothing quoted. `None` where it has another number of values than
+    /// there are columns: then nothing was written.
+    fn simple_line(
+        &mut self,
+        (row, line, shape): (&[u8], &[u8], &[u8]),
+        out: &mut Vec<u8>,
+    ) -> Option<Rewritten> {
+        let (csv, count) = (self.options.format == CopyFormat::Csv, self.rows.columns.len());
+        let delimiter = self.options.delimiter;
+        let mut marks = Marks::of(shape, (delimiter, delimiter));
+        let (begin, mut at, mut from, mut changed) = (out.len(), 0, 0, false);
+        let mut aside = std::mem::take(&mut self.plain);
+        for number in 0..count {
+            let end = marks.from(at).unwrap_or(line.len());
+            if (end == line.len()) != (number + 1 == count) {
+                out.truncate(begin);
+                self.plain = aside;
+                return None;
+            }
+            let value = &line[at..end];
+            let stays = match self.rows.looks[number] {
+                Look::Pass => true,
+                _ if *value == *self.options.null => true,
+                Look::Exact | Look::Hash(_) => false,
+                look => look.is_clean(&self.rows.detector, &line[..end], at),
+            };
+            if !stays {
+                // Written in place, behind what stands before it, unless it stays.
+                let before = out.len();
+                match &line[from..at] {
+                    [] => {}
+                    [one] => out.push(*one),
+                    more => out.extend_from_slice(more),
+                }
+                let place = out.len();
+                let outcome = self.rows.single(number, value, out);
+                match outcome {
+                    Outcome::Same => out.truncate(before),
+                    Outcome::Null => out.extend_from_slice(&self.options.null),
+                    Outcome::Written if self.verbatim[number] => {}
+                    Outcome::Written if csv => {
+                        csv::escape(&self.options, (false, count), (place, &mut aside), out);
+                    }
+                    Outcome::Written => text::escape(&self.options, (place, &mut aside), out),
+                }
+                if outcome != Outcome::Same {
+                    (from, changed) = (end, true);
+                }
+            }
+            at = end + 1;
+        }
+        self.plain = aside;
+        // Without columns a line is empty.
+        if count == 0 && !line.is_empty() {
+            return None;
+        }
+        self.rows.state.tally.row(changed);
+        if !changed {
+            return Some(Rewritten::Untouched);
+        }
+        out.extend_from_slice(&row[from..]);
+        Some(Rewritten::Changed)
+    }
+}
+
+/// Whether what takes the place of a value of `column` that has nothing to escape has nothing to escape either: it is made
+/// of bytes of the value and of stars, blanks, digits and signs of addresses alone.
+fn is_verbatim(column: &Column, options: &CopyOptions) -> bool {
+    let Treatment::Mask { rule: Rule::Full | Rule::Partial | Rule::Hash(_), .. } = column.treatment else {
+        return false;
+    };
+    let plain = matches!(column.value_type.base, Base::Text) && column.value_type.characters().is_none();
+    let usual = |byte: u8| matches!(byte, b'\t' | b',' | b';' | b'|');
+    let null = options.null.is_empty() || options.null == b"\\N";
+    plain && null && usual(options.delimiter) && matches!(options.quote, b'"' | b'\'')
 }
 
 /// Whether a byte is `special`. All are looked at, sixteen at once: nearly all values have none.
@@ -300,17 +451,14 @@ fn any(value: &[u8], special: impl Fn(u8) -> bool) -> bool {
         (_, []) => false,
         // Some of them once more.
         (Some(last), _) => any_of(last),
-        (None, [first, ..]) => {
-            let mut last = [*first; 16];
-            last[..tail.len()].copy_from_slice(tail);
-            any_of(&last)
-        }
+        // Zeros are nothing special.
+        (None, _) => any_of(&crate::mask::bits::padded(tail)),
     }
 }
 
 /// A value in a line.
 struct Field<'a> {
-    /// As it stands there, without quotes around all of it.
+    /// Its shape as it stands there, without quotes around all of it.
     raw: &'a [u8],
     /// The byte after it.
     end: usize,
@@ -325,9 +473,15 @@ fn passed(data: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
     if data.is_empty() {
         return Ok(());
     }
-    let length = u32::try_from(data.len() + 4).ok().filter(|_| data.len() < MAX_MESSAGE_BYTES);
+    let length = message_length(data.len())?;
     out.push(b'd');
-    out.extend_from_slice(&length.ok_or(RewriteError::TooLong { limit: MAX_MESSAGE_BYTES })?.to_be_bytes());
+    out.extend_from_slice(&length);
     out.extend_from_slice(data);
     Ok(())
+}
+
+/// The length of a message with so many bytes of data, as it stands in it.
+fn message_length(data: usize) -> Result<[u8; 4], RewriteError> {
+    let length = u32::try_from(data + 4).ok().filter(|_| data < MAX_MESSAGE_BYTES);
+    Ok(length.ok_or(RewriteError::TooLong { limit: MAX_MESSAGE_BYTES })?.to_be_bytes())
 }

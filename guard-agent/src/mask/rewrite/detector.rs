@@ -5,7 +5,7 @@ use guard_policy::vocabulary::DataKind;
 use crate::mask::{columns, detect};
 pub use crate::mask::{
     columns::Named,
-    detect::{Hint, Hit, Hits, KeyNames},
+    detect::{Hint, Hit, Hits, KeyNames, Look as Seen},
 };
 
 /// Finds what is sensitive in values.
@@ -18,6 +18,12 @@ pub trait Detector {
     fn is_clean(&self, bytes: &[u8], start: usize) -> bool {
         let _ = (bytes, start);
         false
+    }
+
+    /// What the value that ends with `bytes` and begins at `start` in it is, where nothing is known of its column and it is
+    /// told at once: the same as [`Self::scan`] says.
+    fn look(&self, bytes: &[u8], start: usize) -> Seen {
+        if self.is_clean(bytes, start) { Seen::Nothing } else { Seen::Closer }
     }
 
     /// Digits up to which [`Self::scan_integer`] finds nothing in any whole number, without a hint of a kind.
@@ -56,6 +62,10 @@ impl Detector for Detectors {
 
     fn is_clean(&self, bytes: &[u8], start: usize) -> bool {
         detect::is_clean(bytes, start)
+    }
+
+    fn look(&self, bytes: &[u8], start: usize) -> Seen {
+        detect::look(bytes, start)
     }
 
     fn small_digits(&self) -> usize {

@@ -122,11 +122,15 @@ impl<'a, D: Detector> Engine<'a, D> {
         if matches!(job, Job::Pass) && !matches!(value_type.base, Base::Composite(_) | Base::Array(_)) {
             return Some(Outcome::Same);
         }
-        if !self.settings.ascii_is_ascii
+        if !self.settings.ascii_is_ascii()
             && format == Format::Text
             && let Base::Array(_) | Base::Composite(_) | Base::Hstore | Base::Json | Base::Jsonb | Base::Xml =
                 value_type.base
         {
+            // A part of it is to be hidden, and cannot be found.
+            if matches!(job, Job::Pass) && value_type.has_own_treatments() {
+                return None;
+            }
             return self.whole(job, value);
         }
         match &value_type.base {

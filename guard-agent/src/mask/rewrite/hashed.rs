@@ -7,7 +7,7 @@ use guard_policy::vocabulary::DataKind;
 
 use super::{
     Base, Column, HashKey, Rule, Treatment, canonical,
-    lanes::{BLOCK, HALF, LANES, Lanes},
+    lanes::{HALF, LANES, Lanes},
 };
 
 /// Hexadecimal digits of a hash in a text.
@@ -56,16 +56,15 @@ impl Hashed {
     /// Writes the hash of `value` to `out`, now or later.
     pub(super) fn add(&mut self, kind: DataKind, value: &[u8], out: &mut Vec<u8>) {
         let place = out.len();
-        out.resize(place + DIGITS, b'0');
-        let mut block = [0; BLOCK];
-        let Some(length) = canonical::canonical_block(kind, value, &mut block) else {
+        out.extend_from_slice(&[b'0'; DIGITS]);
+        let lane = self.lanes.count() % LANES;
+        if !self.lanes.add(|block| canonical::canonical_block(kind, value, block)) {
             self.canonical.clear();
             canonical::canonical(kind, value, &mut self.canonical);
             let digest = self.key.digest(&self.canonical);
             return write(&digest, out, place);
-        };
-        self.places[self.lanes.count() % LANES] = place;
-        self.lanes.add(&block, length);
+        }
+        self.places[lane] = place;
         if self.lanes.count() == LANES {
             self.finish(out);
         }
@@ -149,8 +148,9 @@ mod tests {
                 for (number, value) in values.iter().enumerate() {
                     body.extend_from_slice(&i32::try_from(value.len()).unwrap().to_be_bytes());
                     body.extend_from_slice(value);
-                    rewriter.single(number, value);
-                    let alone = if number > count { *value } else { &rewriter.value[..] };
+                    let mut alone = Vec::new();
+                    rewriter.single(number, value, &mut alone);
+                    let alone = if number > count { *value } else { &alone[..] };
                     expected.extend_from_slice(&i32::try_from(alone.len()).unwrap().to_be_bytes());
                     expected.extend_from_slice(alone);
                 }

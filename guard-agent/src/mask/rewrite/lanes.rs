@@ -18,15 +18,15 @@ const WORDS: usize = BLOCK / 4;
 /// Values that wait to be hashed, with what belongs to each.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// INVARIANT: word by word, in each the lanes side by side; what no value has is zero.
-    words: [[u32; LANES]; WORDS],
+    /// INVARIANT: what is no part of a value is zero.
+    blocks: [[u8; BLOCK]; LANES],
     lengths: [u32; LANES],
     count: usize,
 }
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self { words: [[0; LANES]; WORDS], lengths: [0; LANES], count: 0 }
+        Self { blocks: [[0; BLOCK]; LANES], lengths: [0; LANES], count: 0 }
     }
 }
 
@@ -49,33 +49,36 @@ impl Lanes {
         self.count = 0;
     }
 
-    /// Adds a value: a block of which the first `length` bytes are the value and all others zero. INVARIANT: there is a
-    /// lane left.
-    pub(super) fn add(&mut self, block: &[u8; BLOCK], length: usize) {
+    /// Adds a value that `write` writes to a block of zeros and tells the length of; `false` where it has none. INVARIANT:
+    /// there is a lane left.
+    #[inline]
+    pub(super) fn add(&mut self, write: impl FnOnce(&mut [u8; BLOCK]) -> Option<usize>) -> bool {
         let lane = self.count % LANES;
-        for (word, bytes) in self.words.iter_mut().zip(block.as_chunks::<4>().0) {
-            word[lane] = u32::from_le_bytes(*bytes);
-        }
+        let block = &mut self.blocks[lane];
+        *block = [0; BLOCK];
+        let Some(length) = write(block) else { return false };
         self.lengths[lane] = u32::try_from(length).unwrap_or(0);
         self.count = lane + 1;
+        true
     }
 
     /// The digests of the values that wait, in order; then none waits.
     pub(super) fn digests(&mut self, key: &[u8; 32]) -> [[u8; HALF]; LANES] {
         self.count = 0;
         #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vl") {
+            // SAFETY: the processor has both, and AVX2 with them.
+            return unsafe { vector::digests_avx512(key, &self.blocks, &self.lengths) };
+        }
+        #[cfg(target_arch = "x86_64")]
         if Self::are_there() {
             // SAFETY: the processor has AVX2.
-            return unsafe { vector::digests(key, &self.words, &self.lengths) };
+            return unsafe { vector::digests_avx2(key, &self.blocks, &self.lengths) };
         }
         // INVARIANT: nobody asks for this where there are no lanes; the same digests all the same.
         let mut digests = [[0; HALF]; LANES];
-        for (lane, digest) in digests.iter_mut().enumerate() {
-            let mut block = [0; BLOCK];
-            for (bytes, word) in block.as_chunks_mut::<4>().0.iter_mut().zip(&self.words) {
-                *bytes = word[lane].to_le_bytes();
-            }
-            let length = usize::try_from(self.lengths[lane]).unwrap_or(0).min(BLOCK);
+        for ((digest, block), length) in digests.iter_mut().zip(&self.blocks).zip(self.lengths) {
+            let length = usize::try_from(length).unwrap_or(0).min(BLOCK);
             let whole = blake3::keyed_hash(key, &block[..length]);
             digest.copy_from_slice(&whole.as_bytes()[..HALF]);
         }
@@ -88,12 +91,13 @@ mod vector {
     //! One vector for each word of the state, one lane in it for each value.
 
     use std::arch::x86_64::{
-        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi32, _mm256_setr_epi8,
-        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_si256,
-        _mm256_xor_si256,
+        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_or_si256, _mm256_permute2x128_si256,
+        _mm256_ror_epi32, _mm256_set1_epi32, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
+        _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi32,
+        _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
     };
 
-    use super::{HALF, LANES, WORDS};
+    use super::{BLOCK, HALF, LANES, WORDS};
 
     const IV: [u32; 4] = [0x6A09_E667, 0xBB67_AE85, 0x3C6E_F372, 0xA54F_F53A];
 
@@ -142,68 +146,112 @@ mod vector {
         _mm256_shuffle_epi8(word, places)
     }
 
-    /// The quarter round on four words of the state, with two of the values.
+    /// Eight words of each of the blocks from `from` on: word by word, in each the blocks side by side.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn mix(state: &mut [__m256i; 16], [a, b, c, d]: [usize; 4], first: __m256i, second: __m256i) {
-        state[a] = _mm256_add_epi32(_mm256_add_epi32(state[a], state[b]), first);
-        state[d] = rotate_16(_mm256_xor_si256(state[d], state[a]));
-        state[c] = _mm256_add_epi32(state[c], state[d]);
-        state[b] = rotate::<20, 12>(_mm256_xor_si256(state[b], state[c]));
-        state[a] = _mm256_add_epi32(_mm256_add_epi32(state[a], state[b]), second);
-        state[d] = rotate_8(_mm256_xor_si256(state[d], state[a]));
-        state[c] = _mm256_add_epi32(state[c], state[d]);
-        state[b] = rotate::<25, 7>(_mm256_xor_si256(state[b], state[c]));
+    fn eight_words(blocks: &[[u8; BLOCK]; LANES], from: usize) -> [__m256i; 8] {
+        let load = |lane: usize| {
+            let (bytes, _): (&[[u8; BLOCK / 2]], _) = blocks[lane].as_chunks();
+            // SAFETY: half a block are the 32 bytes that are read.
+            unsafe { _mm256_loadu_si256(bytes[from].as_ptr().cast()) }
+        };
+        // Pairs of words of two blocks, then four of four, then halves.
+        let mut pairs = [_mm256_setzero_si256(); 8];
+        for at in 0..4 {
+            let (one, other) = (load(2 * at), load(2 * at + 1));
+            pairs[2 * at] = _mm256_unpacklo_epi32(one, other);
+            pairs[2 * at + 1] = _mm256_unpackhi_epi32(one, other);
+        }
+        let mut fours = [_mm256_setzero_si256(); 8];
+        for at in [0, 4] {
+            for half in 0..2 {
+                let (one, other) = (pairs[at + half], pairs[at + half + 2]);
+                fours[at + 2 * half] = _mm256_unpacklo_epi64(one, other);
+                fours[at + 2 * half + 1] = _mm256_unpackhi_epi64(one, other);
+            }
+        }
+        let mut words = [_mm256_setzero_si256(); 8];
+        for word in 0..4 {
+            words[word] = _mm256_permute2x128_si256::<0x20>(fours[word], fours[word + 4]);
+            words[word + 4] = _mm256_permute2x128_si256::<0x31>(fours[word], fours[word + 4]);
+        }
+        words
     }
 
-    #[target_feature(enable = "avx2")]
-    pub(super) fn digests(
-        key: &[u8; 32],
-        words: &[[u32; LANES]; WORDS],
-        lengths: &[u32; LANES],
-    ) -> [[u8; HALF]; LANES] {
-        let load = |lanes: &[u32; LANES]| {
-            // SAFETY: eight words are the 32 bytes that are read.
-            unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
-        };
-        let all = |word: u32| _mm256_set1_epi32(word.cast_signed());
-        let mut state = [_mm256_setzero_si256(); 16];
-        for (place, bytes) in state.iter_mut().zip(key.as_chunks::<4>().0) {
-            *place = all(u32::from_le_bytes(*bytes));
-        }
-        for (place, word) in state[8..].iter_mut().zip(IV) {
-            *place = all(word);
-        }
-        // The counter of chunks, which is zero, stands in between.
-        state[14] = load(lengths);
-        state[15] = all(FLAGS);
-        for order in &SCHEDULE {
-            let word = |at: usize| load(&words[order[at]]);
-            mix(&mut state, [0, 4, 8, 12], word(0), word(1));
-            mix(&mut state, [1, 5, 9, 13], word(2), word(3));
-            mix(&mut state, [2, 6, 10, 14], word(4), word(5));
-            mix(&mut state, [3, 7, 11, 15], word(6), word(7));
-            mix(&mut state, [0, 5, 10, 15], word(8), word(9));
-            mix(&mut state, [1, 6, 11, 12], word(10), word(11));
-            mix(&mut state, [2, 7, 8, 13], word(12), word(13));
-            mix(&mut state, [3, 4, 9, 14], word(14), word(15));
-        }
-        let mut digests = [[0; HALF]; LANES];
-        for word in 0..HALF / 4 {
-            let mut lanes = [0_u32; LANES];
-            // SAFETY: eight words are the 32 bytes that are written.
-            unsafe {
-                _mm256_storeu_si256(
-                    lanes.as_mut_ptr().cast(),
-                    _mm256_xor_si256(state[word], state[word + 8]),
-                );
-            }
-            for (digest, lane) in digests.iter_mut().zip(lanes) {
-                digest[4 * word..4 * word + 4].copy_from_slice(&lane.to_le_bytes());
-            }
-        }
-        digests
+    /// Each round by itself: with places that are known, words stay where they are.
+    macro_rules! rounds {
+        ($mix:ident, $state:ident, $words:ident, $($round:literal)*) => {$({
+            const ORDER: [usize; WORDS] = SCHEDULE[$round];
+            $mix(&mut $state, [0, 4, 8, 12], [$words[ORDER[0]], $words[ORDER[1]]]);
+            $mix(&mut $state, [1, 5, 9, 13], [$words[ORDER[2]], $words[ORDER[3]]]);
+            $mix(&mut $state, [2, 6, 10, 14], [$words[ORDER[4]], $words[ORDER[5]]]);
+            $mix(&mut $state, [3, 7, 11, 15], [$words[ORDER[6]], $words[ORDER[7]]]);
+            $mix(&mut $state, [0, 5, 10, 15], [$words[ORDER[8]], $words[ORDER[9]]]);
+            $mix(&mut $state, [1, 6, 11, 12], [$words[ORDER[10]], $words[ORDER[11]]]);
+            $mix(&mut $state, [2, 7, 8, 13], [$words[ORDER[12]], $words[ORDER[13]]]);
+            $mix(&mut $state, [3, 4, 9, 14], [$words[ORDER[14]], $words[ORDER[15]]]);
+        })*};
     }
+
+    /// The digests with these rotations to the right: by 16, 12, 8 and 7 bits.
+    macro_rules! digests {
+        ($(#[$doc:meta])* $name:ident, $features:literal, [$by_16:expr, $by_12:expr, $by_8:expr, $by_7:expr]) => {
+            $(#[$doc])*
+            #[target_feature(enable = $features)]
+            pub(super) fn $name(
+                key: &[u8; 32],
+                blocks: &[[u8; BLOCK]; LANES],
+                lengths: &[u32; LANES],
+            ) -> [[u8; HALF]; LANES] {
+                let all = |word: u32| _mm256_set1_epi32(word.cast_signed());
+                let mut words = [_mm256_setzero_si256(); WORDS];
+                words[..8].copy_from_slice(&eight_words(blocks, 0));
+                words[8..].copy_from_slice(&eight_words(blocks, 1));
+                let mut state = [_mm256_setzero_si256(); 16];
+                for (place, bytes) in state.iter_mut().zip(key.as_chunks::<4>().0) {
+                    *place = all(u32::from_le_bytes(*bytes));
+                }
+                for (place, word) in state[8..].iter_mut().zip(IV) {
+                    *place = all(word);
+                }
+                // The counter of chunks, which is zero, stands in between.
+                // SAFETY: eight lengths are the 32 bytes that are read.
+                state[14] = unsafe { _mm256_loadu_si256(lengths.as_ptr().cast()) };
+                state[15] = all(FLAGS);
+                // The quarter round on four words of the state, with two of the values.
+                let mix = |state: &mut [__m256i; 16], [a, b, c, d]: [usize; 4], [first, second]: [__m256i; 2]| {
+                    state[a] = _mm256_add_epi32(_mm256_add_epi32(state[a], state[b]), first);
+                    state[d] = $by_16(_mm256_xor_si256(state[d], state[a]));
+                    state[c] = _mm256_add_epi32(state[c], state[d]);
+                    state[b] = $by_12(_mm256_xor_si256(state[b], state[c]));
+                    state[a] = _mm256_add_epi32(_mm256_add_epi32(state[a], state[b]), second);
+                    state[d] = $by_8(_mm256_xor_si256(state[d], state[a]));
+                    state[c] = _mm256_add_epi32(state[c], state[d]);
+                    state[b] = $by_7(_mm256_xor_si256(state[b], state[c]));
+                };
+                rounds!(mix, state, words, 0 1 2 3 4 5 6);
+                let mut digests = [[0; HALF]; LANES];
+                for word in 0..HALF / 4 {
+                    let mut lanes = [0_u32; LANES];
+                    let sum = _mm256_xor_si256(state[word], state[word + 8]);
+                    // SAFETY: eight words are the 32 bytes that are written.
+                    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
+                    for (digest, lane) in digests.iter_mut().zip(lanes) {
+                        digest[4 * word..4 * word + 4].copy_from_slice(&lane.to_le_bytes());
+                    }
+                }
+                digests
+            }
+        };
+    }
+
+    digests!(digests_avx2, "avx2", [rotate_16, rotate::<20, 12>, rotate_8, rotate::<25, 7>]);
+    digests!(
+        /// With rotations as instructions, and twice as many places to keep words in.
+        digests_avx512,
+        "avx2,avx512f,avx512vl",
+        [_mm256_ror_epi32::<16>, _mm256_ror_epi32::<12>, _mm256_ror_epi32::<8>, _mm256_ror_epi32::<7>]
+    );
 }
 
 #[cfg(test)]
@@ -221,12 +269,22 @@ mod tests {
                     let length = (length + 9 * lane) % (BLOCK + 1);
                     let value: Vec<u8> =
                         (0..length).map(|at| u8::try_from((at * 31 + lane * 5) % 256).unwrap()).collect();
-                    let mut block = [0; BLOCK];
-                    block[..length].copy_from_slice(&value);
-                    lanes.add(&block, length);
+                    let added = lanes.add(|block| {
+                        block[..length].copy_from_slice(&value);
+                        Some(length)
+                    });
+                    assert!(added && !(lanes.count() < LANES && lanes.add(|_| None)));
                     expected.push(blake3::keyed_hash(&key, &value));
                 }
                 assert_eq!(lanes.count(), count);
+                #[cfg(target_arch = "x86_64")]
+                if Lanes::are_there() {
+                    // SAFETY: the processor has AVX2.
+                    let digests = unsafe { vector::digests_avx2(&key, &lanes.blocks, &lanes.lengths) };
+                    for (digest, whole) in digests.iter().zip(&expected) {
+                        assert_eq!(digest, &whole.as_bytes()[..HALF], "{count} of {length}");
+                    }
+                }
                 let digests = lanes.digests(&key);
                 for (digest, whole) in digests.iter().zip(&expected) {
                     assert_eq!(digest, &whole.as_bytes()[..HALF], "{count} of {length}");

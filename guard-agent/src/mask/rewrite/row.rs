@@ -8,7 +8,7 @@ use guard_policy::vocabulary::DataKind;
 use smallvec::SmallVec;
 
 use super::{
-    Base, Column, Detector, RewriteError, Rules, Settings, Tally, Treatment,
+    Base, Column, Detector, RewriteError, Rules, Seen, Settings, Tally, Treatment,
     array::Fields,
     clean::Look,
     engine::{Engine, Job, Outcome, State},
@@ -42,7 +42,6 @@ pub struct RowRewriter<D> {
     pub(super) settings: Settings,
     pub(super) detector: D,
     pub(super) state: State,
-    pub(super) value: Vec<u8>,
 }
 
 impl<D: Detector> RowRewriter<D> {
@@ -64,7 +63,6 @@ impl<D: Detector> RowRewriter<D> {
             settings,
             detector,
             state: State::default(),
-            value: Vec::new(),
         }
     }
 
@@ -127,14 +125,14 @@ impl<D: Detector> RowRewriter<D> {
         Ok(rewritten)
     }
 
-    /// Rewrites one value of a column as text; what takes its place stands in `value` then.
-    pub(super) fn single(&mut self, number: usize, text: &[u8]) -> Outcome {
+    /// Rewrites one value of a column as text: appends what takes its place to `out`, if it is written.
+    #[inline]
+    pub(super) fn single(&mut self, number: usize, text: &[u8], out: &mut Vec<u8>) -> Outcome {
         let Some(column) = self.columns.get(number) else {
             return Outcome::Null;
         };
         self.state.column = number;
         self.state.computed = column.computed;
-        self.value.clear();
         let mut engine = Engine {
             detector: &self.detector,
             rules: &self.rules,
@@ -142,7 +140,7 @@ impl<D: Detector> RowRewriter<D> {
             state: &mut self.state,
         };
         let job = Job::of(&column.treatment);
-        engine.value(&column.value_type, column.format, job, text, &mut self.value)
+        engine.value(&column.value_type, column.format, job, text, out)
     }
 
     /// Rewrites the tuple at the beginning of `bytes`: a count, and values with their lengths. Where it changes it is
@@ -173,8 +171,17 @@ impl<D: Detector> RowRewriter<D> {
             let at = fields.at;
             let field = fields.next().ok_or(RewriteError::Malformed)?;
             let Some(field) = field else { continue };
+            let mut job = Job::of(&column.treatment);
             match look {
                 Look::Pass => continue,
+                Look::Open => match engine.detector.look(&bytes[..fields.at], at + 4) {
+                    Seen::Nothing => continue,
+                    Seen::Whole(kind) if engine.settings.ascii_is_ascii() => match engine.rules.rule(kind) {
+                        Some(rule) => job = Job::Mask(kind, rule),
+                        None => continue,
+                    },
+                    Seen::Whole(_) | Seen::Closer => {}
+                },
                 Look::Exact => {}
                 Look::Hash(kind) => {
                     let Some(hashed) = &mut hashed else { return Err(RewriteError::Malformed) };
@@ -197,7 +204,6 @@ impl<D: Detector> RowRewriter<D> {
             }
             let place = out.len();
             out.extend_from_slice(&NULL);
-            let job = Job::of(&column.treatment);
             match engine.value(&column.value_type, column.format, job, field, out) {
                 Outcome::Same => {
                     out.truncate(start);

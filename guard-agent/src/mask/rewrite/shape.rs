@@ -4,6 +4,8 @@
 
 use guard_policy::vocabulary::DataKind;
 
+use crate::mask::bits::{self, Mail, Name, lowest};
+
 /// What takes the place of a text of which nothing is left. As long for every value.
 pub(super) const FULL: &[u8] = b"***";
 
@@ -48,9 +50,14 @@ pub(super) fn partial(kind: DataKind, value: &[u8], out: &mut Vec<u8>) {
 /// `j***@example.com`.
 fn email(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let value = value.trim_ascii();
-    let at = memchr::memchr(b'@', value)?;
+    let at = match Mail::of(value) {
+        Some(Mail { at, strange }) => {
+            (strange == 0 && at.is_power_of_two()).then(|| at.trailing_zeros() as usize)
+        }
+        None => long_email(value),
+    }?;
     let (local, domain) = (&value[..at], &value[at + 1..]);
-    if domain.is_empty() || local.is_empty() || is_strange(domain) || is_strange(local) {
+    if domain.is_empty() || local.is_empty() {
         return None;
     }
     if local.len() > 2 {
@@ -61,110 +68,157 @@ fn email(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Blanks and signs that no part of an address has. All bytes are looked at: that is faster than to stop early.
-fn is_strange(part: &[u8]) -> bool {
-    const STRANGE: [bool; 256] = {
-        let (strange, mut bytes, mut at) = (b" \t\n\x0c\r@<>\",;:()", [false; 256], 0);
-        while at < strange.len() {
-            bytes[strange[at] as usize] = true;
-            at += 1;
-        }
-        bytes
-    };
-    part.iter().fold(false, |found, byte| found | STRANGE[usize::from(*byte)])
+/// Where the sign of an address stands that is longer than most.
+fn long_email(value: &[u8]) -> Option<usize> {
+    let mut signs = memchr::memchr_iter(b'@', value);
+    let (at, None) = (signs.next()?, signs.next()) else { return None };
+    (!value.iter().any(|byte| bits::is_strange(*byte))).then_some(at)
 }
 
 /// `****-****-****-1111`: separators stay.
 fn last_four(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let (mut kept, mut cut) = (0, value.len());
+    let (mut kept, mut cut, mut all) = (0, value.len(), 0);
     while kept < 4 && cut > 0 {
         cut -= 1;
+        all |= value[cut];
         kept += usize::from(value[cut].is_ascii_alphanumeric());
     }
-    let (hidden, shown) = value.split_at(cut);
-    let mut count = kept;
-    let (blocks, tail) = hidden.as_chunks::<LANES>();
-    for block in blocks {
-        let (stars, letters) = hide(block);
-        out.extend_from_slice(&stars);
-        count += letters;
-    }
-    let mut last = [0; LANES];
-    last[..tail.len()].copy_from_slice(tail);
-    let (stars, letters) = hide(&last);
-    out.extend_from_slice(&stars[..tail.len()]);
-    out.extend_from_slice(shown);
-    (count + letters >= LAST_FOUR_OF && value.is_ascii()).then_some(())
+    let start = out.len();
+    out.extend_from_slice(value);
+    let place = &mut out[start..start + cut];
+    let hidden = &value[..cut];
+    let hidden = hide(hidden, place);
+    let ascii = all.is_ascii() && hidden.all & 0x8080_8080_8080_8080 == 0;
+    (kept + hidden.letters >= LAST_FOUR_OF && ascii).then_some(())
+}
+
+/// What has been hidden.
+#[derive(Default)]
+struct Hidden {
+    /// Letters and digits.
+    letters: usize,
+    /// The bits that any byte has.
+    all: u64,
 }
 
 /// Bytes that are dealt with at once.
-const LANES: usize = 16;
+const LANES: usize = 8;
 
-/// Stars in place of letters and digits, and how many there are.
-#[inline(always)]
-fn hide(block: &[u8; LANES]) -> ([u8; LANES], usize) {
-    let (mut stars, mut letters) = (*block, [0_u8; LANES]);
-    for lane in 0..LANES {
-        let byte = block[lane];
-        let is_letter = ((byte | 32).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10);
-        letters[lane] = u8::from(is_letter);
-        stars[lane] = if is_letter { b'*' } else { byte };
+/// Writes `value` to `place`, which holds it already, with stars for its letters and digits.
+#[inline]
+fn hide(value: &[u8], place: &mut [u8]) -> Hidden {
+    let mut hidden = Hidden::default();
+    let (blocks, tail) = value.as_chunks::<LANES>();
+    for (block, place) in blocks.iter().zip(place.as_chunks_mut::<LANES>().0) {
+        *place = hidden.block(*block, 0);
     }
-    // INVARIANT: each lane is 0 or 1, so that no sum of eight leaves its byte.
-    let word = u128::from_le_bytes(letters);
-    let sums = (word as u64).wrapping_add((word >> 64) as u64);
-    (stars, (sums.wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize)
+    match (value.last_chunk::<LANES>(), place.last_chunk_mut()) {
+        _ if tail.is_empty() => {}
+        // The last bytes, some of them once more.
+        (Some(last), Some(place)) => *place = hidden.block(*last, LANES - tail.len()),
+        _ => {
+            let mut last = [0; LANES];
+            last[..tail.len()].copy_from_slice(tail);
+            let stars = hidden.block(last, 0);
+            place.copy_from_slice(&stars[..tail.len()]);
+        }
+    }
+    hidden
+}
+
+impl Hidden {
+    /// Adds a block, whose first `before` bytes have been counted; what takes its place.
+    #[inline(always)]
+    fn block(&mut self, block: [u8; LANES], before: usize) -> [u8; LANES] {
+        const EACH: u64 = 0x0101_0101_0101_0101;
+        let word = u64::from_le_bytes(block);
+        self.all |= word;
+        // INVARIANT: seven bits of each byte, so that no sum leaves it; its highest bit says whether it is at least ..
+        let low = word & (0x7F * EACH);
+        let lower = low | (0x20 * EACH);
+        let digits = (low + (0x80 - 0x30) * EACH) & !(low + (0x80 - 0x3A) * EACH);
+        let letters = (lower + (0x80 - 0x61) * EACH) & !(lower + (0x80 - 0x7B) * EACH);
+        let found = ((digits | letters) & !word) >> 7 & EACH;
+        let counted = found >> (8 * before);
+        self.letters += (counted.wrapping_mul(EACH) >> 56) as usize;
+        let hidden = found * 0xFF;
+        (word & !hidden | hidden & (u64::from(b'*') * EACH)).to_le_bytes()
+    }
 }
 
 /// `J*** D***`.
 fn initials(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let text = std::str::from_utf8(value).ok()?;
-    // First bytes of the blanks beyond ASCII, and of much else.
-    if value.iter().any(|byte| matches!(byte, 0xC2 | 0xE1..=0xE3)) {
-        let mut words = 0;
-        for word in text.split_whitespace() {
-            words += 1;
-            initial(word.as_bytes(), (word.chars().take(3).count(), words), out)?;
-        }
-        return (words > 0).then_some(());
+    let Some(Name { blanks, inner, high, wide }) = Name::of(value) else { return long_initials(value, out) };
+    if wide != 0 || high != 0 && std::str::from_utf8(value).is_err() {
+        return long_initials(value, out);
     }
-    let (mut words, mut letters, mut start) = (0, 0, 0);
-    for (at, byte) in value.iter().enumerate() {
-        if matches!(byte, b' ' | 9..=13) {
-            if letters > 0 {
-                words += 1;
-                initial(&value[start..at], (letters, words), out)?;
-                letters = 0;
-            }
-        } else {
-            if letters == 0 {
-                start = at;
-            }
-            // Letters, not bytes.
-            letters += usize::from(byte & 0xC0 != 0x80);
-        }
+    let ends = blanks | !lowest(value.len());
+    let mut rest = !ends;
+    let mut initials = Initials::default();
+    while rest != 0 {
+        let start = rest.trailing_zeros() as usize;
+        let end = start + (ends >> start).trailing_zeros() as usize;
+        let word = lowest(end) & !lowest(start);
+        // Letters, not bytes.
+        let letters = (word & !inner).count_ones() as usize;
+        initials.add(value.get(start..end.min(value.len()))?, letters)?;
+        rest &= !lowest(end);
     }
-    if letters > 0 {
-        words += 1;
-        initial(&value[start..], (letters, words), out)?;
-    }
-    (words > 0).then_some(())
+    initials.finish(out)
 }
 
-/// One word of so many letters, the how manieth it is.
-fn initial(word: &[u8], (letters, words): (usize, usize), out: &mut Vec<u8>) -> Option<()> {
-    if words > MAX_WORDS {
-        return None;
+/// Of what is long, is no UTF-8, or has blanks beyond ASCII.
+fn long_initials(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let text = std::str::from_utf8(value).ok()?;
+    let mut initials = Initials::default();
+    for word in text.split_whitespace() {
+        initials.add(word.as_bytes(), word.chars().take(3).count())?;
     }
-    if words > 1 {
-        out.push(b' ');
+    initials.finish(out)
+}
+
+/// The initials of some words.
+struct Initials {
+    text: [u8; MAX_WORDS * 8],
+    length: usize,
+    words: usize,
+}
+
+impl Default for Initials {
+    fn default() -> Self {
+        Self { text: [0; MAX_WORDS * 8], length: 0, words: 0 }
     }
-    // Of a word of one or two letters the first is half or all.
-    if letters > 2 {
-        out.extend_from_slice(first_letter(word)?);
+}
+
+impl Initials {
+    /// Adds a word of so many letters.
+    fn add(&mut self, word: &[u8], letters: usize) -> Option<()> {
+        if self.words == MAX_WORDS {
+            return None;
+        }
+        if self.words > 0 {
+            self.push(b' ');
+        }
+        self.words += 1;
+        // Of a word of one or two letters the first is half or all.
+        if letters > 2 {
+            // INVARIANT: four bytes at most.
+            first_letter(word)?.iter().for_each(|byte| self.push(*byte));
+        }
+        FULL.iter().for_each(|byte| self.push(*byte));
+        Some(())
     }
-    out.extend_from_slice(FULL);
-    Some(())
+
+    fn push(&mut self, byte: u8) {
+        // INVARIANT: a word takes eight at most: a blank, a letter and three stars.
+        self.text[self.length % (MAX_WORDS * 8)] = byte;
+        self.length += 1;
+    }
+
+    fn finish(&self, out: &mut Vec<u8>) -> Option<()> {
+        out.extend_from_slice(self.text.get(..self.length)?);
+        (self.words > 0).then_some(())
+    }
 }
 
 /// The first letter, in UTF-8.

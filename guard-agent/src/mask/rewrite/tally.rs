@@ -1,7 +1,6 @@
 //! How much was masked: counts for the record, never a value.
 
 use guard_policy::vocabulary::DataKind;
-use smallvec::SmallVec;
 
 /// Columns that are counted each for itself; those after them count in the totals alone.
 const MAX_COLUMNS: usize = 256;
@@ -24,7 +23,14 @@ pub struct Tally {
     masked_rows: u64,
     values: u64,
     unreadable: u64,
-    columns: Vec<SmallVec<[(DataKind, u64); 1]>>,
+    columns: Vec<Counts>,
+}
+
+/// What was masked of one column: nearly always of one kind.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    first: Option<(DataKind, u64)>,
+    others: Vec<(DataKind, u64)>,
 }
 
 impl Tally {
@@ -51,7 +57,8 @@ impl Tally {
     /// What was masked of which kind in which column.
     pub fn masked(&self) -> impl Iterator<Item = Masked> {
         self.columns.iter().enumerate().flat_map(|(column, kinds)| {
-            kinds.iter().map(move |&(kind, values)| Masked { column, kind, values })
+            let all = kinds.first.iter().chain(&kinds.others);
+            all.map(move |&(kind, values)| Masked { column, kind, values })
         })
     }
 
@@ -65,18 +72,32 @@ impl Tally {
         self.rows += rows;
     }
 
+    #[inline]
     pub(super) fn add(&mut self, column: usize, kind: DataKind) {
         self.values += 1;
+        if let Some(Counts { first: Some((counted, values)), .. }) = self.columns.get_mut(column)
+            && *counted == kind
+        {
+            *values += 1;
+        } else {
+            self.add_other(column, kind);
+        }
+    }
+
+    /// The first of a column, or one of another kind.
+    #[cold]
+    fn add_other(&mut self, column: usize, kind: DataKind) {
         if column >= self.columns.len() {
             if column >= MAX_COLUMNS {
                 return;
             }
-            self.columns.resize_with(column + 1, SmallVec::new);
+            self.columns.resize_with(column + 1, Counts::default);
         }
-        let kinds = &mut self.columns[column];
-        match kinds.iter_mut().find(|(counted, _)| *counted == kind) {
-            Some((_, values)) => *values += 1,
-            None => kinds.push((kind, 1)),
+        let Counts { first, others } = &mut self.columns[column];
+        match (first.as_mut(), others.iter_mut().find(|(counted, _)| *counted == kind)) {
+            (None, _) => *first = Some((kind, 1)),
+            (_, Some((_, values))) => *values += 1,
+            (_, None) => others.push((kind, 1)),
         }
     }
 
@@ -92,14 +113,19 @@ mod tests {
     #[test]
     fn counts_stand_by_column_and_kind() {
         let mut tally = Tally::default();
-        for (column, kind) in
-            [(0, DataKind::Email), (2, DataKind::Phone), (0, DataKind::Email), (9_999, DataKind::Iban)]
-        {
+        for (column, kind) in [
+            (0, DataKind::Email),
+            (2, DataKind::Phone),
+            (0, DataKind::Email),
+            (0, DataKind::Iban),
+            (9_999, DataKind::Iban),
+            (0, DataKind::Iban),
+        ] {
             tally.add(column, kind);
         }
         let masked: Vec<_> =
             tally.masked().map(|masked| (masked.column, masked.kind, masked.values)).collect();
-        assert_eq!(masked, [(0, DataKind::Email, 2), (2, DataKind::Phone, 1)]);
-        assert_eq!(tally.values(), 4, "columns beyond the bound count in the total");
+        assert_eq!(masked, [(0, DataKind::Email, 2), (0, DataKind::Iban, 2), (2, DataKind::Phone, 1)]);
+        assert_eq!(tally.values(), 6, "columns beyond the bound count in the total");
     }
 }

@@ -153,7 +153,7 @@ fn rows_that_lie_are_errors() {
 #[test]
 fn letters_that_hold_delimiters_are_never_cut() {
     let settings = Settings::reported("ISO, MDY", "SJIS");
-    assert!(!settings.ascii_is_ascii);
+    assert!(!settings.ascii_is_ascii());
     let german = Settings::reported("German, DMY", "UTF8");
     assert_eq!(german, Settings { day_first: true, ..Settings::default() });
     assert!(!Settings::reported("ISO, MDY", "LATIN1").utf8);

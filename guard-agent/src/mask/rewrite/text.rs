@@ -105,7 +105,7 @@ impl<'a, D: Detector> Engine<'a, D> {
             return None;
         }
         let first = value.iter().find(|byte| !byte.is_ascii_whitespace())?;
-        if !matches!(first, b'{' | b'[') || !self.settings.ascii_is_ascii {
+        if !matches!(first, b'{' | b'[') || !self.settings.ascii_is_ascii() {
             return None;
         }
         let start = out.len();
@@ -129,7 +129,7 @@ impl<'a, D: Detector> Engine<'a, D> {
                 break;
             };
             if matches!(rule, Rule::Null) && found.len() == value.trim_ascii().len()
-                || !self.settings.ascii_is_ascii
+                || !self.settings.ascii_is_ascii()
             {
                 self.count(hit.kind);
                 outcome = Outcome::Null;
@@ -151,7 +151,7 @@ impl<'a, D: Detector> Engine<'a, D> {
     pub(super) fn masked_text(&mut self, kind: DataKind, rule: &Rule, value: &[u8], out: &mut Vec<u8>) {
         self.count(kind);
         match rule {
-            Rule::Partial if self.settings.ascii_is_ascii => shape::partial(kind, value, out),
+            Rule::Partial if self.settings.ascii_is_ascii() => shape::partial(kind, value, out),
             // A text of the server holds no NUL, and nothing that its encoding has not.
             Rule::Fixed(text) if (self.settings.utf8 || text.is_ascii()) && !text.contains('\0') => {
                 out.extend_from_slice(text.as_bytes());

@@ -96,6 +96,18 @@ pub struct Field {
 }
 
 impl ValueType {
+    /// Whether parts of its values are treated otherwise than the whole, and not passed.
+    pub(super) fn has_own_treatments(&self) -> bool {
+        match &self.base {
+            Base::Array(element) => element.has_own_treatments(),
+            Base::Composite(Some(fields)) => fields.iter().any(|field| {
+                let own = field.treatment.as_ref().is_some_and(|own| !matches!(own, Treatment::Pass));
+                own || field.value_type.has_own_treatments()
+            }),
+            _ => false,
+        }
+    }
+
     /// A type without a modifier.
     pub const fn new(base: Base) -> Self {
         Self { base, modifier: -1 }

@@ -69,8 +69,12 @@ impl Relay<'_> {
                 }
             }
         }
+        let tags = source
+            .all()
+            .iter()
+            .flat_map(|looked| super::tagging::tagged(&looked.statement, masking, &self.session));
         let mut would_refuse = None;
-        for (column, used) in by_column(uses) {
+        for (column, used) in by_column(uses).into_iter().chain(tags) {
             let column = super::rows::policy_column(&masking.catalog, &column);
             let decision = self.worker.infer(&self.session, self.scope, &column, &used);
             match decision.as_ref().map(|decision| decision.verdict()) {

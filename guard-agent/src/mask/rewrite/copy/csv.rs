@@ -37,6 +37,7 @@ pub(super) fn row_length(bytes: &[u8], options: &CopyOptions, looked: &mut Looke
 }
 
 /// The value that begins at `start`; `marks` are delimiters.
+#[inline(always)]
 pub(super) fn field<'a>(
     line: &'a [u8],
     start: usize,
@@ -72,11 +73,15 @@ fn is_escaped(byte: u8, options: &CopyOptions) -> bool {
     byte == options.quote || byte == options.escape
 }
 
-/// What `raw`, which stood in quotes, stands for.
-pub(super) fn unquote<'p>(raw: &[u8], options: &CopyOptions, plain: &'p mut Vec<u8>) -> &'p [u8] {
+/// What `raw`, which stood in quotes, stands for; its escapes stand in `shape`.
+pub(super) fn unquote<'p>(
+    (raw, shape): (&[u8], &[u8]),
+    options: &CopyOptions,
+    plain: &'p mut Vec<u8>,
+) -> &'p [u8] {
     let mut at = 0;
-    while let Some(byte) = raw.get(at) {
-        if *byte == options.escape && raw.get(at + 1).is_some_and(|next| is_escaped(*next, options)) {
+    while let Some(byte) = shape.get(at) {
+        if *byte == options.escape && shape.get(at + 1).is_some_and(|next| is_escaped(*next, options)) {
             at += 1;
         }
         plain.extend(raw.get(at));
@@ -85,21 +90,30 @@ pub(super) fn unquote<'p>(raw: &[u8], options: &CopyOptions, plain: &'p mut Vec<
     plain
 }
 
-/// Writes a value, in quotes where it has to be or was before. `columns`: of the row.
-pub(super) fn write(
-    value: &[u8],
+/// Puts quotes around the value at the end of `out`, which begins at `place`, where it needs them or had them before.
+/// `columns`: of the row. `aside` is for its own use.
+#[inline]
+pub(super) fn escape(
     options: &CopyOptions,
     (quoted, columns): (bool, usize),
+    (place, aside): (usize, &mut Vec<u8>),
     out: &mut Vec<u8>,
 ) {
     let special =
         |byte: u8| (byte == options.delimiter) | (byte == options.quote) | (byte == b'\n') | (byte == b'\r');
+    let value = &out[place..];
     // `\.` alone would end the data.
     let end = columns == 1 && value == b"\\.";
-    if !quoted && !end && value != options.null && !any(value, special) {
-        out.extend_from_slice(value);
-        return;
+    if quoted || end || value == options.null || any(value, special) {
+        aside.clear();
+        aside.extend_from_slice(value);
+        out.truncate(place);
+        write(aside, options, out);
     }
+}
+
+/// Writes a value in quotes.
+fn write(value: &[u8], options: &CopyOptions, out: &mut Vec<u8>) {
     out.push(options.quote);
     for byte in value {
         if is_escaped(*byte, options) {

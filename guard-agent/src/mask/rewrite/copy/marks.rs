@@ -25,7 +25,21 @@ impl<'a> Marks<'a> {
     }
 
     /// The first place at or behind `at`.
+    #[inline]
     pub(super) fn from(&mut self, at: usize) -> Option<usize> {
+        if let Some(behind) = at.checked_sub(self.start)
+            && behind < BYTES
+        {
+            let bits = self.bits & (u64::MAX << behind);
+            if bits != 0 {
+                return Some(self.start + bits.trailing_zeros() as usize);
+            }
+        }
+        self.further(at)
+    }
+
+    /// The same where none is among the bytes that have been looked at.
+    fn further(&mut self, at: usize) -> Option<usize> {
         if at < self.start || at - self.start >= BYTES {
             self.look(at);
         }

@@ -11,6 +11,7 @@ pub(super) fn row_length(bytes: &[u8], looked: &mut Looked) -> Option<usize> {
 }
 
 /// The value that begins at `start`; `marks` are delimiters and backslashes.
+#[inline(always)]
 pub(super) fn field<'a>(
     line: &'a [u8],
     start: usize,
@@ -34,34 +35,41 @@ pub(super) fn field<'a>(
     Some(Field { raw, end, null: raw == options.null, plain, quoted: false })
 }
 
-/// What `raw` stands for.
-pub(super) fn unescape<'p>(raw: &[u8], plain: &'p mut Vec<u8>) -> &'p [u8] {
-    let mut bytes = raw.iter();
-    while let Some(byte) = bytes.next() {
-        if *byte != b'\\' {
+/// What `raw` stands for, whose escapes stand in `shape`.
+pub(super) fn unescape<'p>((raw, shape): (&[u8], &[u8]), plain: &'p mut Vec<u8>) -> &'p [u8] {
+    let mut bytes = raw.iter().zip(shape);
+    while let Some((byte, of_shape)) = bytes.next() {
+        if *of_shape != b'\\' {
             plain.push(*byte);
             continue;
         }
-        plain.extend(bytes.next().map(|escape| match escape {
+        plain.extend(bytes.next().map(|(escape, of_shape)| match of_shape {
             b'b' => 8,
             b'f' => 12,
             b'n' => b'\n',
             b'r' => b'\r',
             b't' => b'\t',
             b'v' => 11,
-            other => *other,
+            _ => *escape,
         }));
     }
     plain
 }
 
-/// Writes a value, as the server would.
-pub(super) fn write(value: &[u8], options: &CopyOptions, out: &mut Vec<u8>) {
+/// Escapes the value at the end of `out`, which begins at `place`, as the server would. `aside` is for its own use.
+#[inline]
+pub(super) fn escape(options: &CopyOptions, (place, aside): (usize, &mut Vec<u8>), out: &mut Vec<u8>) {
     let special = |byte: u8| (byte.wrapping_sub(8) < 6) | (byte == b'\\') | (byte == options.delimiter);
-    if !any(value, special) {
-        out.extend_from_slice(value);
-        return;
+    if any(&out[place..], special) {
+        aside.clear();
+        aside.extend_from_slice(&out[place..]);
+        out.truncate(place);
+        write(aside, options, out);
     }
+}
+
+/// Writes a value with its escapes.
+fn write(value: &[u8], options: &CopyOptions, out: &mut Vec<u8>) {
     for byte in value {
         let escape = match byte {
             8 => b'b',

@@ -150,10 +150,32 @@ fn lies_and_long_rows_are_errors() {
     assert!(held.finish().is_err());
     let csv = copy(text_columns(), CopyOptions::of(CopyFormat::Csv)).data(b"\"a\"b,c,d\n", &mut Vec::new());
     assert_eq!(csv, Err(RewriteError::Copy("a value does not end")));
-    let japanese = Settings { ascii_is_ascii: false, ..Settings::default() };
+}
+
+/// Letters whose second bytes are backslashes, bars and quotes; what is found is NULL, what is masked is masked whole.
+#[test]
+fn letters_hold_no_delimiters() {
+    let unknown = Settings::default().in_encoding("ISO-2022-JP");
     let refused =
-        CopyRewriter::new(text_columns(), CopyOptions::of(CopyFormat::Csv), (partial(), Simple), japanese, 1);
+        CopyRewriter::new(text_columns(), CopyOptions::of(CopyFormat::Csv), (partial(), Simple), unknown, 1);
     assert_eq!(refused.unwrap_err(), RewriteError::Encoding);
+    let settings = Settings::default().in_encoding("SJIS");
+    let options = |format, delimiter| CopyOptions { delimiter, ..CopyOptions::of(format) };
+    for (options, data, expected) in [
+        (
+            options(CopyFormat::Text, b'|'),
+            &b"\x95\\|\x83|\x83\\ ana@example.com|\x83|\n"[..],
+            &b"\x95\\|\\N|\\N\n"[..],
+        ),
+        (options(CopyFormat::Text, b'\t'), b"\x95\\\\t\tana@example.com\tx\n", b"\x95\\\\t\t\\N\t\\N\n"),
+        (options(CopyFormat::Csv, b'|'), b"\x83|a|\"\x83|\"\"ana@example.com\"|\xb6\n", b"\x83|a||\n"),
+    ] {
+        let mut copy =
+            CopyRewriter::new(text_columns(), options, (partial(), Simple), settings, 4_096).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(copy.data(data, &mut out), Ok(Rewritten::Changed), "{data:?}");
+        assert_eq!(&out[5..], expected, "{data:?}");
+    }
 }
 
 #[test]
