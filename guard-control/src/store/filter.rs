@@ -13,7 +13,7 @@ use rusqlite::types::Value;
 use super::{
     StoreError,
     id::{record_id, sequence_of},
-    row::kind,
+    row::kind::{CLIENT_CONNECTED, CONNECTION_OPENED, STATEMENT},
 };
 
 /// Decisions in an answer where the question names no number.
@@ -62,8 +62,8 @@ impl Filter {
         }
         match request.kind.as_str() {
             "" => {}
-            "connection" => filter.and("r.kind = ", kind::CONNECTION_OPENED.into()),
-            "statement" => filter.and("r.kind = ", kind::STATEMENT.into()),
+            "connection" => filter.and("r.kind = ", CONNECTION_OPENED.into()),
+            "statement" => filter.and("r.kind = ", STATEMENT.into()),
             _ => return Err(StoreError::Request("the kind must be connection or statement")),
         }
         if request.non_proxied {
@@ -114,12 +114,12 @@ impl Filter {
         let like = columns.map(|column| format!("r.{column} LIKE ?{at} ESCAPE '\\'"));
         // Whoever is reported to be the other end is found by what it is, too.
         let reported = format!(
-            "r.kind = 20 AND r.flow IN (SELECT c.flow FROM records c WHERE c.kind = 23
+            "r.kind = {CONNECTION_OPENED} AND r.flow IN (SELECT c.flow FROM records c WHERE c.kind = {CLIENT_CONNECTED}
                  AND (c.executable LIKE ?{at} ESCAPE '\\' OR c.workload LIKE ?{at} ESCAPE '\\'))
-             AND EXISTS (SELECT 1 FROM records c WHERE c.kind = 23 AND c.flow = r.flow
+             AND EXISTS (SELECT 1 FROM records c WHERE c.kind = {CLIENT_CONNECTED} AND c.flow = r.flow
                  AND abs(c.at - r.at) < {NEAR})"
         );
-        let ends = format!("r.kind = 20 AND r.flow LIKE ?{} ESCAPE '\\'", at + 1);
+        let ends = format!("r.kind = {CONNECTION_OPENED} AND r.flow LIKE ?{} ESCAPE '\\'", at + 1);
         let _ = write!(self.sql, " AND ({} OR ({ends}) OR ({reported}))", like.join(" OR "));
     }
 

@@ -18,7 +18,10 @@ use prost::Message;
 use super::{
     Keep, LOOK_TIME, StoreError,
     id::sequence_of,
-    row::flow,
+    row::{
+        flow,
+        kind::{CLIENT_CONNECTED, CONNECTION_OPENED},
+    },
     search::{Search, time},
     sql::{Line, Sql},
 };
@@ -137,7 +140,7 @@ fn reports_sql(flows: &[String]) -> Sql {
     let text = format!(
         "SELECT r.flow, r.id, r.at, r.at + a.clock, r.payload, a.agent_id, a.host, a.addresses
          FROM records r JOIN agents a ON a.id = r.id >> 44
-         WHERE r.kind = 23 AND r.flow IN ({}) ORDER BY r.at DESC LIMIT {}",
+         WHERE r.kind = {CLIENT_CONNECTED} AND r.flow IN ({}) ORDER BY r.at DESC LIMIT {}",
         places(flows.len()),
         MOST + 1
     );
@@ -147,7 +150,7 @@ fn reports_sql(flows: &[String]) -> Sql {
 fn siblings_sql(flows: &[String]) -> Sql {
     let text = format!(
         "SELECT r.flow, a.agent_id, r.at + a.clock FROM records r JOIN agents a ON a.id = r.id >> 44
-         WHERE r.kind = 20 AND r.flow IN ({}) ORDER BY r.at DESC LIMIT {}",
+         WHERE r.kind = {CONNECTION_OPENED} AND r.flow IN ({}) ORDER BY r.at DESC LIMIT {}",
         places(flows.len()),
         MOST
     );

@@ -84,6 +84,8 @@ pub struct CopyRewriter<D> {
     ended: bool,
     /// A value without its quotes or escapes.
     plain: Vec<u8>,
+    /// What takes a value's place, while it is escaped.
+    aside: Vec<u8>,
     /// What takes a row's place.
     row: Vec<u8>,
     /// The data under way without what stands in its letters.
@@ -121,6 +123,7 @@ impl<D: Detector> CopyRewriter<D> {
             begun,
             ended: false,
             plain: Vec::new(),
+            aside: Vec::new(),
             row: Vec::new(),
             shape: Vec::new(),
             verbatim,
@@ -325,24 +328,8 @@ impl<D: Detector> CopyRewriter<D> {
                     (false, true) => csv::unquote((raw, field.raw), &self.options, &mut plain),
                     (false, false) => text::unescape((raw, field.raw), &mut plain),
                 };
-                // Written in place, behind what stands before it, unless it stays.
-                let begin = out.len();
-                match &line[from..at] {
-                    [] => {}
-                    [one] => out.push(*one),
-                    more => out.extend_from_slice(more),
-                }
-                let place = out.len();
-                let outcome = self.rows.single(number, value, out);
-                match outcome {
-                    Outcome::Same => out.truncate(begin),
-                    Outcome::Null => out.extend_from_slice(&self.options.null),
-                    Outcome::Written if csv => {
-                        csv::escape(&self.options, (field.quoted, count), (place, &mut plain), out);
-                    }
-                    Outcome::Written => text::escape(&self.options, (place, &mut plain), out),
-                }
-                if outcome != Outcome::Same {
+                let placed = Placed { number, verbatim: false, quoted: field.quoted };
+                if self.put(placed, (&line[from..at], value), out) {
                     (from, changed) = (field.end, true);
                 }
             }
@@ -369,16 +356,14 @@ impl<D: Detector> CopyRewriter<D> {
         (row, line, shape): (&[u8], &[u8], &[u8]),
         out: &mut Vec<u8>,
     ) -> Option<Rewritten> {
-        let (csv, count) = (self.options.format == CopyFormat::Csv, self.rows.columns.len());
+        let count = self.rows.columns.len();
         let delimiter = self.options.delimiter;
         let mut marks = Marks::of(shape, (delimiter, delimiter));
         let (begin, mut at, mut from, mut changed) = (out.len(), 0, 0, false);
-        let mut aside = std::mem::take(&mut self.plain);
         for number in 0..count {
             let end = marks.from(at).unwrap_or(line.len());
             if (end == line.len()) != (number + 1 == count) {
                 out.truncate(begin);
-                self.plain = aside;
                 return None;
             }
             let value = &line[at..end];
@@ -389,31 +374,13 @@ impl<D: Detector> CopyRewriter<D> {
                 look => look.is_clean(&self.rows.detector, &line[..end], at),
             };
             if !stays {
-                // Written in place, behind what stands before it, unless it stays.
-                let before = out.len();
-                match &line[from..at] {
-                    [] => {}
-                    [one] => out.push(*one),
-                    more => out.extend_from_slice(more),
-                }
-                let place = out.len();
-                let outcome = self.rows.single(number, value, out);
-                match outcome {
-                    Outcome::Same => out.truncate(before),
-                    Outcome::Null => out.extend_from_slice(&self.options.null),
-                    Outcome::Written if self.verbatim[number] => {}
-                    Outcome::Written if csv => {
-                        csv::escape(&self.options, (false, count), (place, &mut aside), out);
-                    }
-                    Outcome::Written => text::escape(&self.options, (place, &mut aside), out),
-                }
-                if outcome != Outcome::Same {
+                let placed = Placed { number, verbatim: self.verbatim[number], quoted: false };
+                if self.put(placed, (&line[from..at], value), out) {
                     (from, changed) = (end, true);
                 }
             }
             at = end + 1;
         }
-        self.plain = aside;
         // Without columns a line is empty.
         if count == 0 && !line.is_empty() {
             return None;
@@ -424,6 +391,30 @@ impl<D: Detector> CopyRewriter<D> {
         }
         out.extend_from_slice(&row[from..]);
         Some(Rewritten::Changed)
+    }
+
+    /// Writes what takes a value's place, behind what stands before it; nothing where the value stays.
+    #[inline]
+    fn put(&mut self, placed: Placed, (before, value): (&[u8], &[u8]), out: &mut Vec<u8>) -> bool {
+        let begin = out.len();
+        match before {
+            [] => {}
+            [one] => out.push(*one),
+            more => out.extend_from_slice(more),
+        }
+        let written = out.len();
+        let outcome = self.rows.single(placed.number, value, out);
+        match outcome {
+            Outcome::Same => out.truncate(begin),
+            Outcome::Null => out.extend_from_slice(&self.options.null),
+            Outcome::Written if placed.verbatim => {}
+            Outcome::Written if self.options.format == CopyFormat::Csv => {
+                let of_row = (placed.quoted, self.rows.columns.len());
+                csv::escape(&self.options, of_row, (written, &mut self.aside), out);
+            }
+            Outcome::Written => text::escape(&self.options, (written, &mut self.aside), out),
+        }
+        outcome != Outcome::Same
     }
 }
 
@@ -454,6 +445,15 @@ fn any(value: &[u8], special: impl Fn(u8) -> bool) -> bool {
         // Zeros are nothing special.
         (None, _) => any_of(&crate::mask::bits::padded(tail)),
     }
+}
+
+/// How a value stands in its row.
+#[derive(Clone, Copy)]
+struct Placed {
+    number: usize,
+    /// What takes its place has nothing to escape.
+    verbatim: bool,
+    quoted: bool,
 }
 
 /// A value in a line.

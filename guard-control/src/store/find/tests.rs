@@ -1,12 +1,13 @@
 //! Every way to a decision leads to the same: what is found is held against a plain look through everything.
 
+use bytes::Bytes;
 use guard_common::{
     api::control::{DecisionsRequest, Hello, StoredDecision, stored_decision::Subject},
     audit::{
         chain::Head,
         v1::{
-            ConnectionOpened, Decision, Gap, Record, Statement, Workload, connection_opened::Access,
-            decision::Verdict, record::Body,
+            ClientConnected, ConnectionOpened, Decision, Gap, Record, Statement, Workload,
+            connection_opened::Access, decision::Verdict, record::Body,
         },
     },
 };
@@ -24,7 +25,13 @@ struct Told {
     round: bool,
     connection: bool,
     words: String,
+    /// The client's end of a connection from another host.
+    client: String,
 }
+
+const SERVER: &str = "10.0.0.1:5432";
+/// The agent that reports clients, by its place among the agents.
+const REPORTER: usize = 3;
 
 const TEXTS: [&str; 12] = [
     "select 1",
@@ -54,7 +61,12 @@ fn body(n: usize, told: &mut Told) -> Body {
         let executable = format!("/usr/bin/tool{}", n % 5);
         told.words = format!("{executable} p{}", n % 3);
         let access = if told.round { Access::NonProxied } else { Access::Proxied };
+        if n.is_multiple_of(2) {
+            told.client = format!("10.0.{}.2:{}", n % 4, 40_000 + n);
+        }
         return Body::ConnectionOpened(ConnectionOpened {
+            client_address: told.client.clone(),
+            server_address: SERVER.to_owned(),
             access: access.into(),
             decision: Some(decision),
             workload: Some(Workload { executable, ..Workload::default() }),
@@ -66,10 +78,32 @@ fn body(n: usize, told: &mut Told) -> Body {
     Body::Statement(Statement { text, db_user, decision: Some(decision), ..Statement::default() })
 }
 
+fn record(at: i64, body: Body) -> Bytes {
+    let nanos = i32::try_from(at % 1_000_000).unwrap() * 1_000;
+    let moment = Some(Timestamp { seconds: at / 1_000_000, nanos });
+    Record { at: moment, ..Record::now(body) }.encode_to_vec().into()
+}
+
+/// What the agent on the other end's host reports of a connection, twice; nothing where there is none.
+fn reports(n: usize, told: &mut Told) -> Vec<Body> {
+    if told.client.is_empty() || n.is_multiple_of(4) {
+        return Vec::new();
+    }
+    let executable = format!("/opt/far{}", n % 3);
+    told.words.push_str(&executable);
+    let report = ClientConnected {
+        client_address: told.client.clone(),
+        server_address: SERVER.to_owned(),
+        workload: Some(Workload { executable, ..Workload::default() }),
+        ..ClientConnected::default()
+    };
+    vec![Body::ClientConnected(report); 2]
+}
+
 /// Fills a store; what was told, the newest first.
 async fn fill(store: &Store) -> Vec<Told> {
-    let agents: Vec<String> = (1..=3).map(|n| format!("00000000-0000-4000-8000-00000000000{n}")).collect();
-    let mut heads = [Head::default(); 3];
+    let agents: Vec<String> = (1..=4).map(|n| format!("00000000-0000-4000-8000-00000000000{n}")).collect();
+    let mut heads = [Head::default(); 4];
     for agent in &agents {
         store
             .hello(Hello { agent_id: agent.clone(), host: "h".to_owned(), ..Hello::default() })
@@ -94,14 +128,17 @@ async fn fill(store: &Store) -> Vec<Told> {
             round: connection && n % 4 == 0,
             connection,
             words: String::new(),
+            client: String::new(),
         };
         let decided = n % 13 != 5;
         let body = if decided { body(n, &mut told) } else { Body::Gap(Gap::default()) };
-        let nanos = i32::try_from(at % 1_000_000).unwrap() * 1_000;
-        let moment = Some(Timestamp { seconds: at / 1_000_000, nanos });
-        let sealed = heads[whose].seal(Record { at: moment, ..Record::now(body) }.encode_to_vec().into());
-        let batch = Batch::new(told.agent.clone(), 1, vec![Row::new(sealed)]);
-        assert!(matches!(store.append(batch).await.unwrap(), Appended::Stored(_)));
+        let mut bodies = vec![(whose, body)];
+        bodies.extend(reports(n, &mut told).into_iter().map(|body| (REPORTER, body)));
+        for (whose, body) in bodies {
+            let sealed = heads[whose].seal(record(at, body));
+            let batch = Batch::new(agents[whose].clone(), 1, vec![Row::new(sealed)]);
+            assert!(matches!(store.append(batch).await.unwrap(), Appended::Stored(_)));
+        }
         if decided {
             all.push(told);
         }
@@ -120,7 +157,9 @@ fn fits(told: &Told, request: &DecisionsRequest) -> bool {
         && (request.agent_id.is_empty() || request.agent_id == told.agent)
         && request.since.as_ref().is_none_or(|since| told.at >= micros(since))
         && request.until.as_ref().is_none_or(|until| told.at < micros(until))
-        && told.words.to_ascii_lowercase().contains(&request.contains.to_ascii_lowercase())
+        && (told.words.to_ascii_lowercase().contains(&request.contains.to_ascii_lowercase())
+            || !told.client.is_empty()
+                && format!("{} > {SERVER}", told.client).starts_with(&request.contains))
 }
 
 async fn found(store: &Store, request: &DecisionsRequest) -> Vec<(String, u64)> {
@@ -150,7 +189,9 @@ fn requests() -> Vec<DecisionsRequest> {
         "00000000-0000-4000-8000-000000000003",
     ];
     let moment = |seconds: i64| Some(Timestamp { seconds: 1_700_000_000 + seconds, nanos: 0 });
-    for contains in ["", "select", "DROP", "p1", "tool3", "u2", "0%_s", "absent"] {
+    for contains in
+        ["", "select", "DROP", "p1", "tool3", "u2", "0%_s", "absent", "far", "opt/far1", "10.0.2.2:4", "e"]
+    {
         for (verdict, kind) in [
             ("", ""),
             ("allowed", ""),
@@ -217,7 +258,7 @@ async fn what_nothing_is_about_any_more_is_forgotten_and_may_come_again() {
     let matters = count("matters").await.0;
     assert!(matters > 20 && matters < decisions, "{matters} of {decisions}");
     // Each chain keeps its last record.
-    assert_eq!(store.forget(1_800_000_000_000_000).await.unwrap(), 597);
+    assert_eq!(store.forget(1_800_000_000_000_000).await.unwrap(), 626);
     assert_eq!(count("tallies").await, (0, 0));
     assert!(count("matters").await.0 <= 3);
     // What was remembered of them is forgotten too.
