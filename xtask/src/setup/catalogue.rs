@@ -435,7 +435,7 @@ fn in_cargo_home(program: &str) -> bool {
 fn has_libclang() -> bool {
     let holds = |folder: &Path| {
         let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.into_iter().any(|name| name.to_string_lossy().starts_with("libclang") && folder.is_dir())
+        names.into_iter().any(|name| is_libclang(&name.to_string_lossy()))
     };
     let named = std::env::var_os("LIBCLANG_PATH").is_some_and(|path| holds(Path::new(&path)));
     let versions = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
@@ -443,6 +443,14 @@ fn has_libclang() -> bool {
         || versions
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
             .any(|entry| holds(&entry.path().join("lib")))
+}
+
+/// Whether a file is the C interface that bindgen loads: `libclang-cpp.so.14` beside it, or without it, is another library.
+fn is_libclang(name: &str) -> bool {
+    let rest = name.strip_prefix("libclang").unwrap_or_default();
+    let version =
+        rest.strip_prefix('-').is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()));
+    rest == ".so" || rest.starts_with(".so.") || version && rest.contains(".so")
 }
 
 /// Debian's Rust with its prebuilt `core` for BPF.
@@ -463,6 +471,18 @@ fn nightly_rust_src() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libclang_is_no_other_library_of_clang() {
+        for name in
+            ["libclang.so", "libclang.so.1", "libclang-14.so.1", "libclang-14.so.14.0.6", "libclang-18.so"]
+        {
+            assert!(is_libclang(name), "{name}");
+        }
+        for name in ["libclang-cpp.so.14", "libclang-cpp.so", "libclangAST.a", "libclang.a", "libLLVM.so"] {
+            assert!(!is_libclang(name), "{name}");
+        }
+    }
 
     #[test]
     fn what_would_be_typed_is_shown() {
