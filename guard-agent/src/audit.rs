@@ -4,6 +4,7 @@
 //! password or an unredacted literal.
 
 mod folder;
+mod grave;
 mod journal;
 mod queue;
 mod reader;
@@ -17,7 +18,7 @@ mod tests;
 mod verify;
 mod writer;
 
-use std::{fmt, io, path::Path, sync::Arc, thread::JoinHandle};
+use std::{fmt, io, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use guard_common::{
     api::agent::JournalStatus,
@@ -41,6 +42,7 @@ pub use self::{
     verify::{Fault, Verified, Wrong, verify},
 };
 use self::{
+    grave::Grave,
     journal::{Journal, Limits},
     queue::{Content, Queue},
     recovery::Recovered,
@@ -89,17 +91,26 @@ impl AuditLog {
     /// Opens the journal in `dir`, making it if need be, and starts its writer. Mends what a crash left; what can't
     /// be mended is kept aside and told in a gap record.
     pub fn open(config: &JournalConfig, dir: &Path) -> Result<(Self, JournalHandle), JournalOpenError> {
+        Self::open_within(limits(config), config, dir)
+    }
+
+    fn open_within(
+        limits: Limits,
+        config: &JournalConfig,
+        dir: &Path,
+    ) -> Result<(Self, JournalHandle), JournalOpenError> {
         let at_dir = |error| JournalOpenError::Io { path: dir.to_owned(), error };
         folder::prepare(dir).map_err(at_dir)?;
         let lock = folder::Lock::take(dir)?;
-        let (journal, recovered) = Journal::open(dir, limits(config))?;
+        let (journal, recovered) = Journal::open(dir, limits)?;
         let agent_id = chain_owner(dir, &recovered, journal.head().sequence).map_err(at_dir)?;
         report(&recovered, dir);
         let signer = Signer::open(config, dir, agent_id)?;
         let shared = Arc::new(Shared::new(dir, agent_id, &journal));
         let queue = Arc::new(Queue::new(config.queue));
         let gaps = damage_gap(&recovered).into_iter().collect();
-        let writer = Writer::new(queue.clone(), shared.clone(), journal, config.sync, gaps).signing(signer);
+        let kept = (journal, Grave::open(dir));
+        let writer = Writer::new((queue.clone(), shared.clone()), kept, config.sync, gaps).signing(signer);
         let run = move || {
             writer.run();
             drop(lock);
@@ -288,8 +299,10 @@ fn as_read(content: Content) -> Record {
 
 fn limits(config: &JournalConfig) -> Limits {
     const MIB: u64 = 1024 * 1024;
+    const DAY: u64 = 86_400;
     let segment = config.segment_mib.clamp(1, 256) * MIB;
-    Limits { segment, total: config.max_mib.saturating_mul(MIB).max(2 * segment) }
+    let keep = (config.keep_days > 0).then(|| Duration::from_secs(u64::from(config.keep_days) * DAY));
+    Limits { segment, total: config.max_mib.saturating_mul(MIB).max(2 * segment), keep }
 }
 
 /// The agent's id, made anew where a new chain begins.
@@ -305,6 +318,7 @@ fn chain_owner(dir: &Path, recovered: &Recovered, last: u64) -> io::Result<Uuid>
                 );
             }
             folder::forget_acknowledged(dir)?;
+            grave::forget(dir)?;
             folder::new_agent_id(dir)
         }
     }

@@ -384,6 +384,8 @@ pub struct JournalConfig {
     pub sign_seconds: u64,
     /// Days after which a new key signs; 0: only when asked.
     pub key_days: u32,
+    /// Days that records are kept; 0: for as long as there is room.
+    pub keep_days: u32,
 }
 
 /// When a record counts as committed.
@@ -406,6 +408,7 @@ impl Default for JournalConfig {
             queue: 65_536,
             sign_seconds: 60,
             key_days: 90,
+            keep_days: 0,
         }
     }
 }

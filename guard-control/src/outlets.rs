@@ -172,6 +172,7 @@ fn is_notable(flat: &Flat) -> bool {
         "agent-stopped",
         "sensor-state",
         "key-change",
+        "tombstone",
         // Nobody knows what it is.
         "unknown",
     ];

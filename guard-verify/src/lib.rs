@@ -15,7 +15,7 @@ use clap::Parser;
 use guard_common::audit::{
     checkpoint::PublicKey,
     export::{Header, Line, LineError, MAX_LINE},
-    verifier::{Fault, Verdict, Verifier},
+    verifier::{Before, Fault, Verdict, Verifier},
 };
 use serde_json::json;
 
@@ -122,6 +122,11 @@ fn told(verdict: &Verdict, json: bool) -> String {
             "holds": true,
             "agent_id": verdict.agent_id,
             "first": verdict.first,
+            "before": match &verdict.before {
+                Before::Nothing => "nothing",
+                Before::Deleted(_) => "deleted",
+                Before::Unknown => "unknown",
+            },
             "last": verdict.head.sequence,
             "hash": hex::encode(verdict.head.hash),
             "signed_until": verdict.signed.as_ref().map(|signed| signed.sequence),
@@ -134,8 +139,9 @@ fn told(verdict: &Verdict, json: bool) -> String {
     if verdict.first == 0 {
         return "the export holds no record".to_owned();
     }
+    let before = verdict.before_first().map(|before| format!("\n{before}")).unwrap_or_default();
     format!(
-        "records {} to {} are as they were written\nhash of record {}: {}\n{}",
+        "records {} to {} are as they were written{before}\nhash of record {}: {}\n{}",
         verdict.first,
         verdict.head.sequence,
         verdict.head.sequence,

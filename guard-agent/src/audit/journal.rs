@@ -8,16 +8,20 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use guard_common::audit::{chain::Head, v1::Record};
+use guard_common::audit::{
+    chain::{Hash, Head},
+    v1::Record,
+};
 use pbjson_types::Timestamp;
 use prost::Message;
 
 use super::{
     folder,
     recovery::{self, Recovered},
-    segment::{Frame, Frames, HEADER_LEN, HeaderError, Segment, header},
+    segment::{Frame, Frames, HEADER_LEN, HeaderError, Segment, header, read_header},
 };
 
 /// Why the journal could not be opened.
@@ -52,22 +56,38 @@ pub enum JournalOpenError {
     },
 }
 
-/// Sizes in bytes.
+/// Sizes in bytes, and ages.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// All segments together.
     pub total: u64,
     /// One segment.
     pub segment: u64,
+    /// How long records are kept; nothing: for as long as there is room.
+    pub keep: Option<Duration>,
 }
 
-/// Records that were deleted to stay within the limit.
+/// The longest time that a segment is written to where records have an age.
+const LONGEST: Duration = Duration::from_hours(24);
+
+impl Limits {
+    /// How long a segment is written to: a record may stay so much longer than its time.
+    fn turn(&self) -> Option<Duration> {
+        self.keep.map(|keep| (keep / 4).min(LONGEST))
+    }
+}
+
+/// The oldest records, which are about to be deleted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dropped {
+pub struct Oldest {
+    /// Segments that hold them.
+    pub segments: usize,
     /// The first of them.
     pub first: u64,
     /// The last of them.
     pub last: u64,
+    /// Its hash.
+    pub hash: Hash,
     /// When the first of them happened.
     pub since: Option<Timestamp>,
     /// When the first record that is still there happened.
@@ -98,6 +118,8 @@ pub struct Journal {
     /// Finished segments with their lengths, the oldest first.
     closed: Vec<(Segment, u64)>,
     current: Segment,
+    /// Since when it is written to.
+    begun: SystemTime,
     file: File,
     written: Mark,
     durable: Mark,
@@ -130,10 +152,15 @@ impl Journal {
         };
         file.sync_all().map_err(at(&current.path))?;
         let mark = Mark { head: recovered.head, length };
+        let begun = first_time(&current).and_then(|at| {
+            let since = Duration::from_secs(u64::try_from(at.seconds).ok()?);
+            UNIX_EPOCH.checked_add(since)
+        });
         let journal = Self {
             dir: dir.to_owned(),
             limits,
             closed: segments,
+            begun: begun.unwrap_or_else(SystemTime::now),
             current,
             file,
             written: mark,
@@ -158,6 +185,11 @@ impl Journal {
         self.written.head.sequence != self.durable.head.sequence
     }
 
+    /// How long a segment is written to, where records have an age.
+    pub fn turn(&self) -> Option<Duration> {
+        self.limits.turn()
+    }
+
     /// The first record that is still there.
     pub fn oldest(&self) -> u64 {
         self.closed.first().map_or(self.current.first, |(segment, _)| segment.first)
@@ -180,6 +212,7 @@ impl Journal {
             create(&self.dir, &self.written.head).map_err(|error| SyncFailed { lost: 0, error })?;
         let finished = std::mem::replace(&mut self.current, segment);
         self.closed.push((finished, self.written.length));
+        self.begun = SystemTime::now();
         self.file = file;
         self.ragged = false;
         self.written.length = HEADER_LEN as u64;
@@ -229,46 +262,69 @@ impl Journal {
         Ok(())
     }
 
-    /// Deletes the oldest finished segments while the journal is larger than its limit. The current segment is
-    /// counted as full, so that the limit holds until the next call.
-    pub fn shrink(&mut self) -> io::Result<Option<Dropped>> {
+    /// Whether the current segment has been written to for long enough, where records have an age.
+    pub fn is_stale(&self) -> bool {
+        let age = SystemTime::now().duration_since(self.begun).unwrap_or_default();
+        self.written.length > HEADER_LEN as u64 && self.limits.turn().is_some_and(|turn| age >= turn)
+    }
+
+    /// How many of the oldest finished segments are too many for the journal's limit. The current segment is counted as
+    /// full, so that the limit holds until the next call.
+    pub fn oversize(&self) -> usize {
         let closed: u64 = self.closed.iter().map(|(_, length)| length).sum();
         let mut excess =
             (closed + self.limits.segment.max(self.written.length)).saturating_sub(self.limits.total);
-        let mut dropped: Option<Dropped> = None;
-        while excess > 0 && !self.closed.is_empty() {
-            let (next, length) = self.drop_oldest()?;
-            excess = excess.saturating_sub(length);
-            let (first, since) = dropped.map_or((next.first, next.since), |first| (first.first, first.since));
-            dropped = Some(Dropped { first, since, ..next });
-        }
-        Ok(dropped)
+        let goes = |(_, length): &&(Segment, u64)| {
+            let goes = excess > 0;
+            excess = excess.saturating_sub(*length);
+            goes
+        };
+        self.closed.iter().take_while(goes).count()
     }
 
-    /// Deletes the oldest finished segment if all of its records are at or before `acknowledged`.
-    pub fn drop_acknowledged(&mut self, acknowledged: u64) -> io::Result<bool> {
-        if self.closed.is_empty() || self.end_of_oldest() > acknowledged {
-            return Ok(false);
-        }
-        self.drop_oldest().map(|_| true)
+    /// How many of the oldest finished segments were last written to before the time that records are kept.
+    pub fn aged(&self) -> usize {
+        let Some(oldest) = self.limits.keep.and_then(|keep| SystemTime::now().checked_sub(keep)) else {
+            return 0;
+        };
+        let written = |segment: &Segment| fs::metadata(&segment.path).and_then(|file| file.modified());
+        let is_old = |segment: &Segment| written(segment).is_ok_and(|written| written < oldest);
+        self.closed.iter().take_while(|(segment, _)| is_old(segment)).count()
     }
 
-    fn end_of_oldest(&self) -> u64 {
-        self.closed.get(1).map_or(self.current.first, |(segment, _)| segment.first) - 1
+    /// The oldest finished segment, where all of its records are at or before `acknowledged`: one or none.
+    pub fn acknowledged(&self, acknowledged: u64) -> usize {
+        usize::from(!self.closed.is_empty() && self.after(1).first - 1 <= acknowledged)
     }
 
-    /// There must be a finished segment.
-    fn drop_oldest(&mut self) -> io::Result<(Dropped, u64)> {
-        let last = self.end_of_oldest();
-        let (segment, length) = &self.closed[0];
-        let (first, length, since) = (segment.first, *length, first_time(segment));
-        match fs::remove_file(&segment.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    /// The records of the `segments` oldest finished ones. There must be as many, and one at least.
+    pub fn oldest_of(&self, segments: usize) -> io::Result<Oldest> {
+        let (first, next) = (&self.closed[0].0, self.after(segments));
+        let before = read_header(next, &File::open(&next.path)?)?.map_err(io::Error::other)?;
+        Ok(Oldest {
+            segments,
+            first: first.first,
+            last: before.sequence,
+            hash: before.hash,
+            since: first_time(first),
+            until: first_time(next),
+        })
+    }
+
+    /// Deletes them. After an error as many as could not be deleted are still there.
+    pub fn delete(&mut self, oldest: &Oldest) -> io::Result<()> {
+        for _ in 0..oldest.segments {
+            match fs::remove_file(&self.closed[0].0.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => drop(self.closed.remove(0)),
+            }
         }
-        self.closed.remove(0);
-        let until = first_time(self.closed.first().map_or(&self.current, |(segment, _)| segment));
-        Ok((Dropped { first, last, since, until }, length))
+        Ok(())
+    }
+
+    /// The segment behind the `segments` oldest ones.
+    fn after(&self, segments: usize) -> &Segment {
+        self.closed.get(segments).map_or(&self.current, |(segment, _)| segment)
     }
 }
 

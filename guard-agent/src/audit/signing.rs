@@ -13,8 +13,8 @@ use std::{
 
 use guard_common::audit::{
     chain::Head,
-    checkpoint::{PublicKey, checkpoint_message, key_change_message},
-    v1::{Checkpoint, KeyChange, record::Body},
+    checkpoint::{PublicKey, checkpoint_message, key_change_message, tombstone_message},
+    v1::{Checkpoint, KeyChange, Tombstone, record::Body},
 };
 use ring::{
     rand::SystemRandom,
@@ -173,6 +173,12 @@ impl Signer {
             signed_at,
             signature: signature.as_ref().to_vec(),
         })
+    }
+
+    /// Vouches for what a tombstone says.
+    pub fn bury(&self, tombstone: &mut Tombstone) {
+        tombstone.key_id = self.public().id();
+        tombstone.signature = self.key.sign(&tombstone_message(tombstone)).as_ref().to_vec();
     }
 
     /// The chain up to its checkpoint `sequence` is signed.

@@ -5,10 +5,11 @@ mod damage;
 mod full_disk;
 mod limits;
 mod signing;
+mod tombstones;
 
 use std::{path::Path, time::Duration};
 
-use guard_common::audit::v1::{AgentStopped, Gap, Record, record::Body};
+use guard_common::audit::v1::{AgentStopped, Gap, Record, Tombstone, record::Body};
 use prost::Message;
 
 use super::{AuditLog, JournalHandle, Reader, verify};
@@ -49,6 +50,14 @@ fn gaps(dir: &Path) -> Vec<Gap> {
         _ => None,
     };
     bodies(dir).into_iter().filter_map(gap).collect()
+}
+
+fn tombstones(dir: &Path) -> Vec<Tombstone> {
+    let tombstone = |body| match body {
+        Body::Tombstone(tombstone) => Some(tombstone),
+        _ => None,
+    };
+    bodies(dir).into_iter().filter_map(tombstone).collect()
 }
 
 fn assert_verifies(dir: &Path) {

@@ -12,11 +12,11 @@ use std::{
 use guard_common::audit::{
     chain::{GENESIS, Head},
     checkpoint::PublicKey,
-    verifier::{self, Verdict, Verifier},
+    verifier::{self, Before, Verdict, Verifier},
 };
 
 use super::{
-    folder,
+    folder, grave,
     segment::{Frame, Frames, HEADER_LEN, HeaderError, Segment, read_header},
 };
 
@@ -68,6 +68,9 @@ pub enum Fault {
     /// The hash chain or a signature does not hold.
     #[error("{0}")]
     Chain(#[from] verifier::Fault),
+    /// The oldest records are gone, and the agent has not said so.
+    #[error("it and those up to {0} are missing, and no tombstone says that guard deleted them")]
+    Beheaded(u64),
     /// The newest records are gone.
     #[error("it is missing, although the control plane has acknowledged records up to {0}")]
     Truncated(u64),
@@ -88,6 +91,8 @@ pub fn verify(dir: &Path, keys: &[PublicKey], patience: Duration) -> Result<Veri
                 if error.kind() == io::ErrorKind::NotFound
                     && attempts < 5
                     && segments.first().is_some_and(|oldest| oldest.path == path) => {}
+            // Its tombstone came into the chain when the end of the chain had been read.
+            Err(Wrong { fault: Fault::Beheaded(_), .. }) if attempts < 2 => {}
             result => return result,
         }
     }
@@ -113,11 +118,15 @@ fn walk(dir: &Path, segments: &[Segment], keys: &[PublicKey], patience: Duration
     if let Some(acknowledged) = acknowledged.filter(|acknowledged| *acknowledged > head.sequence) {
         return Err(at_end(Fault::Truncated(acknowledged)));
     }
-    Ok(Verified {
-        first: segments.first().map_or(1, |segment| segment.first),
-        verdict: verifier.verdict().map_err(|fault| at_end(fault.into()))?,
-        segments: segments.len(),
-    })
+    if let Some(tombstone) = grave::pending(dir) {
+        verifier.on_tombstone(head.sequence + 1, tombstone).map_err(|fault| at_end(fault.into()))?;
+    }
+    let verdict = verifier.verdict().map_err(|fault| at_end(fault.into()))?;
+    let first = segments.first().map_or(1, |segment| segment.first);
+    if verdict.before == Before::Unknown {
+        return Err(Wrong { sequence: 1, ..at_end(Fault::Beheaded(first - 1)) });
+    }
+    Ok(Verified { first, verdict, segments: segments.len() })
 }
 
 fn walk_segment(

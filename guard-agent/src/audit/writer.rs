@@ -12,13 +12,14 @@ use std::{
 use guard_common::audit::{
     chain::Head,
     timestamp,
-    v1::{Gap, Record, record::Body},
+    v1::{Gap, Record, Tombstone, record::Body},
 };
 use prost::Message;
 
 use super::{
     AuditError,
-    journal::{Dropped, Journal, SyncFailed},
+    grave::Grave,
+    journal::{Journal, Oldest, SyncFailed},
     queue::{Content, Item, Loss, Queue, Waiter},
     segment::{MAX_FRAME, write_frame},
     shared::Shared,
@@ -38,6 +39,9 @@ const LAZY_SYNC_AFTER: Duration = Duration::from_secs(1);
 /// How often a gap record is tried while the disk refuses.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How often it is looked for records that are too old, at the most and at the least.
+const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_hours(1));
+
 /// The writer's state.
 #[derive(Debug)]
 pub struct Writer {
@@ -53,6 +57,9 @@ pub struct Writer {
     pending: Vec<Waiter>,
     dirty_since: Option<Instant>,
     gaps: Gaps,
+    grave: Grave,
+    /// When it is looked for records that are too old; nothing where none gets too old.
+    look: Option<Instant>,
     /// `None`: nothing is signed.
     signer: Option<Signer>,
 }
@@ -100,12 +107,20 @@ struct Chunk {
     waiters: Vec<Waiter>,
     gaps: Gaps,
     loss: Option<Loss>,
+    /// It says what was deleted.
+    tombstone: bool,
 }
 
 impl Writer {
-    /// A writer for `journal` that begins with `gaps`.
-    pub fn new(queue: Arc<Queue>, shared: Arc<Shared>, journal: Journal, sync: Sync, gaps: Vec<Gap>) -> Self {
+    /// A writer for `journal`, whose deletions go through `grave`, that begins with `gaps`.
+    pub fn new(
+        (queue, shared): (Arc<Queue>, Arc<Shared>),
+        (journal, grave): (Journal, Grave),
+        sync: Sync,
+        gaps: Vec<Gap>,
+    ) -> Self {
         let gaps = Gaps { made: gaps, ..Gaps::default() };
+        let look = journal.turn().map(|_| Instant::now());
         Self {
             queue,
             shared,
@@ -117,6 +132,8 @@ impl Writer {
             pending: Vec::new(),
             dirty_since: None,
             gaps,
+            grave,
+            look,
             signer: None,
         }
     }
@@ -140,6 +157,7 @@ impl Writer {
             self.write(taken.items);
             self.sign(taken.closed);
             self.settle(taken.closed);
+            self.retire();
             self.publish();
             if taken.closed {
                 return;
@@ -149,37 +167,39 @@ impl Writer {
 
     fn deadline(&self) -> Option<Instant> {
         let sync = self.dirty_since.map(|since| since + self.sync_after());
-        let retry = (!self.gaps.is_empty()).then(|| Instant::now() + RETRY_AFTER);
+        let untold = !self.gaps.is_empty() || self.grave.untold().is_some();
+        let retry = untold.then(|| Instant::now() + RETRY_AFTER);
         let sign = self.signer.as_ref().and_then(Signer::deadline);
-        sync.into_iter().chain(retry).chain(sign).min()
+        sync.into_iter().chain(retry).chain(sign).chain(self.look).min()
     }
 
     /// Vouches for what was written, where that is due.
     fn sign(&mut self, closing: bool) {
         let head = self.journal.head();
-        let Some(mut signer) = self.signer.take() else { return };
-        if signer.due(&head, closing)
-            && let Err(error) = self.vouch(&mut signer)
+        if self.signer.as_mut().is_some_and(|signer| signer.due(&head, closing))
+            && let Err(error) = self.vouch()
         {
-            signer.postpone();
+            self.signer.iter_mut().for_each(Signer::postpone);
             self.report(&error);
         }
-        self.signer = Some(signer);
     }
 
-    fn vouch(&mut self, signer: &mut Signer) -> io::Result<()> {
-        if let Some(change) = signer.key_change() {
+    fn vouch(&mut self) -> io::Result<()> {
+        if let Some(change) = self.signer.as_mut().and_then(Signer::key_change) {
             self.append(change)?;
             // What is signed by a key that the chain does not know of, after a power cut, is worth nothing.
             if let Err(failed) = self.journal.sync() {
                 self.taken_back(failed.lost, &failed.error);
                 return Err(failed.error);
             }
-            signer.key_changed().map_err(io::Error::other)?;
+            self.signer.as_mut().map_or(Ok(()), Signer::key_changed).map_err(io::Error::other)?;
         }
-        let checkpoint = signer.checkpoint(&self.journal.head());
-        self.append(checkpoint)?;
-        signer.signed(self.journal.head().sequence);
+        let Some(signer) = &self.signer else { return Ok(()) };
+        self.append(signer.checkpoint(&self.journal.head()))?;
+        let last = self.journal.head().sequence;
+        if let Some(signer) = &mut self.signer {
+            signer.signed(last);
+        }
         Ok(())
     }
 
@@ -210,6 +230,9 @@ impl Writer {
             match self.store(chunk.head) {
                 Ok(()) => {
                     self.shared.set_error(None);
+                    if chunk.tombstone {
+                        self.grave.told();
+                    }
                     self.dirty_since.get_or_insert_with(Instant::now);
                     self.written(chunk.waiters);
                 }
@@ -232,10 +255,16 @@ impl Writer {
             waiters: Vec::new(),
             gaps: std::mem::take(&mut self.gaps),
             loss: None,
+            tombstone: false,
         };
         for gap in chunk.gaps.records() {
             let gap = Record::now(Body::Gap(gap)).encode_to_vec();
             write_frame(&gap, &mut chunk.head, &mut self.buffer);
+        }
+        if let Some(tombstone) = self.grave.untold() {
+            let tombstone = Record::now(Body::Tombstone(tombstone.clone())).encode_to_vec();
+            write_frame(&tombstone, &mut chunk.head, &mut self.buffer);
+            chunk.tombstone = true;
         }
         while self.buffer.len() < CHUNK {
             let Some(Item { at, content, waiter }) = items.next() else { break };
@@ -282,19 +311,70 @@ impl Writer {
             }
             let full =
                 matches!(failed.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            let acknowledged = self.shared.acknowledged().unwrap_or(0);
-            if !full || !self.journal.drop_acknowledged(acknowledged)? {
+            let acknowledged = self.journal.acknowledged(self.shared.acknowledged().unwrap_or(0));
+            if !full || acknowledged == 0 {
                 return Err(failed.error);
             }
+            self.bury(acknowledged, "disk-full")?;
         }
     }
 
     fn shrink(&mut self) {
-        match self.journal.shrink() {
-            Ok(Some(dropped)) => self.gaps.made.extend(unshipped(&dropped, self.shared.acknowledged())),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "old journal segments cannot be deleted"),
+        self.forget(self.journal.oversize(), "size");
+    }
+
+    /// Deletes what is older than records are kept.
+    fn retire(&mut self) {
+        let (Some(turn), Some(look)) = (self.journal.turn(), self.look) else { return };
+        let now = Instant::now();
+        if now < look {
+            return;
         }
+        self.look = Some(now + (turn / 4).clamp(LOOK.0, LOOK.1));
+        if self.journal.is_stale()
+            && let Err(failed) = self.journal.rotate()
+        {
+            match failed.lost {
+                0 => self.report(&failed.error),
+                lost => self.taken_back(lost, &failed.error),
+            }
+        }
+        self.forget(self.journal.aged(), "age");
+        self.write(Vec::new());
+    }
+
+    fn forget(&mut self, segments: usize, reason: &str) {
+        if segments > 0
+            && let Err(error) = self.bury(segments, reason)
+        {
+            tracing::error!(%error, "old journal segments cannot be deleted");
+        }
+    }
+
+    /// Deletes the oldest segments, one at least, behind a tombstone.
+    fn bury(&mut self, segments: usize, reason: &str) -> io::Result<()> {
+        let oldest = self.journal.oldest_of(segments)?;
+        let mut tombstone = Tombstone {
+            first: oldest.first,
+            last: oldest.last,
+            hash: oldest.hash.to_vec(),
+            reason: reason.to_owned(),
+            since: oldest.since,
+            until: oldest.until,
+            agent_id: self.shared.agent_id.to_string(),
+            signed_at: timestamp(SystemTime::now()).seconds,
+            ..Tombstone::default()
+        };
+        // What the chain does not say yet goes into the same one.
+        if let Some(pending) = self.grave.pending().filter(|pending| pending.first <= oldest.first) {
+            (tombstone.first, tombstone.since) = (pending.first, pending.since);
+        }
+        if let Some(signer) = &self.signer {
+            signer.bury(&mut tombstone);
+        }
+        self.grave.dig(tombstone)?;
+        self.gaps.made.extend(unshipped(&oldest, self.shared.acknowledged(), reason));
+        self.journal.delete(&oldest)
     }
 
     fn written(&mut self, waiters: Vec<Waiter>) {
@@ -329,6 +409,7 @@ impl Writer {
         self.dirty_since = None;
         match self.journal.sync() {
             Ok(()) => {
+                self.grave.durable();
                 self.publish();
                 answer(std::mem::take(&mut self.pending), &Ok(()));
             }
@@ -339,6 +420,7 @@ impl Writer {
     /// Records that had been written are gone again.
     fn taken_back(&mut self, lost: u64, error: &io::Error) {
         self.dirty_since = None;
+        self.grave.taken_back();
         self.shared.add_lost(lost);
         Loss::add(&mut self.gaps.disk, lost, SystemTime::now());
         self.report(error);
@@ -373,17 +455,18 @@ fn answer(waiters: Vec<Waiter>, result: &Result<(), AuditError>) {
 }
 
 /// The gap record for deleted segments, if a control plane should have had them first.
-fn unshipped(dropped: &Dropped, acknowledged: Option<u64>) -> Option<Gap> {
-    let first = dropped.first.max(acknowledged?.saturating_add(1));
-    (first <= dropped.last).then(|| Gap {
+fn unshipped(oldest: &Oldest, acknowledged: Option<u64>, reason: &str) -> Option<Gap> {
+    let first = oldest.first.max(acknowledged?.saturating_add(1));
+    let reached = if reason == "age" { "journal.keep_days" } else { "journal.max_mib" };
+    (first <= oldest.last).then(|| Gap {
         losses: Vec::new(),
         source: "uplink".to_owned(),
-        lost: dropped.last - first + 1,
-        since: dropped.since,
-        until: dropped.until,
+        lost: oldest.last - first + 1,
+        since: oldest.since,
+        until: oldest.until,
         detail: format!(
-            "records {first} to {} were deleted before the control plane had them: `journal.max_mib` was reached",
-            dropped.last
+            "records {first} to {} were deleted before the control plane had them: `{reached}` was reached",
+            oldest.last
         ),
     })
 }

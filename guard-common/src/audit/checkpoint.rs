@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     chain::{HASH_LEN, Head},
-    v1::{Checkpoint, KeyChange},
+    v1::{Checkpoint, KeyChange, Tombstone},
 };
 
 /// Length of an Ed25519 public key in bytes (RFC 8032).
@@ -19,6 +19,7 @@ pub const PUBLIC_KEY_LEN: usize = 32;
 /// Keep these signatures apart from each other and from every other use of the key.
 const CHECKPOINT: &[u8] = b"guard.audit.checkpoint.v1\0";
 const KEY_CHANGE: &[u8] = b"guard.audit.key.v1\0";
+const TOMBSTONE: &[u8] = b"guard.audit.tombstone.v1\0";
 
 /// The key that a chain is verified with.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,11 @@ impl PublicKey {
             )
     }
 
+    /// Whether this key has signed that records were deleted.
+    pub fn buried(&self, tombstone: &Tombstone) -> bool {
+        tombstone.key_id == self.id() && self.signed(&tombstone_message(tombstone), &tombstone.signature)
+    }
+
     /// Whether this key has handed over to the one in `change`.
     pub fn hands_over(&self, change: &KeyChange, agent_id: &str) -> bool {
         change.previous_key_id == self.id()
@@ -93,7 +99,7 @@ impl std::str::FromStr for PublicKey {
 pub fn checkpoint_message(agent_id: &str, head: &Head, signed_at: i64) -> Vec<u8> {
     let mut message = Vec::with_capacity(CHECKPOINT.len() + agent_id.len() + HASH_LEN + 20);
     message.extend_from_slice(CHECKPOINT);
-    put_text(&mut message, agent_id);
+    put(&mut message, agent_id.as_bytes());
     message.extend_from_slice(&head.sequence.to_be_bytes());
     message.extend_from_slice(&head.hash);
     message.extend_from_slice(&signed_at.to_be_bytes());
@@ -104,14 +110,29 @@ pub fn checkpoint_message(agent_id: &str, head: &Head, signed_at: i64) -> Vec<u8
 pub fn key_change_message(agent_id: &str, public_key: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(KEY_CHANGE.len() + agent_id.len() + public_key.len() + 4);
     message.extend_from_slice(KEY_CHANGE);
-    put_text(&mut message, agent_id);
+    put(&mut message, agent_id.as_bytes());
     message.extend_from_slice(public_key);
     message
 }
 
+/// What the signature of a tombstone covers: domain, agent id with its length (4 bytes, big endian), first and last
+/// record (8 each, big endian), the last one's hash and the reason with their lengths, seconds since 1970 (8, big endian).
+pub fn tombstone_message(tombstone: &Tombstone) -> Vec<u8> {
+    let Tombstone { first, last, hash, reason, agent_id, signed_at, .. } = tombstone;
+    let mut message = Vec::with_capacity(TOMBSTONE.len() + agent_id.len() + reason.len() + HASH_LEN + 36);
+    message.extend_from_slice(TOMBSTONE);
+    put(&mut message, agent_id.as_bytes());
+    message.extend_from_slice(&first.to_be_bytes());
+    message.extend_from_slice(&last.to_be_bytes());
+    put(&mut message, hash);
+    put(&mut message, reason.as_bytes());
+    message.extend_from_slice(&signed_at.to_be_bytes());
+    message
+}
+
 /// With its length: no two pairs of texts give the same bytes.
-fn put_text(message: &mut Vec<u8>, text: &str) {
+fn put(message: &mut Vec<u8>, text: &[u8]) {
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
     message.extend_from_slice(&length.to_be_bytes());
-    message.extend_from_slice(text.as_bytes());
+    message.extend_from_slice(text);
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use super::{
     chain::{ChainError, Head},
     checkpoint::{NoKey, PublicKey},
-    v1::{Checkpoint, KeyChange, Record, SealedRecord, record::Body},
+    v1::{Checkpoint, KeyChange, Record, SealedRecord, Tombstone, record::Body},
 };
 
 /// The first thing that is wrong.
@@ -25,6 +25,19 @@ pub enum Fault {
         "record {0}: the checkpoint's signature does not hold: the chain before it was replaced, or the key is another"
     )]
     Signature(u64),
+    /// A tombstone that its key has not signed.
+    #[error("record {0}: the tombstone's signature does not hold")]
+    Tombstone(u64),
+    /// The record that is left does not follow what the tombstone names as the last one that went.
+    #[error(
+        "record {sequence}: the records that went before record {first} are not those that the chain goes on from"
+    )]
+    Replaced {
+        /// The tombstone.
+        sequence: u64,
+        /// The first record that is left.
+        first: u64,
+    },
     /// A checkpoint by a key that nothing vouches for.
     #[error(
         "record {sequence}: signed by key {key_id}, which is not trusted: name it with --key if it should be"
@@ -74,11 +87,24 @@ pub struct Signed {
     pub at: i64,
 }
 
+/// What is before the first record that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing: it is the chain's first, or there is none.
+    Nothing,
+    /// Records that the agent deleted, as it says itself.
+    Deleted(Box<Tombstone>),
+    /// Records of which nothing is known.
+    Unknown,
+}
+
 /// What holds of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The first record that was looked at; 0 where there was none.
     pub first: u64,
+    /// What is before it.
+    pub before: Before,
     /// The end of the chain.
     pub head: Head,
     /// How far it is signed. Records behind it are chained, and not signed yet.
@@ -92,14 +118,36 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// What became of the records before the first one, in words; nothing where there were none.
+    pub fn before_first(&self) -> Option<String> {
+        let last = self.first.saturating_sub(1);
+        match &self.before {
+            Before::Nothing => None,
+            Before::Unknown => Some(format!(
+                "records 1 to {last} are not here, and no tombstone here says that they were deleted"
+            )),
+            Before::Deleted(tombstone) => {
+                let why = match tombstone.reason.as_str() {
+                    "size" => "for the journal's size",
+                    "age" => "for their age",
+                    "disk-full" => "for room on the disk",
+                    _ => "for another reason",
+                };
+                let word = if tombstone.key_id.is_empty() { "unsigned tombstone" } else { "tombstone" };
+                let at = moment(tombstone.signed_at);
+                Some(format!(
+                    "records 1 to {last} were deleted, the last of them {why} at {at}, says a {word}"
+                ))
+            }
+        }
+    }
+
     /// How far the chain is signed, in words for whoever verifies.
     pub fn signed_until(&self) -> String {
         let Some(signed) = &self.signed else {
             return "nothing here is signed by a known key: the chain holds, whoever made it".to_owned();
         };
-        let at = pbjson_types::Timestamp { seconds: signed.at, nanos: 0 };
-        let at = serde_json::to_value(at).ok();
-        let at = at.as_ref().and_then(serde_json::Value::as_str).unwrap_or("an unknown time");
+        let at = moment(signed.at);
         let behind = self.head.sequence.saturating_sub(signed.sequence);
         // The checkpoint itself is always behind.
         let tail = match behind {
@@ -116,6 +164,12 @@ impl Verdict {
     }
 }
 
+/// Seconds since 1970 as people read it.
+fn moment(seconds: i64) -> String {
+    let at = serde_json::to_value(pbjson_types::Timestamp { seconds, nanos: 0 }).ok();
+    at.as_ref().and_then(serde_json::Value::as_str).unwrap_or("an unknown time").to_owned()
+}
+
 /// Takes the records of one chain in order.
 #[derive(Clone, Debug)]
 pub struct Verifier {
@@ -126,6 +180,10 @@ pub struct Verifier {
     agent_id: Option<String>,
     head: Option<Head>,
     first: u64,
+    /// What the first record follows.
+    start: Head,
+    /// Says that what is before the first record was deleted.
+    tombstone: Option<Box<Tombstone>>,
     signed: Option<Signed>,
     checkpoints: u64,
 }
@@ -140,6 +198,8 @@ impl Verifier {
             agent_id: None,
             head: None,
             first: 0,
+            start: Head::default(),
+            tombstone: None,
             signed: None,
             checkpoints: 0,
         }
@@ -147,7 +207,7 @@ impl Verifier {
 
     /// The first record must follow `head`, which something else vouches for.
     pub fn begin_after(&mut self, head: Head) {
-        self.head = Some(head);
+        (self.head, self.start) = (Some(head), head);
     }
 
     /// The next record; leads to the new end of the chain. The first may stand anywhere in a chain: what comes before it
@@ -161,13 +221,14 @@ impl Verifier {
         let previous = head;
         head.accept(sealed)?;
         let record = Record::decode(sealed.payload.clone()).map_err(|_| Fault::Unreadable(sequence))?;
-        match &record.body {
-            Some(Body::Checkpoint(checkpoint)) => self.on_checkpoint(sequence, checkpoint, &previous)?,
-            Some(Body::KeyChange(change)) => self.on_key_change(sequence, change)?,
-            _ => {}
-        }
         if self.first == 0 {
-            self.first = sequence;
+            (self.first, self.start) = (sequence, previous);
+        }
+        match record.body {
+            Some(Body::Checkpoint(checkpoint)) => self.on_checkpoint(sequence, &checkpoint, &previous)?,
+            Some(Body::KeyChange(change)) => self.on_key_change(sequence, &change)?,
+            Some(Body::Tombstone(tombstone)) => self.on_tombstone(sequence, tombstone)?,
+            _ => {}
         }
         self.head = Some(head);
         Ok(head)
@@ -180,6 +241,11 @@ impl Verifier {
         }
         Ok(Verdict {
             first: self.first,
+            before: match &self.tombstone {
+                _ if self.start.sequence == 0 => Before::Nothing,
+                Some(tombstone) => Before::Deleted(tombstone.clone()),
+                None => Before::Unknown,
+            },
             head: self.head.unwrap_or_default(),
             signed: self.signed.clone(),
             checkpoints: self.checkpoints,
@@ -218,6 +284,33 @@ impl Verifier {
         self.current = Some(key);
         self.checkpoints += 1;
         self.signed = Some(Signed { sequence: checkpoint.sequence, key, at: checkpoint.signed_at });
+        Ok(())
+    }
+
+    /// A tombstone that belongs to the chain: behind it, or as record `sequence` in it. Records may be left that it names,
+    /// where an agent was stopped while it deleted them.
+    pub fn on_tombstone(&mut self, sequence: u64, tombstone: Tombstone) -> Result<(), Fault> {
+        let key_id = &tombstone.key_id;
+        let known = self.current.into_iter().chain(self.trusted.iter().copied());
+        match known.into_iter().find(|key| key.id() == *key_id) {
+            Some(key) if !key.buried(&tombstone) => return Err(Fault::Tombstone(sequence)),
+            None if self.current.is_some() && !key_id.is_empty() => {
+                return Err(Fault::Untrusted { sequence, key_id: key_id.clone() });
+            }
+            // As with checkpoints: what a trusted key signs later covers it.
+            _ => {}
+        }
+        if let Some(expected) = self.agent_id.as_ref().filter(|expected| **expected != tombstone.agent_id) {
+            let (expected, found) = (expected.clone(), tombstone.agent_id);
+            return Err(Fault::Agent { sequence, expected, found });
+        }
+        if tombstone.last < self.start.sequence {
+            return Ok(());
+        }
+        if tombstone.last == self.start.sequence && tombstone.hash[..] != self.start.hash {
+            return Err(Fault::Replaced { sequence, first: self.first });
+        }
+        self.tombstone = Some(Box::new(tombstone));
         Ok(())
     }
 

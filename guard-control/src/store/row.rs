@@ -130,6 +130,7 @@ fn kind_of(body: &Body) -> i64 {
         Body::Approval(_) => 50,
         Body::KeyChange(_) => 60,
         Body::Checkpoint(_) => 61,
+        Body::Tombstone(_) => 62,
         Body::PersonAction(_) => kind::PERSON_ACTION,
         Body::ControlEvent(_) => kind::CONTROL_EVENT,
     }

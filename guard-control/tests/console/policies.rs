@@ -1,6 +1,10 @@
 //! Versions of the policies on pages and in the API: what changed, handing out, going back, dry runs.
 
-use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+};
 
 use axum::http::Method;
 use guard_common::audit::v1::{decision::Verdict, person_action::Outcome};
@@ -137,6 +141,16 @@ async fn a_dry_run_shows_what_would_have_been() {
     site.stop().await;
 }
 
+/// What `guard-control policy try` says of a version.
+async fn tried(site: &Site, bearer: &str, version: &str) -> Output {
+    let token = site.dir.path().join("token");
+    std::fs::write(&token, bearer.trim_start_matches("Bearer ")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_guard-control"));
+    command.args(["policy", "try", version, "--days", "7", "--console", &format!("http://{}", site.console)]);
+    command.arg("--token-file").arg(&token);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_do_the_same() {
     let site = Site::start().await;
@@ -183,6 +197,21 @@ async fn programs_do_the_same() {
     assert_eq!((status, &run["state"], &run["days"]), (200, &json!("done"), &json!(7)), "{run}");
     assert_eq!(run["result"]["newly_refused_statements"]["count"], 14);
     assert_eq!(answers(&mut program, Method::GET).await, (200, run));
+    let done = tried(&site, &bearer, "2").await;
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(result["newly_refused_statements"]["count"], 14, "{done:?}");
+    // One that takes its time is waited for; one that fails says why.
+    agent_that_says(&site, &format!("sleep 3\n{FOURTEEN}"));
+    assert_eq!(tried(&site, &bearer, "2").await.stdout, done.stdout);
+    for (version, script, said) in [
+        ("2", "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1", "broken"),
+        ("9", "exit 1", "version"),
+    ] {
+        agent_that_says(&site, script);
+        let failed = tried(&site, &bearer, version).await;
+        assert!(!failed.status.success() && failed.stdout.is_empty(), "{failed:?}");
+        assert!(String::from_utf8_lossy(&failed.stderr).contains(said), "{failed:?}");
+    }
     agent_that_says(&site, "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1");
     let (_, run) = answers(&mut program, Method::POST).await;
     assert!(run["state"] == "failed" && run["error"].as_str().unwrap().contains("broken"), "{run}");

@@ -39,7 +39,7 @@ pub async fn each(test: impl AsyncFn(&Store)) {
     test(&open(&postgres).await).await;
 }
 
-async fn open(postgres: &Postgres) -> Store {
+pub async fn open(postgres: &Postgres) -> Store {
     let url = format!("postgresql://postgres@{}/postgres", postgres.address());
     Store::postgres(&url.parse().unwrap(), None).await.unwrap()
 }

@@ -94,6 +94,12 @@ fn body(body: &Body) -> String {
         Body::Checkpoint(checkpoint) => {
             format!("records up to {} signed by key {}", checkpoint.sequence, visible(&checkpoint.key_id))
         }
+        Body::Tombstone(tombstone) => format!(
+            "records {} to {} were deleted ({})",
+            tombstone.first,
+            tombstone.last,
+            visible(&tombstone.reason)
+        ),
         Body::PersonAction(action) => format!(
             "{} at the control plane: {} {}",
             short(&action.person, 60),

@@ -157,7 +157,9 @@ fn kind_of(body: &Body) -> Kind {
         Body::Statement(_) => Kind::Statement,
         Body::Outcomes(_) => Kind::Outcome,
         Body::Approval(_) | Body::PersonAction(_) => Kind::Approval,
-        Body::KeyChange(_) | Body::Checkpoint(_) | Body::ControlEvent(_) => Kind::Checkpoint,
+        Body::KeyChange(_) | Body::Checkpoint(_) | Body::Tombstone(_) | Body::ControlEvent(_) => {
+            Kind::Checkpoint
+        }
     }
 }
 

@@ -29,12 +29,13 @@ pub fn run(args: &VerifyArgs, folder: &Path) -> Result<(), CommandError> {
     let keys: Vec<PublicKey> = read_keys(&args.keys)?;
     let verified = journal::verify(folder, &keys, PATIENCE)?;
     let verdict = &verified.verdict;
+    let before = verdict.before_first().map(|before| format!("\n{before}")).unwrap_or_default();
     let mut out = io::stdout().lock();
     match verdict.head.sequence {
-        last if last < verified.first => writeln!(out, "the journal is empty")?,
+        last if last < verified.first => writeln!(out, "the journal is empty{before}")?,
         last => writeln!(
             out,
-            "records {} to {last} in {} segments are as they were written\nhash of record {last}: {}\n{}",
+            "records {} to {last} in {} segments are as they were written{before}\nhash of record {last}: {}\n{}",
             verified.first,
             verified.segments,
             hex::encode(verdict.head.hash),

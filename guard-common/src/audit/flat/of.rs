@@ -66,6 +66,10 @@ impl Flat {
                 (self.event, self.subject) = (text(change.reason), text(change.key_id))
             }
             Body::Checkpoint(checkpoint) => self.subject = text(checkpoint.key_id),
+            Body::Tombstone(tombstone) => {
+                (self.event, self.subject) = (text(tombstone.reason), text(tombstone.key_id));
+                self.detail = text(format!("records {} to {}", tombstone.first, tombstone.last));
+            }
         }
     }
 
@@ -211,6 +215,7 @@ fn kind(body: &Body) -> &'static str {
         Body::Approval(_) => "approval",
         Body::KeyChange(_) => "key-change",
         Body::Checkpoint(_) => "checkpoint",
+        Body::Tombstone(_) => "tombstone",
         Body::PersonAction(_) => "person-action",
         Body::ControlEvent(_) => "control-event",
     }

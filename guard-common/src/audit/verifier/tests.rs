@@ -7,7 +7,7 @@ use ring::{
 use super::*;
 use crate::audit::{
     chain::digest,
-    checkpoint::{checkpoint_message, key_change_message},
+    checkpoint::{checkpoint_message, key_change_message, tombstone_message},
     v1::{AgentStopped, Gap},
 };
 
@@ -239,4 +239,71 @@ fn public_keys_are_read_as_they_are_shown() {
     for text in ["", "12", "zz", &"0".repeat(63), &"0".repeat(66)] {
         assert_eq!(text.parse::<PublicKey>(), Err(NoKey), "{text}");
     }
+}
+
+/// A signed tombstone of the records up to `last` of a chain.
+fn tombstone(chain: &Chain, last: u64) -> Tombstone {
+    let mut tombstone = Tombstone {
+        first: 1,
+        last,
+        hash: chain.records[last as usize - 1].hash.to_vec(),
+        reason: "size".to_owned(),
+        agent_id: AGENT.to_owned(),
+        key_id: public(&chain.key).id(),
+        signed_at: 1_000,
+        ..Tombstone::default()
+    };
+    tombstone.signature = chain.key.sign(&tombstone_message(&tombstone)).as_ref().to_vec();
+    tombstone
+}
+
+#[test]
+fn a_chain_that_begins_later_says_why() {
+    let mut chain = Chain::new();
+    chain.things(5);
+    chain.sign();
+    let unknown = verify(&chain.records[3..], &[]).unwrap();
+    assert_eq!(unknown.before, Before::Unknown);
+    assert!(unknown.before_first().unwrap().contains("1 to 3"));
+    let buried = tombstone(&chain, 3);
+    chain.add(Body::Tombstone(buried.clone()));
+    chain.sign();
+    let keys = [public(&chain.key)];
+    assert_eq!(verify(&chain.records, &keys).unwrap().before, Before::Nothing);
+    let verdict = verify(&chain.records[3..], &keys).unwrap();
+    assert_eq!(verdict.before, Before::Deleted(Box::new(buried)));
+    // More is missing than it says.
+    assert_eq!(verify(&chain.records[4..], &keys).unwrap().before, Before::Unknown);
+    // Less is: the agent was stopped while it deleted.
+    assert!(matches!(verify(&chain.records[2..], &keys).unwrap().before, Before::Deleted(_)));
+}
+
+#[test]
+fn a_tombstone_that_is_not_the_agents_is_found() {
+    let changes: [fn(&mut Tombstone); 6] = [
+        |tombstone| tombstone.first = 2,
+        |tombstone| tombstone.last = 4,
+        |tombstone| tombstone.hash[0] ^= 1,
+        |tombstone| tombstone.reason = "age".to_owned(),
+        |tombstone| tombstone.agent_id.push('x'),
+        |tombstone| tombstone.signed_at += 1,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut chain = Chain::new();
+        chain.things(5);
+        chain.sign();
+        let mut forged = tombstone(&chain, 3);
+        change(&mut forged);
+        let sequence = chain.head.sequence + 1;
+        chain.add(Body::Tombstone(forged));
+        let keys = [public(&chain.key)];
+        assert_eq!(verify(&chain.records[3..], &keys), Err(Fault::Tombstone(sequence)), "{number}");
+    }
+    let mut chain = Chain::new();
+    chain.things(5);
+    chain.sign();
+    let unsigned = Tombstone { hash: vec![7; 32], key_id: String::new(), ..tombstone(&chain, 3) };
+    chain.add(Body::Tombstone(unsigned));
+    let sequence = chain.head.sequence;
+    assert_eq!(verify(&chain.records[3..], &[]), Err(Fault::Replaced { sequence, first: 4 }));
 }

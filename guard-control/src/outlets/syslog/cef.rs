@@ -39,7 +39,7 @@ fn rank(flat: &Flat) -> (Option<&str>, u8) {
         (Some("would-refuse" | "held" | "would-hold"), _) => 5,
         (_, Some("control-event")) => 5,
         _ if flat.access.as_deref() == Some("non-proxied") => 5,
-        (_, Some("approval" | "policy-change" | "key-change" | "agent-stopped")) => 4,
+        (_, Some("approval" | "policy-change" | "key-change" | "tombstone" | "agent-stopped")) => 4,
         _ => 2,
     };
     (verdict, severity)

@@ -57,7 +57,12 @@ fn severity(flat: &Flat) -> u8 {
         (_, Some("gap" | "unknown")) => 3,
         (Some("refused"), _) => 4,
         (Some("would-refuse" | "held" | "would-hold"), _) => 5,
-        (_, Some("control-event" | "approval" | "policy-change" | "key-change" | "agent-stopped")) => 5,
+        (
+            _,
+            Some(
+                "control-event" | "approval" | "policy-change" | "key-change" | "tombstone" | "agent-stopped",
+            ),
+        ) => 5,
         _ if flat.access.as_deref() == Some("non-proxied") => 5,
         _ => 6,
     }

@@ -55,6 +55,7 @@ impl Scene {
                 | Body::Approval(_)
                 | Body::KeyChange(_)
                 | Body::Checkpoint(_)
+                | Body::Tombstone(_)
                 | Body::PersonAction(_)
                 | Body::ControlEvent(_),
             ) => {}
