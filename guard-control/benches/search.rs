@@ -117,7 +117,11 @@ async fn fill(dir: &Path, records: u64) -> Filled {
                 assert!(matches!(store.append(batch).await.unwrap(), Appended::Stored(_)));
             });
         }
-        eprintln!("{} records are stored", (round + 1) * HOSTS * batch);
+        let records = (round + 1) * HOSTS * batch;
+        eprintln!(
+            "{records} records are stored, {:.0} a second",
+            records as f64 / began.elapsed().as_secs_f64()
+        );
     }
     while let Some(done) = appending.join_next().await {
         done.unwrap();

@@ -45,6 +45,7 @@ impl Dice {
 
 /// One host: its chain, and what goes on there.
 pub struct Host {
+    number: u64,
     pub id: String,
     pub head: Head,
     pub dice: Dice,
@@ -61,7 +62,7 @@ impl Host {
         let mut dice = Dice(number.wrapping_mul(0x1234_5678_9abc_def1));
         dice.roll(2);
         let id = id.to_string();
-        Self { id, head: Head::default(), dice, told: 0, connection: Uuid::nil(), statements: 0 }
+        Self { number, id, head: Head::default(), dice, told: 0, connection: Uuid::nil(), statements: 0 }
     }
 
     pub fn hello(&self) -> Hello {
@@ -118,7 +119,7 @@ impl Host {
 
     fn statement(&mut self, n: u64) -> Statement {
         // Few applications run on one host.
-        let application = (u64::from(self.id.as_bytes()[35]) * 7 + self.dice.roll(3)) % APPLICATIONS;
+        let application = (self.number * 7 + self.dice.roll(3)) % APPLICATIONS;
         let (text, db_user) = match self.dice.roll(OWN) {
             0 => own_statement(&mut self.dice),
             _ => (statement_text(application, self.dice.roll(STATEMENTS)), format!("app_{application}")),
