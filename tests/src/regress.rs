@@ -159,9 +159,12 @@ fn said(finished: &Finished) -> String {
     format!("exit code {:?}\n{}{}", finished.code, finished.stdout, finished.stderr)
 }
 
-/// Whether the programs that run the suites are installed.
+/// Whether the programs that run the suites are installed, and the headers for the library that the suites load: distributions
+/// put them into different packages.
 pub fn programs_are_there() -> bool {
-    Suite::ALL.into_iter().all(|suite| program(suite).is_ok_and(|path| path.exists()))
+    let headers = config("--includedir-server").map(|folder| folder.join("postgres.h"));
+    let programs = Suite::ALL.into_iter().map(program);
+    programs.chain([headers]).all(|path| path.is_ok_and(|path| path.exists()))
 }
 
 /// `pg_regress` and its like, of the server that is installed.
