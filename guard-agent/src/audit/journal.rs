@@ -68,12 +68,12 @@ pub struct Limits {
 }
 
 /// The longest time that a segment is written to where records have an age.
-const LONGEST: Duration = Duration::from_hours(24);
+const LONGEST_TURN: Duration = Duration::from_hours(24);
 
 impl Limits {
     /// How long a segment is written to: a record may stay so much longer than its time.
     fn turn(&self) -> Option<Duration> {
-        self.keep.map(|keep| (keep / 4).min(LONGEST))
+        self.keep.map(|keep| (keep / 4).min(LONGEST_TURN))
     }
 }
 
@@ -152,10 +152,7 @@ impl Journal {
         };
         file.sync_all().map_err(at(&current.path))?;
         let mark = Mark { head: recovered.head, length };
-        let begun = first_time(&current).and_then(|at| {
-            let since = Duration::from_secs(u64::try_from(at.seconds).ok()?);
-            UNIX_EPOCH.checked_add(since)
-        });
+        let begun = first_time(&current).and_then(|at| since_1970(at.seconds));
         let journal = Self {
             dir: dir.to_owned(),
             limits,
@@ -335,6 +332,11 @@ fn first_time(segment: &Segment) -> Option<Timestamp> {
         Ok(Frame::Whole(sealed)) => Record::decode(sealed.payload).ok()?.at,
         _ => None,
     }
+}
+
+/// So many seconds after 1970; nothing for what no clock says.
+fn since_1970(seconds: i64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 /// Makes the segment that follows `head`. It is durable on return; after an error there is none.

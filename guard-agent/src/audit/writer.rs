@@ -58,6 +58,8 @@ pub struct Writer {
     dirty_since: Option<Instant>,
     gaps: Gaps,
     grave: Grave,
+    /// The last record that was given up, whether the control plane has it or not.
+    missed: u64,
     /// When it is looked for records that are too old; nothing where none gets too old.
     look: Option<Instant>,
     /// `None`: nothing is signed.
@@ -133,6 +135,7 @@ impl Writer {
             dirty_since: None,
             gaps,
             grave,
+            missed: 0,
             look,
             signer: None,
         }
@@ -373,7 +376,10 @@ impl Writer {
             signer.bury(&mut tombstone);
         }
         self.grave.dig(tombstone)?;
-        self.gaps.made.extend(unshipped(&oldest, self.shared.acknowledged(), reason));
+        // Told once, whether deleting comes to its end at once or is tried again.
+        let told = self.shared.acknowledged().map(|acknowledged| acknowledged.max(self.missed));
+        self.gaps.made.extend(unshipped(&oldest, told, reason));
+        self.missed = self.missed.max(oldest.last);
         self.journal.delete(&oldest)
     }
 
@@ -454,9 +460,10 @@ fn answer(waiters: Vec<Waiter>, result: &Result<(), AuditError>) {
     }
 }
 
-/// The gap record for deleted segments, if a control plane should have had them first.
-fn unshipped(oldest: &Oldest, acknowledged: Option<u64>, reason: &str) -> Option<Gap> {
-    let first = oldest.first.max(acknowledged?.saturating_add(1));
+/// The gap record for deleted segments, if a control plane should have had them first; up to `told` it has them, or a gap
+/// was told.
+fn unshipped(oldest: &Oldest, told: Option<u64>, reason: &str) -> Option<Gap> {
+    let first = oldest.first.max(told?.saturating_add(1));
     let reached = if reason == "age" { "journal.keep_days" } else { "journal.max_mib" };
     (first <= oldest.last).then(|| Gap {
         losses: Vec::new(),

@@ -17,6 +17,9 @@ const FIRST: &str = "@id(\"all\")\npermit (principal, action, resource);\n";
 const SECOND: &str = "@id(\"all\")\npermit (principal, action, resource);\n\n@id(\"no-drop\")\n@reason(\"ask a person\")\nforbid (principal, \
                       action == Guard::Action::\"define\", resource);\n";
 
+/// A guard-agent that fails, and says so.
+const BROKEN: &str = "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1";
+
 /// A `guard-agent policy replay` that says how many statements it was given, where the policies are there.
 pub const FOURTEEN: &str = r#"test -f "$5/topic/policy.cedar" || exit 1
 n=$(grep -c '"statement"')
@@ -130,7 +133,7 @@ async fn a_dry_run_shows_what_would_have_been() {
     assert!(page.contains("It would have refused 14 statements of 3 workloads"), "{page}");
     assert!(page.contains("Decided anew: 2 statements"), "{page}");
     assert!(page.contains("&lt;i&gt;web") && page.contains("no-drop"), "{page}");
-    agent_that_says(&site, "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1");
+    agent_that_says(&site, BROKEN);
     assert_eq!(admin.post("/policies/2/dry-run", &[("days", "7")]).await.status, 303);
     assert!(admin.get("/policies/2").await.body.contains("guard-agent: broken"));
     // One at a time.
@@ -203,16 +206,13 @@ async fn programs_do_the_same() {
     // One that takes its time is waited for; one that fails says why.
     agent_that_says(&site, &format!("sleep 3\n{FOURTEEN}"));
     assert_eq!(tried(&site, &bearer, "2").await.stdout, done.stdout);
-    for (version, script, said) in [
-        ("2", "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1", "broken"),
-        ("9", "exit 1", "version"),
-    ] {
+    for (version, script, said) in [("2", BROKEN, "broken"), ("9", "exit 1", "version")] {
         agent_that_says(&site, script);
         let failed = tried(&site, &bearer, version).await;
         assert!(!failed.status.success() && failed.stdout.is_empty(), "{failed:?}");
         assert!(String::from_utf8_lossy(&failed.stderr).contains(said), "{failed:?}");
     }
-    agent_that_says(&site, "cat > /dev/null; echo 'guard-agent: broken' >&2; exit 1");
+    agent_that_says(&site, BROKEN);
     let (_, run) = answers(&mut program, Method::POST).await;
     assert!(run["state"] == "failed" && run["error"].as_str().unwrap().contains("broken"), "{run}");
     agent_that_says(&site, "cat > /dev/null; sleep 4; echo '{}'");

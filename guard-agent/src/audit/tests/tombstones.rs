@@ -108,6 +108,34 @@ async fn a_tombstone_of_somebody_else_convinces_nobody() {
 }
 
 #[tokio::test]
+async fn a_tombstone_that_is_half_written_leaves_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path()).unwrap();
+    let of = |last| Tombstone { first: 1, last, reason: "size".to_owned(), ..Tombstone::default() };
+    let file = dir.path().join("tombstone");
+    let mut grave = Grave::open(dir.path());
+    for last in 1..6 {
+        grave.dig(of(last)).unwrap();
+        let whole = fs::read(&file).unwrap();
+        assert_eq!(grave::pending(dir.path()), Some(of(last)));
+        // The next one, cut off after any number of bytes.
+        grave.dig(of(last + 1)).unwrap();
+        let next = fs::read(&file).unwrap();
+        for end in 0..whole.len() {
+            fs::write(&file, [&next[..end], &whole[end..]].concat()).unwrap();
+            let found = grave::pending(dir.path());
+            assert!(found == Some(of(last)) || found == Some(of(last + 1)), "{end}: {found:?}");
+        }
+        fs::write(&file, &whole).unwrap();
+        grave = Grave::open(dir.path());
+        assert_eq!(grave.pending(), Some(&of(last)), "and it is found again");
+    }
+    grave.told();
+    grave.durable();
+    assert_eq!(grave::pending(dir.path()), None);
+}
+
+#[tokio::test]
 async fn a_crash_between_tombstone_and_deletion_loses_neither() {
     for (name, deletes) in [("before", false), ("after", true)] {
         let dir = tempfile::tempdir().unwrap();
