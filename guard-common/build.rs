@@ -30,6 +30,7 @@ mod proto {
             .compile_well_known_types(true)
             .extern_path(".google.protobuf", "::pbjson_types")
             .bytes(".guard.audit.v1.SealedRecord")
+            .skip_debug([".guard.audit.v1.AsSent", ".guard.audit.v1.Parameter"])
             .build_client(env::var_os("CARGO_FEATURE_API").is_some())
             .build_server(env::var_os("CARGO_FEATURE_API").is_some())
             .compile_fds(descriptors)?;

@@ -309,6 +309,7 @@ fn started(config: &Config, decider: &Decider) -> AgentStarted {
         boot_id: line("/proc/sys/kernel/random/boot_id"),
         mode: config.mode.as_str().to_owned(),
         policy_hash: decider.policies().hash().to_owned(),
+        literals: config.journal.literals.as_str().to_owned(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The agent's record: what happened enters, a durable hash-chained journal leaves.
 //!
 //! It must never block a session that only reads, never lose a record without a gap record, and never hold a
-//! password or an unredacted literal.
+//! password, nor a literal in another form than the configuration says.
 
 mod folder;
 mod grave;
 mod journal;
+mod literals;
 mod queue;
 mod reader;
 mod recovery;
@@ -31,10 +32,10 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-pub(crate) use self::statement::effect_record;
 pub use self::{
     folder::{acknowledged, agent_id, claim_agent_id},
     journal::JournalOpenError,
+    literals::{Keeper, LiteralsKey, NotOpened, Opener, SealingKey},
     reader::{ReadError, Reader},
     segment::{HeaderError, MAX_FRAME},
     signing::{ask_for_new_key, public_key},
@@ -48,7 +49,12 @@ use self::{
     recovery::Recovered,
     shared::Shared,
     signing::Signer,
+    statement::Encoder,
     writer::Writer,
+};
+pub(crate) use self::{
+    literals::{is_secret_kind, names_secret},
+    statement::effect_record,
 };
 use crate::config::JournalConfig;
 
@@ -70,6 +76,7 @@ pub enum AuditError {
 #[derive(Clone)]
 pub struct AuditLog {
     sink: Sink,
+    literals: Arc<Keeper>,
 }
 
 #[derive(Clone)]
@@ -110,21 +117,29 @@ impl AuditLog {
         let queue = Arc::new(Queue::new(config.queue));
         let gaps = damage_gap(&recovered).into_iter().collect();
         let kept = (journal, Grave::open(dir));
-        let writer = Writer::new((queue.clone(), shared.clone()), kept, config.sync, gaps).signing(signer);
+        let literals = Arc::new(Keeper::new(config));
+        let writer = Writer::new((queue.clone(), shared.clone()), kept, config.sync, gaps)
+            .signing(signer)
+            .keeping(Arc::clone(&literals));
         let run = move || {
             writer.run();
             drop(lock);
         };
         let thread =
             std::thread::Builder::new().name("guard-journal".to_owned()).spawn(run).map_err(at_dir)?;
-        let log = Self { sink: Sink::Journal { queue: queue.clone(), shared: shared.clone() } };
+        let log = Self { sink: Sink::Journal { queue: queue.clone(), shared: shared.clone() }, literals };
         Ok((log, JournalHandle { queue, shared, thread: Some(thread) }))
     }
 
     /// A log whose records go to the returned queue: for tests of the parts that write records.
     pub fn to_queue(capacity: usize) -> (Self, mpsc::Receiver<Entry>) {
         let (queue, entries) = mpsc::channel(capacity);
-        (Self { sink: Sink::Queue(queue) }, entries)
+        (Self { sink: Sink::Queue(queue), literals: Arc::default() }, entries)
+    }
+
+    /// What is done with literals of statements.
+    pub fn literals(&self) -> &Keeper {
+        &self.literals
     }
 
     /// Records `body` without waiting. A full queue counts the loss, and a gap record follows.
@@ -135,7 +150,7 @@ impl AuditLog {
     /// Records a statement without waiting.
     pub fn record_statement(&self, entry: StatementEntry) {
         // It holds the statement until it is written: the queue is bounded in bytes as well.
-        let bytes = RECORD_BYTES + entry.statement.text.len();
+        let bytes = entry.size();
         self.push(Content::Statement(entry), bytes);
     }
 
@@ -154,7 +169,7 @@ impl AuditLog {
             // A loss is counted there.
             Sink::Journal { queue, .. } => _ = queue.push(content, bytes),
             Sink::Queue(queue) => {
-                let _ = queue.try_send(Entry { record: as_read(content), durable: None });
+                let _ = queue.try_send(Entry { record: self.as_read(content), durable: None });
             }
         }
     }
@@ -166,7 +181,7 @@ impl AuditLog {
 
     /// Records a statement and returns when the record is durable.
     pub async fn commit_statement(&self, entry: StatementEntry) -> Result<(), AuditError> {
-        let bytes = RECORD_BYTES + entry.statement.text.len();
+        let bytes = entry.size();
         self.commit_content(Content::Statement(entry), bytes).await
     }
 
@@ -175,12 +190,21 @@ impl AuditLog {
             Sink::Journal { queue, .. } => queue.push_durable(content, bytes).await?,
             Sink::Queue(queue) => {
                 let (durable, answer) = oneshot::channel();
-                let entry = Entry { record: as_read(content), durable: Some(durable) };
+                let entry = Entry { record: self.as_read(content), durable: Some(durable) };
                 queue.send(entry).await.map_err(|_| AuditError::Closed)?;
                 answer
             }
         };
         answer.await.map_err(|_| AuditError::Closed)?
+    }
+
+    /// The record as whoever reads the journal finds it.
+    fn as_read(&self, content: Content) -> Record {
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(Arc::clone(&self.literals));
+        writer::encode(&mut encoder, content, std::time::SystemTime::now(), &mut bytes);
+        // INVARIANT: what was encoded just now can be decoded.
+        Record::decode(&*bytes).unwrap_or_default()
     }
 
     fn shared(&self) -> Option<&Shared> {
@@ -287,14 +311,6 @@ impl Drop for JournalHandle {
     fn drop(&mut self) {
         self.finish();
     }
-}
-
-/// The record as whoever reads the journal finds it.
-fn as_read(content: Content) -> Record {
-    let mut bytes = Vec::new();
-    writer::encode(&mut Default::default(), content, std::time::SystemTime::now(), &mut bytes);
-    // INVARIANT: what was encoded just now can be decoded.
-    Record::decode(&*bytes).unwrap_or_default()
 }
 
 fn limits(config: &JournalConfig) -> Limits {

@@ -25,6 +25,7 @@ pub use self::{
 };
 use crate::{
     approval::Groups,
+    audit::LiteralsKey,
     sensor::{Feature, Rung},
     servers::Engine,
 };
@@ -386,6 +387,34 @@ pub struct JournalConfig {
     pub key_days: u32,
     /// Days that records are kept; 0: for as long as there is room.
     pub keep_days: u32,
+    /// How literals and parameters of statements stand in records. Passwords never do.
+    pub literals: LiteralForm,
+    /// The public key that they are sealed for, where that is `encrypted`.
+    pub literals_key: Option<LiteralsKey>,
+}
+
+/// How literals and parameters of statements stand in records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LiteralForm {
+    /// As placeholders.
+    #[default]
+    Redacted,
+    /// Sealed for the holder of a private key.
+    Encrypted,
+    /// In clear.
+    Full,
+}
+
+impl LiteralForm {
+    /// Its word in the configuration and in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redacted => "redacted",
+            Self::Encrypted => "encrypted",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// When a record counts as committed.
@@ -409,6 +438,8 @@ impl Default for JournalConfig {
             sign_seconds: 60,
             key_days: 90,
             keep_days: 0,
+            literals: LiteralForm::default(),
+            literals_key: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod flow;
 mod followed;
 mod frontend;
 mod held;
+mod literals;
 mod login;
 mod masking;
 mod naming;

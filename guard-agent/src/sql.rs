@@ -15,6 +15,7 @@ mod recent;
 mod reconcile;
 mod roles;
 mod search_path;
+mod sent;
 
 use std::sync::Arc;
 
@@ -28,6 +29,17 @@ use postgres::{Reading, Scratch};
 use recent::Recent;
 pub use roles::Roles;
 pub use search_path::{Change, SearchPath};
+pub use sent::{Parameter, Room, Sent, Touched};
+
+/// A text without its literals and comments, as records have it: for texts that nobody decides on. What cannot be told for
+/// certain is left out.
+pub fn redacted(text: &str) -> String {
+    let (limits, mut scratch) = (Limits::default(), Scratch::default());
+    match scratch.lex(text, &Modes::default(), &limits) {
+        Ok(()) if !scratch.is_ambiguous() => scratch.record_text(&limits),
+        _ => format!("-- {} bytes", text.len()),
+    }
+}
 
 /// What a statement string does: all of its parts together.
 #[derive(Clone, Debug)]
@@ -49,6 +61,8 @@ pub struct Statement {
     pub changes: Vec<Change>,
     /// For reading it again: where its results come from. Nothing for what could not be read.
     pub origin: lineage::Origin,
+    /// What it was sent with, where the record is to hold that.
+    pub sent: Option<Box<Sent>>,
 }
 
 /// SQL-level handling of prepared statements.
@@ -284,6 +298,7 @@ fn statement((findings, parts): (effects::Findings, u32), key: &str, text: Strin
         prepared,
         changes,
         origin: lineage::Origin::default(),
+        sent: None,
     }
 }
 
@@ -345,6 +360,7 @@ fn refused(length: usize) -> Arc<Statement> {
         prepared: Vec::new(),
         changes: Vec::new(),
         origin: lineage::Origin::default(),
+        sent: None,
     })
 }
 
@@ -358,6 +374,7 @@ fn unreadable(reason: &str, length: usize) -> Arc<Statement> {
         prepared: Vec::new(),
         changes: Vec::new(),
         origin: lineage::Origin::default(),
+        sent: None,
     })
 }
 

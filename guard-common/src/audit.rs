@@ -10,6 +10,7 @@ pub mod columns;
 pub mod display;
 pub mod export;
 pub mod flat;
+mod literals;
 pub mod merkle;
 pub mod policy;
 pub mod proof;

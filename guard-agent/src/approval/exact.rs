@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::sql::Statement;
+use crate::{sql::Statement, wire::postgres::bind_values};
 
 /// Longest text that is kept for reviewers, in bytes: what is longer does not wait.
 const MAX_TEXT: usize = 1024 * 1024;
@@ -104,39 +104,13 @@ impl Exact {
 
 /// What a reviewer sees of parameters, and how many there are.
 fn parameters(body: &[u8]) -> Option<(Vec<Box<str>>, usize)> {
-    let (formats, rest) = numbers(body)?;
-    let (count, mut rest) = rest.split_first_chunk()?;
-    let count = usize::from(u16::from_be_bytes(*count));
     let mut shown = Vec::new();
-    for number in 0..count {
-        let (length, after) = rest.split_first_chunk()?;
-        let length = i32::from_be_bytes(*length);
-        let binary = match formats.as_slice() {
-            [] => false,
-            [one] => *one == 1,
-            many => *many.get(number)? == 1,
-        };
-        rest = after;
-        let value = match usize::try_from(length) {
-            Err(_) => None,
-            Ok(length) => {
-                let (value, after) = rest.split_at_checked(length)?;
-                rest = after;
-                Some(value)
-            }
-        };
+    let count = bind_values(body, |value, binary| {
         if shown.len() < MAX_PARAMETERS {
             shown.push(parameter(value, binary));
         }
-    }
+    })?;
     Some((shown, count))
-}
-
-fn numbers(bytes: &[u8]) -> Option<(Vec<u16>, &[u8])> {
-    let (count, rest) = bytes.split_first_chunk()?;
-    let (numbers, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 2)?;
-    let read = numbers.as_chunks().0.iter().map(|number| u16::from_be_bytes(*number));
-    Some((read.collect(), rest))
 }
 
 fn parameter(value: Option<&[u8]>, binary: bool) -> Box<str> {

@@ -17,6 +17,7 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message},
 };
 
+use super::{RECORD_BYTES, literals::Keeper};
 use crate::sql::Statement;
 
 /// Pairs of statement and decision whose encoded form is kept; then it starts afresh.
@@ -30,6 +31,7 @@ mod field {
     pub(super) const OUTCOMES: u32 = 31;
     pub(super) const ORDINAL: u32 = 2;
     pub(super) const PROTOCOL: u32 = 9;
+    pub(super) const LITERALS: u32 = 48;
     pub(super) const OUTCOME: u32 = 2;
     pub(super) const MASKING: u32 = 20;
 }
@@ -77,6 +79,14 @@ pub struct StatementEntry {
     pub decision: Arc<Decision>,
     /// How it came.
     pub protocol: Protocol,
+}
+
+impl StatementEntry {
+    /// About what it holds in memory until it is written.
+    pub(super) fn size(&self) -> usize {
+        let sent = self.statement.sent.as_ref().map_or(0, |sent| sent.size());
+        RECORD_BYTES + self.statement.text.len() + sent
+    }
 }
 
 /// How statements of one session ended, gathered for one record.
@@ -158,6 +168,7 @@ impl OutcomeFields<'_> {
 pub struct Encoder {
     /// By the addresses of both.
     known: HashMap<(usize, usize), Known, RandomState>,
+    literals: Arc<Keeper>,
 }
 
 #[derive(Debug)]
@@ -168,11 +179,22 @@ struct Known {
 }
 
 impl Encoder {
+    /// Literals stand in records as `literals` says.
+    pub fn new(literals: Arc<Keeper>) -> Self {
+        Self { known: HashMap::default(), literals }
+    }
+
     /// Appends the record of `entry` to `buffer`.
     pub fn statement(&mut self, entry: &StatementEntry, at: SystemTime, buffer: &mut Vec<u8>) {
         let StatementEntry { session, ordinal, statement, decision, protocol } = entry;
         let protocol = i32::from(*protocol).cast_unsigned().into();
-        let own = varint_len(field::ORDINAL, *ordinal) + varint_len(field::PROTOCOL, protocol);
+        let literals =
+            self.literals.of(statement).map(|literals| literals.encode_to_vec()).unwrap_or_default();
+        let own = varint_len(field::ORDINAL, *ordinal)
+            + varint_len(field::PROTOCOL, protocol)
+            + bytes_len(field::LITERALS, &literals);
+        // What it was sent with stands for itself: the rest repeats.
+        let statement = statement.shared();
         let mut append = |repeating: &[u8]| {
             let length = session.statement.len() + own + repeating.len();
             head(at, buffer);
@@ -181,6 +203,7 @@ impl Encoder {
             buffer.extend_from_slice(&session.statement);
             put_varint(field::ORDINAL, *ordinal, buffer);
             put_varint(field::PROTOCOL, protocol, buffer);
+            put_bytes(field::LITERALS, &literals, buffer);
             buffer.extend_from_slice(repeating);
         };
         if !decision.cached {

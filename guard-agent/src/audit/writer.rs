@@ -20,6 +20,7 @@ use super::{
     AuditError,
     grave::Grave,
     journal::{Journal, Oldest, SyncFailed},
+    literals::Keeper,
     queue::{Content, Item, Loss, Queue, Waiter},
     segment::{MAX_FRAME, write_frame},
     shared::Shared,
@@ -145,6 +146,13 @@ impl Writer {
     #[must_use]
     pub fn signing(mut self, signer: Option<Signer>) -> Self {
         self.signer = signer;
+        self
+    }
+
+    /// Records literals as `literals` says.
+    #[must_use]
+    pub fn keeping(mut self, literals: Arc<Keeper>) -> Self {
+        self.encoder = Encoder::new(literals);
         self
     }
 

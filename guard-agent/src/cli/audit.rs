@@ -5,6 +5,7 @@
 mod export;
 mod key;
 mod line;
+mod literals;
 mod output;
 mod search;
 mod show;
@@ -33,8 +34,11 @@ pub const JOURNAL: &str = "journal";
     guard-agent audit show 4711\n  \
     guard-agent audit verify --key kept.pub\n  \
     guard-agent audit export --output records.jsonl\n  \
-    guard-agent audit export --format parquet --output records.parquet\n\n\
-    Exit codes: 0 done, 1 failed (`verify`: the journal is not as it was written; `show`: no such record), 2 wrong usage.")]
+    guard-agent audit export --format parquet --output records.parquet\n  \
+    guard-agent audit literals-key --output literals.key\n  \
+    guard-agent audit open --key literals.key --export records.jsonl\n\n\
+    Exit codes: 0 done, 1 failed (`verify`: the journal is not as it was written; `show`: no such record;\n\
+    `open`: something stayed sealed), 2 wrong usage.")]
 pub struct AuditArgs {
     /// The agent's state folder, with the journal in it
     #[arg(long, value_name = "DIR", global = true)]
@@ -57,6 +61,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Show the public key that verifies this host's records, or ask for a new one
     Key(key::KeyArgs),
+    /// Make a pair of keys for `journal.literals = "encrypted"`: what it seals, only the private one opens
+    LiteralsKey(literals::KeyArgs),
+    /// Show statements as they were sent, literals and parameters included, where the journal keeps them
+    Open(literals::OpenArgs),
 }
 
 /// What a command can come to, beside success.
@@ -95,6 +103,23 @@ enum CommandError {
         /// What the system said.
         error: io::Error,
     },
+    /// A file can't be read.
+    #[error("cannot read `{}`: {error}", path.display())]
+    Unread {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file holds something else.
+    #[error("`{}` holds no private key for literals: name the file that `audit literals-key` wrote", .0.display())]
+    NoPrivateKey(PathBuf),
+    /// A line of an export is none.
+    #[error("line {0}: {1}")]
+    Line(u64, String),
+    /// Something could not be opened.
+    #[error("{0} statements stayed sealed; the first: {1}")]
+    Sealed(u64, String),
     /// There is no such record.
     #[error("record {0} is not in the journal; it holds {1} to {2}")]
     NoRecord(u64, u64, u64),
@@ -106,13 +131,21 @@ enum CommandError {
 /// Runs an audit command on the journal in `state`, unless the command line names another folder.
 pub fn run(args: &AuditArgs, state: &Path) -> ExitCode {
     let journal = args.state.as_deref().unwrap_or(state).join(JOURNAL);
-    let result = readable(&journal).and_then(|()| match &args.command {
+    let reads_journal = match &args.command {
+        Command::LiteralsKey(_) => false,
+        Command::Open(open) => open.reads_journal(),
+        _ => true,
+    };
+    let ready = if reads_journal { readable(&journal) } else { Ok(()) };
+    let result = ready.and_then(|()| match &args.command {
         Command::Tail(tail) => tail::run(tail, &journal),
         Command::Search(search) => search::run(search, &journal),
         Command::Show(show) => show::run(show, &journal),
         Command::Verify(verify) => verify::run(verify, &journal),
         Command::Export(export) => export::run(export, &journal),
         Command::Key(key) => key::run(key, &journal),
+        Command::LiteralsKey(key) => literals::make_key(key),
+        Command::Open(open) => literals::run(open, &journal),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use super::{Config, TlsMode, clients, masking, steering, tls};
+use super::{Config, LiteralForm, TlsMode, clients, masking, steering, tls};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
@@ -221,6 +221,24 @@ fn check(config: &Config) -> Result<(), Problem> {
             "journal.max_mib".to_owned(),
             "it must hold at least two segments of `journal.segment_mib`",
         );
+    }
+    match (config.journal.literals, &config.journal.literals_key) {
+        (LiteralForm::Encrypted, None) => {
+            return wrong(
+                "journal.literals_key".to_owned(),
+                "name the public key that literals are sealed for: `guard-agent audit literals-key --output FILE` \
+                 makes a pair",
+            );
+        }
+        (form @ (LiteralForm::Redacted | LiteralForm::Full), Some(_)) => {
+            let problem = format!(
+                "nothing is sealed for it while `journal.literals` is \"{}\": write `literals = \"encrypted\"`, or take \
+                 the key out",
+                form.as_str()
+            );
+            return wrong("journal.literals_key".to_owned(), &problem);
+        }
+        _ => {}
     }
     if config.proxy.max_connections == 0 {
         return wrong("proxy.max_connections".to_owned(), "0 would refuse every client");

@@ -64,6 +64,8 @@ impl DecisionCache {
         justified: bool,
     ) -> Ruling {
         self.follow();
+        // What it was sent with is nothing that policies read.
+        let statement = statement.shared();
         let rates = if self.policies.reads_rates() { session.meter.read() } else { Rates::default() };
         let key = (scope, Arc::as_ptr(statement), self.policies.rates_key(rates), justified);
         if let Some(decided) = self.decisions.get(&key) {

@@ -16,6 +16,7 @@ fn statement(effects: Vec<Effect>) -> Arc<Statement> {
         prepared: Vec::new(),
         changes: Vec::new(),
         origin: Default::default(),
+        sent: None,
     })
 }
 

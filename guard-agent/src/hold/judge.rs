@@ -32,7 +32,7 @@ use crate::{
     decide::{AppliedMode, Decider, Permit, Ruling, Scope, Session},
     servers::Server,
     session::{Worker, must_be_durable},
-    sql::{Modes, Roles, SearchPath, Statement},
+    sql::{Modes, Roles, Room, SearchPath, Statement, Touched},
 };
 
 /// Sessions that are remembered; beyond, all are found out anew.
@@ -41,6 +41,9 @@ const MAX_SESSIONS: usize = 16_384;
 const MAX_SCOPES: usize = 65_536;
 /// Roles whose numbers are remembered.
 const MAX_ROLES: usize = 4_096;
+
+/// Bytes of what statements were sent with that may be held at once.
+const TEXTS: usize = 64 * 1024 * 1024;
 
 /// What becomes of a stopped backend.
 #[derive(Debug)]
@@ -105,6 +108,8 @@ pub struct Judge {
     pub approvals: Approvals,
     registry: Registry,
     worker: Worker,
+    /// For what statements were sent with.
+    room: Room,
     limit: usize,
     maps: Rc<RefCell<Maps>>,
     sessions: RefCell<HashMap<(u32, u64), Rc<SessionFacts>>>,
@@ -137,6 +142,7 @@ impl Judge {
             approvals,
             registry,
             worker,
+            room: Room::new(TEXTS),
             limit,
             maps,
             sessions: RefCell::default(),
@@ -163,6 +169,13 @@ impl Judge {
         drop((memory, process));
         let now = self.now(&session, &settings, event);
         let (statement, modes) = held.statement(&self.worker, &settings, target).await;
+        let statement = match &held.text {
+            // Its parameters are not seen, nor what columns its tables have.
+            Some(text) if self.audit.literals().wants() => {
+                statement.as_sent(text, &modes, Touched::default(), &self.room)
+            }
+            _ => statement,
+        };
         let reason = self.reason(held.text.as_deref(), &now);
         if target.counts {
             now.meter.statement();

@@ -20,6 +20,7 @@ pub fn statement(
     source: &Source,
     statement: &Statement,
     decision: &Decision,
+    literals: Option<record::Literals>,
 ) -> record::Statement {
     let parse = match statement.parse {
         vocabulary::Parse::Full => Parse::Full,
@@ -54,5 +55,6 @@ pub fn statement(
         text_loss: source.loss.to_owned(),
         lost_before: 0,
         backend_pid: backend.seen().pid,
+        literals,
     }
 }

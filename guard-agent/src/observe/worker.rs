@@ -21,7 +21,7 @@ use crate::{
     decide::DecisionCache,
     sensor::{BackendSeen, Level, RunsSeen, Seen, StatementReader, StatementSeen},
     session::{caps, function_call, replication_statement},
-    sql::{Classifier, Statement},
+    sql::{Classifier, Room, Statement, Touched},
 };
 
 /// How long it sleeps at most.
@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(250);
 const WINDOW: Duration = Duration::from_secs(1);
 /// Backends that are known.
 const BACKENDS: usize = 20_000;
+/// Bytes of what statements were sent with that may be held at once.
+const TEXTS: usize = 64 * 1024 * 1024;
 /// A backend that has been silent for this long may have ended.
 const SILENT: Duration = Duration::from_secs(30);
 
@@ -44,6 +46,8 @@ pub struct Worker {
     classifier: Classifier,
     decisions: DecisionCache,
     replication: Arc<Statement>,
+    /// For what statements were sent with.
+    room: Room,
     backends: HashMap<Key, Backend, RandomState>,
     /// By server, since the last turn: statements, refused ones, lost ones.
     counts: HashMap<String, [u64; 3]>,
@@ -59,6 +63,7 @@ impl Worker {
             classifier: Classifier::new(caps(&rooms.limits)),
             decisions: DecisionCache::new(Arc::clone(&rooms.decider)),
             replication: Arc::new(replication_statement()),
+            room: Room::new(TEXTS),
             rooms,
             backends: HashMap::default(),
             counts: HashMap::new(),
@@ -239,7 +244,14 @@ impl Worker {
             Level::Executor | Level::Utility => {
                 let modes = modes(&source.text, seen.standard_strings);
                 let statement = self.classifier.classify(&source.text, &modes);
-                if source.loss.is_empty() { statement } else { Arc::new(not_whole(&statement)) }
+                if !source.loss.is_empty() {
+                    Arc::new(not_whole(&statement))
+                } else if self.rooms.audit.literals().wants() {
+                    // Its parameters are not seen, nor what columns its tables have.
+                    statement.as_sent(&source.text, &modes, Touched::default(), &self.room)
+                } else {
+                    statement
+                }
             }
         };
         if seen.nested && is_transaction_control(&statement) {
@@ -267,7 +279,8 @@ impl Worker {
         if counted && seen.counted.is_none() {
             return None;
         }
-        let entry = Arc::new(statement_record(backend, &seen, &source, &statement, &decision));
+        let literals = self.rooms.audit.literals().of(&statement);
+        let entry = Arc::new(statement_record(backend, &seen, &source, &statement, &decision, literals));
         let known = Known { statement, nested: seen.nested, entry: Arc::clone(&entry) };
         if counted {
             return Some(known); // Where it did not run it was held, and its record tells of that.

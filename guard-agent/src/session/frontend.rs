@@ -159,7 +159,8 @@ impl Relay<'_> {
         match kind {
             Frontend::Parse => {
                 let ParseHead { name, text } = ParseHead::read(body)?;
-                let (name, statement) = (Box::from(name), self.worker.read(text, self.modes).await);
+                let statement = self.worker.read(text, self.modes).await;
+                let (name, statement) = (Box::from(name), self.with_text(statement, text));
                 self.on_parse(name, statement, header).await;
             }
             _ => {
@@ -167,7 +168,8 @@ impl Relay<'_> {
                 let statement = if self.replication && is_replication_command(text) {
                     self.worker.replication_command()
                 } else {
-                    self.worker.read(text, self.modes).await
+                    let statement = self.worker.read(text, self.modes).await;
+                    self.with_text(statement, text)
                 };
                 return Ok(self.on_query(statement, header).await);
             }

@@ -404,33 +404,51 @@ impl Relay<'_> {
         }
     }
 
-    /// What a Bind is about, with its parameters where it will wait.
+    /// What a Bind is about, with its parameters where it will wait, or where the record is to hold them.
     pub(super) fn with_parameters(
         &mut self,
         mut statements: Candidates,
         header: Header,
     ) -> Result<Parameters, SessionError> {
-        if self.holding.exacts.is_empty()
-            || !statements.iter().any(|one| self.holding.exacts.of(one).is_some())
-        {
-            return Ok(Parameters::Known(statements));
-        }
-        if header.total() > MAX_HELD {
+        let exacts = &self.holding.exacts;
+        let waits = !exacts.is_empty() && statements.iter().any(|one| exacts.of(one).is_some());
+        let long = header.total() > MAX_HELD;
+        if waits && long {
             return Ok(Parameters::Refused(words::too_long(&Decision::default())));
         }
-        let Some(body) = self.body(header) else { return Ok(Parameters::Wait) };
+        let records = self.literals.is_some() && statements.iter().any(|one| one.sent.is_some());
+        if !waits && !records {
+            return Ok(Parameters::Known(statements));
+        }
+        let body = self.body(header);
+        if body.is_none() && !long {
+            return Ok(Parameters::Wait);
+        }
         let malformed = || SessionError::from(WireError::Malformed('B'));
-        let head = BindHead::read(body).ok_or_else(malformed)?;
-        let values = body.get(head.portal.len() + head.statement.len() + 2..).ok_or_else(malformed)?;
-        let bound = statements.iter().map(|statement| match self.holding.exacts.of(statement) {
-            Some(exact) => exact.bind(values).map(Some).ok_or_else(malformed),
-            None => Ok(None),
-        });
-        let bound: Vec<Option<Exact>> = bound.collect::<Result<_, _>>()?;
-        for (statement, exact) in statements.iter_mut().zip(bound) {
-            if let Some(exact) = exact {
-                *statement = self.holding.exacts.keep(statement, exact);
+        let values = match body.filter(|_| !long) {
+            Some(body) => {
+                let head = BindHead::read(body).ok_or_else(malformed)?;
+                Some(body.get(head.portal.len() + head.statement.len() + 2..).ok_or_else(malformed)?)
             }
+            None => None,
+        };
+        let bound = statements.iter().map(|statement| {
+            let sent = match &self.literals {
+                Some(room) => statement.with_values(values, room).ok_or_else(malformed)?,
+                None => Arc::clone(statement),
+            };
+            let exact = match (self.holding.exacts.of(statement), values) {
+                (Some(exact), Some(values)) => Some(exact.bind(values).ok_or_else(malformed)?),
+                _ => None,
+            };
+            Ok((sent, exact))
+        });
+        let bound: Vec<(Arc<Statement>, Option<Exact>)> = bound.collect::<Result<_, SessionError>>()?;
+        for (statement, (sent, exact)) in statements.iter_mut().zip(bound) {
+            *statement = match exact {
+                Some(exact) => self.holding.exacts.keep(&sent, exact),
+                None => sent,
+            };
         }
         Ok(Parameters::Known(statements))
     }

@@ -8,6 +8,7 @@ use guard_policy::{Principal, Target};
 use super::{
     Attested, Peer, Proxy, Served, SessionError, Worker,
     held::Holding,
+    literals::ROOM,
     masking::Masking,
     pending::Pending,
     pipe::{Event, Pipe},
@@ -23,7 +24,7 @@ use crate::{
     approval::cancel_digest,
     audit::SessionStamp,
     decide::{AppliedMode, Ruling, Session},
-    sql::{Roles, SearchPath},
+    sql::{Roles, Room, SearchPath},
     wire::postgres::{
         Backend, ErrorFields, ErrorResponse, Frontend, HEADER_BYTES, Header, MAX_MESSAGE_BYTES, Severity,
         Startup, TransactionStatus, WireError, backend_process_id, parameter_status, ready_for_query,
@@ -190,6 +191,7 @@ impl<'a> Login<'a> {
         let settings =
             Settings::new(startup.user(), startup.parameter("options"), startup.parameter("search_path"));
         let masking = self.masking(&told);
+        let literals = recorder.keeps_literals().then(|| Room::new(ROOM));
         let mut relay = Relay {
             proxy: self.proxy,
             worker: self.worker,
@@ -212,6 +214,7 @@ impl<'a> Login<'a> {
             finished: false,
             masking: None,
             holding: Holding::new(self.attested, told.cancel),
+            literals,
         };
         relay.masking = masking;
         for (name, value) in &told.parameters {

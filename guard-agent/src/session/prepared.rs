@@ -340,6 +340,7 @@ mod tests {
             prepared: Vec::new(),
             changes: Vec::new(),
             origin: Default::default(),
+            sent: None,
         })
     }
 

@@ -46,6 +46,11 @@ impl Recorder {
         self.audit.record(Body::SessionStarted(started));
     }
 
+    /// The record holds what statements are sent with.
+    pub(super) fn keeps_literals(&self) -> bool {
+        self.audit.literals().wants()
+    }
+
     /// Records a statement that is not waited for.
     pub(super) fn note(
         &mut self,

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     approval::Word,
     decide::{Scope, Session},
-    sql::Modes,
+    sql::{Modes, Room},
     wire::postgres::{ErrorResponse, TransactionStatus},
 };
 
@@ -146,6 +146,8 @@ pub(super) struct Relay<'a> {
     pub(super) masking: Option<Box<Masking>>,
     /// The statement that waits for people, if one does.
     pub(super) holding: Holding,
+    /// Room for what statements were sent with; `None`: the record does not hold it.
+    pub(super) literals: Option<Room>,
 }
 
 impl Relay<'_> {

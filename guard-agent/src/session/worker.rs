@@ -169,6 +169,7 @@ fn stand_in(action: Action, object: Object, text: &str) -> Statement {
         prepared: Vec::new(),
         changes: Vec::new(),
         origin: Default::default(),
+        sent: None,
     }
 }
 

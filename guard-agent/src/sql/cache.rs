@@ -87,6 +87,7 @@ mod tests {
             prepared: Vec::new(),
             changes: Vec::new(),
             origin: Default::default(),
+            sent: None,
         })
     }
 

@@ -111,6 +111,7 @@ mod tests {
             prepared: Vec::new(),
             changes: Vec::new(),
             origin: Default::default(),
+            sent: None,
         })
     }
 

@@ -21,8 +21,8 @@ pub use description::describe_portal;
 pub use error::{ErrorResponse, Severity};
 pub use frame::{HEADER_BYTES, Header, MAX_MESSAGE_BYTES, WireError, cstring};
 pub use frontend::{
-    BindHead, CloseKind, Frontend, ParseHead, close_or_describe, function_oid, parse_message, query,
-    query_message,
+    BindHead, CloseKind, Frontend, ParseHead, bind_values, close_or_describe, function_oid, parse_message,
+    query, query_message,
 };
 pub use rows::{Columns, DataRow, FieldDescription, RowDescription};
 pub use startup::{CancelKey, MAX_STARTUP_BYTES, Startup, StartupPacket, backend_process_id};

@@ -98,6 +98,10 @@ impl Readings {
                 if matches!(body, Body::ConnectionClosed(_)) {
                     end = end.min(id + AFTER);
                 }
+                let body = match body {
+                    Body::Statement(statement) => Body::Statement(statement.shown()),
+                    body => body,
+                };
                 course.records.push((sequence_of(id), at, body));
             }
             at = to + 1;

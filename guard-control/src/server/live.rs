@@ -53,7 +53,7 @@ impl Live {
             let decoded = Record::decode(&*record.payload).unwrap_or_default();
             let subject = match decoded.body {
                 Some(Body::ConnectionOpened(connection)) => Subject::Connection(connection),
-                Some(Body::Statement(statement)) => Subject::Statement(statement),
+                Some(Body::Statement(statement)) => Subject::Statement(statement.shown()),
                 _ => continue,
             };
             if seen.decisions.len() == SHOWN {

@@ -225,7 +225,7 @@ fn subject(payload: &[u8]) -> Option<(Option<Timestamp>, Subject)> {
     let record = Record::decode(payload).ok()?;
     match record.body? {
         Body::ConnectionOpened(connection) => Some((record.at, Subject::Connection(connection))),
-        Body::Statement(statement) => Some((record.at, Subject::Statement(statement))),
+        Body::Statement(statement) => Some((record.at, Subject::Statement(statement.shown()))),
         _ => None,
     }
 }

@@ -177,6 +177,7 @@ impl Looks {
         statement: &Arc<Statement>,
     ) -> Rc<Looked> {
         let (session, scope) = session;
+        let statement = statement.shared();
         let key = (masking.state(), scope, Arc::as_ptr(statement));
         if let Some(looked) = self.entries.get(&key) {
             return Rc::clone(looked);

@@ -110,6 +110,35 @@ impl<'a> BindHead<'a> {
     }
 }
 
+/// Gives `each` value of a Bind, with whether it is binary, from `values`: its body behind the two names. `None` is NULL.
+/// Returns how many there were; nothing where the body is malformed.
+pub fn bind_values<'a>(values: &'a [u8], mut each: impl FnMut(Option<&'a [u8]>, bool)) -> Option<usize> {
+    let (formats, rest) = values.split_first_chunk()?;
+    let (formats, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*formats)) * 2)?;
+    let formats = formats.as_chunks::<2>().0;
+    let (count, mut rest) = rest.split_first_chunk()?;
+    let count = usize::from(u16::from_be_bytes(*count));
+    for number in 0..count {
+        let (length, after) = rest.split_first_chunk()?;
+        let format = match formats {
+            [] => [0, 0],
+            [one] => *one,
+            many => *many.get(number)?,
+        };
+        rest = after;
+        let value = match usize::try_from(i32::from_be_bytes(*length)) {
+            Err(_) => None,
+            Ok(length) => {
+                let (value, after) = rest.split_at_checked(length)?;
+                rest = after;
+                Some(value)
+            }
+        };
+        each(value, u16::from_be_bytes(format) == 1);
+    }
+    Some(count)
+}
+
 /// What a Close or a Describe is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseKind {
