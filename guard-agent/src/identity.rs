@@ -5,6 +5,7 @@
 
 mod agents;
 mod ancestry;
+mod argv;
 mod cgroup;
 mod cgroup_names;
 mod containers;
@@ -257,7 +258,7 @@ impl Identifier {
             pid: task.pid,
             process_started_ns: task.start_ns,
             executable: image.executable.clone(),
-            argv: image.argv.clone(),
+            argv: argv::for_record(&image.argv, image.argv_truncated),
             argv_truncated: image.argv_truncated,
             uid: task.uid,
             gid: task.gid,

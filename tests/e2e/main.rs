@@ -14,6 +14,7 @@ mod fleet_identity;
 mod harness;
 mod hold;
 mod least_privilege;
+mod literals;
 mod masking;
 mod monitor_mode;
 mod non_proxied;
