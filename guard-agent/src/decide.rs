@@ -8,6 +8,7 @@ mod modes;
 mod rates;
 mod reveal;
 mod statement;
+mod targets;
 
 use std::sync::{
     Arc, PoisonError, RwLock,
@@ -20,6 +21,7 @@ use guard_common::audit::v1::{
 use guard_policy::{Mask, Needs, Outcome, PolicySet, Principal, Requirement, Target};
 
 pub(crate) use self::statement::evaluate;
+use self::targets::Targets;
 pub use self::{
     cache::DecisionCache,
     modes::{AppliedMode, ModeFrom},
@@ -52,6 +54,7 @@ pub struct Decider {
     epoch: AtomicU64,
     modes: modes::Modes,
     meters: Meters,
+    targets: Targets,
     /// The rule of masking where policies name none.
     default_mask: Mask,
     /// A policy reads whether a reason is given.
@@ -69,6 +72,7 @@ impl Decider {
             epoch: AtomicU64::new(1),
             modes: modes::Modes::new(config),
             meters,
+            targets: Targets::default(),
             default_mask: config.masking.default_mask(),
         }
     }
@@ -108,11 +112,16 @@ impl Decider {
         self.meters.of(principal, server)
     }
 
+    /// What statements on `database` of `server` are decided against; an empty `database` is the server as a whole.
+    pub fn target(&self, server: &Server, database: &str) -> Target {
+        self.targets.of(server, database)
+    }
+
     /// Decides on `connect`, through the proxy or round it.
     pub fn connect(&self, request: &ConnectRequest<'_>) -> Arc<Decision> {
         let policies = self.policies();
         let server = request.server;
-        let target = Target::new(&server.environment, &server.name, server.engine.as_str(), "");
+        let target = self.target(server, "");
         let principal = Principal::new(request.workload);
         let outcome = policies.connect(&principal, &target, request.proxied, request.transport);
         let mode = self.mode(&server.name, "");

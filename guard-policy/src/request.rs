@@ -250,53 +250,56 @@ fn certificate(certificate: &ClientCertificate) -> Option<Value> {
     Value::new_record(fields.map(|(key, value)| (key.to_owned(), value))).ok()
 }
 
-/// The database that is asked for. Built once per session.
+/// The database that is asked for. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Target(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     id: String,
     server: String,
     database: String,
     /// Environment, server and database.
-    entities: Arc<Result<Vec<Entity>, String>>,
+    entities: Result<Vec<Entity>, String>,
 }
 
 impl Target {
     /// `database` on `server` of `environment`; an empty `database` is the server as a whole.
     pub fn new(environment: &str, server: &str, engine: &str, database: &str) -> Self {
         let entities = Self::build(environment, server, engine, database);
-        Self {
+        Self(Arc::new(Parts {
             id: format!("{environment:?}/{server:?}/{engine:?}/{database:?}"),
             server: server.to_owned(),
             database: database.to_owned(),
-            entities: Arc::new(entities),
-        }
+            entities,
+        }))
     }
 
     /// Names environment, server and database: a part of the key of decision caches.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.0.id
     }
 
     pub(crate) fn server(&self) -> &str {
-        &self.server
+        &self.0.server
     }
 
     /// The database's name; empty for the server as a whole.
     pub fn database_name(&self) -> &str {
-        &self.database
+        &self.0.database
     }
 
     pub(crate) fn database(&self) -> &str {
-        &self.database
+        &self.0.database
     }
 
     pub(crate) fn server_uid(&self) -> EntityUid {
-        uid(&TYPES.server, &self.server)
+        uid(&TYPES.server, &self.0.server)
     }
 
     /// Environment, server and database.
     pub(crate) fn entities(&self) -> Result<Vec<Entity>, String> {
-        self.entities.as_ref().clone()
+        self.0.entities.clone()
     }
 
     fn build(environment: &str, server: &str, engine: &str, database: &str) -> Result<Vec<Entity>, String> {

@@ -15,7 +15,7 @@ use guard_common::{
     audit::v1::{self as record, Decision, decision::Verdict, statement::Protocol},
     kernel::hold::{HeldBackend, HoldEvent, Known, level},
 };
-use guard_policy::{Principal, Target as PolicyTarget, vocabulary::Parse};
+use guard_policy::{Principal, vocabulary::Parse};
 
 use super::{
     HeldServers,
@@ -314,12 +314,7 @@ impl Judge {
         let base = Session {
             meter: self.decider.meter(&principal, &server.name),
             principal,
-            target: PolicyTarget::new(
-                &server.environment,
-                &server.name,
-                server.engine.as_str(),
-                &client.database,
-            ),
+            target: self.decider.target(server, &client.database),
             mode,
             mode_from,
             proxied: false,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use guard_common::audit::v1::{self as record, workload::Evidence};
-use guard_policy::{Principal, Target, vocabulary::Action};
+use guard_policy::{Principal, vocabulary::Action};
 
 use super::{runs::Runs, tally::Tally};
 use crate::{
@@ -235,14 +235,13 @@ fn session(
     decider: &Decider,
 ) -> Session {
     let principal = Principal::new(workload);
-    let (name, environment) =
-        server.map_or(("", ""), |server| (server.name.as_str(), server.environment.as_str()));
-    let engine = server.map_or("postgresql", |server| server.engine.as_str());
+    let unknown = Server::default();
+    let server = server.unwrap_or(&unknown);
     let AppliedMode { mode, from: mode_from } = AppliedMode::PROBED;
     Session {
-        meter: decider.meter(&principal, name),
+        meter: decider.meter(&principal, &server.name),
         principal,
-        target: Target::new(environment, name, engine, &seen.database),
+        target: decider.target(server, &seen.database),
         mode,
         mode_from,
         proxied: joined.is_some_and(|joined| joined.proxied),

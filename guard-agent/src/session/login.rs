@@ -3,7 +3,7 @@
 //! Leaves with a session that is ready for its first statement, or with the server's refusal.
 
 use guard_common::audit::v1::SessionStarted;
-use guard_policy::{Principal, Target};
+use guard_policy::Principal;
 
 use super::{
     Attested, Peer, Proxy, Served, SessionError, Worker,
@@ -254,7 +254,7 @@ fn session(proxy: &Proxy, attested: &Attested<'_>, startup: &Startup) -> Session
     Session {
         meter: decider.meter(&principal, &server.name),
         principal,
-        target: Target::new(&server.environment, &server.name, server.engine.as_str(), startup.database()),
+        target: decider.target(server, startup.database()),
         mode,
         mode_from,
         proxied: true,

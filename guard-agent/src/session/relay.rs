@@ -193,6 +193,8 @@ impl Relay<'_> {
             seconds => Some(Duration::from_secs(seconds)),
         };
         let mut idle_at: Option<Instant> = None;
+        // What the login has read is sent by then.
+        let mut rest_at = Some(Instant::now() + OUTCOMES_WAIT);
         let mut reason = "closed by the server";
         // What came along with the login's last message.
         self.on_server()?;
@@ -213,7 +215,7 @@ impl Relay<'_> {
             if let Some(at) = idle_at {
                 alarms.ring_by(at);
             }
-            if let Some(at) = self.rows_wait() {
+            for at in [rest_at, self.rows_wait()].into_iter().flatten() {
                 alarms.ring_by(at);
             }
             let reads = self.pending.len() < MAX_PENDING
@@ -260,6 +262,10 @@ impl Relay<'_> {
                     // It may ring for what has been dealt with since.
                     if flush_at.is_some_and(|at| at <= Instant::now()) {
                         self.recorder.flush();
+                        self.pipe.rest();
+                    }
+                    if rest_at.is_some_and(|at| at <= Instant::now()) {
+                        rest_at = None;
                         self.pipe.rest();
                     }
                     if self.rows_wait().is_some_and(|at| at <= Instant::now()) {
