@@ -53,7 +53,7 @@ use self::{
     writer::Writer,
 };
 pub(crate) use self::{
-    literals::{is_secret_kind, names_secret},
+    literals::{SECRET_TAG, is_secret_kind, names_secret},
     statement::effect_record,
 };
 use crate::config::JournalConfig;

@@ -12,7 +12,7 @@ use guard_common::audit::v1::{AsSent, Literals, Parameter, literals::Kept, param
 use prost::Message;
 
 pub use self::seal::{LiteralsKey, NotOpened, Opener, SealingKey};
-pub(crate) use self::secret::{is_secret_kind, names_secret};
+pub(crate) use self::secret::{SECRET_TAG, is_secret_kind, names_secret};
 use self::{seal::Sealer, secret::Secrets};
 use crate::{
     config::{JournalConfig, LiteralForm},

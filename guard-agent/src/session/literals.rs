@@ -7,7 +7,7 @@ use guard_policy::vocabulary::{Action, ObjectKind};
 
 use super::relay::Relay;
 use crate::{
-    audit::is_secret_kind,
+    audit::SECRET_TAG,
     catalog::{Catalog, Relation},
     sql::{Statement, Touched},
 };
@@ -54,7 +54,8 @@ impl Relay<'_> {
 }
 
 fn secret_columns<'a>(catalog: &'a Catalog, relation: &'a Relation) -> impl Iterator<Item = &'a str> {
-    let secret = catalog.sensitive_columns(relation).filter(|(_, sensitive)| is_secret_kind(sensitive.kind));
+    let all = catalog.sensitive_columns(relation);
+    let secret = all.filter(|(_, sensitive)| sensitive.tags().any(|tag| tag == SECRET_TAG));
     secret.map(|(column, _)| &*column.name)
 }
 

@@ -19,6 +19,9 @@ use crate::{
     sql::{Sent, Statement},
 };
 
+/// The tag of passwords, keys and tokens.
+pub(crate) const SECRET_TAG: &str = "secret";
+
 const PASSWORD: &str = "it may hold a password";
 
 /// Words that are nowhere in a text, whatever stands around them, unless it may be about passwords.
@@ -193,7 +196,7 @@ pub(crate) fn names_secret(table: &str, word: &str) -> bool {
 
 /// Passwords, their hashes, keys, tokens.
 pub(crate) fn is_secret_kind(kind: DataKind) -> bool {
-    kind.tags().contains(&"secret")
+    kind.tags().contains(&SECRET_TAG)
 }
 
 fn is_secret(value: &[u8]) -> bool {
