@@ -239,6 +239,29 @@ fn what_goes_round_the_proxy_is_kept_alike() -> Result<()> {
 }
 
 #[test]
+fn what_is_held_in_the_server_is_kept_alike() -> Result<()> {
+    if skip::without(&[Need::Postgres, Need::Ebpf]) {
+        return Ok(());
+    }
+    let site = keeping("literals = \"full\"", "hold = true")?;
+    run::eventually("statements being held", EVENT_LIMIT * 2, || {
+        Ok(site.agent.log().contains("are held until policy has decided"))
+    })?;
+    let psql = site.direct_unix();
+    psql.query(&format!("SELECT id FROM customers WHERE name = '{LITERAL}'"))?.expect_ok("held")?;
+    psql.query(&format!("ALTER ROLE {} PASSWORD '{PASSWORD}'", guard_tests::site::USER))?;
+    let held = |record: &Value| text(record, "evidence") == "hold";
+    site.wait_for("statement", "the literal", |record| {
+        held(record) && text(&record["literals"]["clear"], "text").contains(LITERAL)
+    })?;
+    site.wait_for("statement", "the password", |record| {
+        held(record) && text(&record["literals"], "withheld").contains("password")
+    })?;
+    assert!(!on_disk(&site, PASSWORD)?);
+    Ok(())
+}
+
+#[test]
 fn a_form_that_cannot_work_is_refused_with_the_fix() -> Result<()> {
     let folder = Folder::new("literals-config")?;
     for (journal, fix) in [
