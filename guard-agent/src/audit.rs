@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use self::{
     folder::{acknowledged, agent_id, claim_agent_id},
     journal::JournalOpenError,
-    literals::{Keeper, LiteralsKey, NotOpened, Opener, SealingKey},
+    literals::{Keeper, LiteralsKey, NoLiteralsKey, NotOpened, Opener},
     reader::{ReadError, Reader},
     segment::{HeaderError, MAX_FRAME},
     signing::{ask_for_new_key, public_key},

@@ -1,7 +1,7 @@
 //! Statement text enters, a [`Statement`] with its effects leaves.
 //!
 //! Reads towards the dangerous side: what cannot be read for certain is reported as what it could do. Never panics,
-//! never recurses deeper than the caps allow, never keeps a literal.
+//! never recurses deeper than the caps allow, and keeps literals in [`Sent`] alone.
 
 mod cache;
 pub mod comment;

@@ -11,7 +11,7 @@ use std::fmt;
 use guard_common::audit::v1::{AsSent, Literals, Parameter, literals::Kept, parameter::Value};
 use prost::Message;
 
-pub use self::seal::{LiteralsKey, NotOpened, Opener, SealingKey};
+pub use self::seal::{LiteralsKey, NoLiteralsKey, NotOpened, Opener};
 pub(crate) use self::secret::{SECRET_TAG, is_secret_kind, names_secret};
 use self::{seal::Sealer, secret::Secrets};
 use crate::{

@@ -168,10 +168,10 @@ impl Judge {
         let held = Held::read(&memory, event.level, event.text, self.limit);
         drop((memory, process));
         let now = self.now(&session, &settings, event);
-        let (statement, modes) = held.statement(&self.worker, &settings, target).await;
+        let (statement, modes, whole) = held.statement(&self.worker, &settings, target).await;
         let statement = match &held.text {
             // Its parameters are not seen, nor what columns its tables have.
-            Some(text) if self.audit.literals().wants() => {
+            Some(text) if whole && self.audit.literals().wants() => {
                 statement.as_sent(text, &modes, Touched::default(), &self.room)
             }
             _ => statement,

@@ -43,23 +43,25 @@ impl Held {
         Self { level, operation, text }
     }
 
-    /// The statement, and how its text was read.
+    /// The statement, how its text was read, and whether it is all of what was sent and nothing else.
     pub async fn statement(
         &self,
         worker: &Worker,
         settings: &Settings,
         target: &Target,
-    ) -> (Arc<Statement>, Modes) {
+    ) -> (Arc<Statement>, Modes, bool) {
         let text = self.text.as_deref().unwrap_or_default();
         let modes = self.modes(text, settings, target);
         if self.text.is_none() {
-            return (worker.oversized(), modes);
+            return (worker.oversized(), modes, false);
         }
-        let statement = match self.level {
-            level::RUN => self.plan(worker, text, modes).await,
-            _ => worker.read(text, modes).await,
-        };
-        (statement, modes)
+        match self.level {
+            level::RUN => {
+                let (statement, whole) = self.plan(worker, text, modes).await;
+                (statement, modes, whole)
+            }
+            level => (worker.read(text, modes).await, modes, level != level::CALL),
+        }
     }
 
     fn modes(&self, text: &[u8], settings: &Settings, target: &Target) -> Modes {
@@ -75,23 +77,24 @@ impl Held {
     }
 
     /// A plan: its text may be an expression, or missing, and rules of the server may have made another kind of it.
-    async fn plan(&self, worker: &Worker, text: &[u8], modes: Modes) -> Arc<Statement> {
+    async fn plan(&self, worker: &Worker, text: &[u8], modes: Modes) -> (Arc<Statement>, bool) {
+        let mut whole = !text.is_empty();
         let mut statement = worker.read(text, modes).await;
         if self.operation == SELECT && statement.parse != Parse::Full {
             for expression in expressions(text) {
                 let read = worker.read(&expression, modes).await;
                 if read.parse == Parse::Full && read.parts == 1 {
-                    statement = read;
+                    (statement, whole) = (read, false);
                     break;
                 }
             }
         }
-        let Some(action) = self.action() else { return statement };
+        let Some(action) = self.action() else { return (statement, whole) };
         let is_told = |effect: &Effect| {
             effect.action == action || matches!(effect.action, Action::Unreadable | Action::Merge)
         };
         if statement.effects.iter().any(is_told) {
-            return statement;
+            return (statement, whole);
         }
         let mut more = (*statement).clone();
         if text.is_empty() {
@@ -100,7 +103,7 @@ impl Held {
             more.parts = 1;
         }
         more.effects.push(Effect::new(action, Object::any(ObjectKind::Table)));
-        Arc::new(more)
+        (Arc::new(more), whole)
     }
 
     /// What a plan of this kind does, whatever its text says.
@@ -162,7 +165,7 @@ mod tests {
     async fn effects(operation: u32, text: &str) -> (Vec<String>, Parse) {
         let held = Held { level: level::RUN, operation, text: Some(text.as_bytes().to_vec()) };
         let modes = Modes { grammar_known: false, ..Modes::default() };
-        let statement = held.plan(&worker(), text.as_bytes(), modes).await;
+        let (statement, _) = held.plan(&worker(), text.as_bytes(), modes).await;
         let effects = statement.effects.iter().map(|effect| format!("{} {}", effect.action, effect.object));
         (effects.collect(), statement.parse)
     }

@@ -63,21 +63,23 @@ const GLUED: [&str; 2] = ["-c", "-e"];
 
 /// The arguments as they may stand in a record; `truncated` where the last one is not whole.
 pub(super) fn for_record(argv: &[String], truncated: bool) -> Vec<String> {
-    let file = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let program = argv.first().map_or_else(String::new, |program| file(program));
     let mut hits = Hits::new();
-    let (mut hidden, mut client) = (false, false);
+    let (mut program, mut hidden, mut client) = ("", false, false);
     let mut shown = Vec::with_capacity(argv.len());
     for (number, argument) in argv.iter().enumerate() {
         if std::mem::take(&mut hidden) && !argument.starts_with('-') {
             shown.push(HIDDEN.to_owned());
             continue;
         }
-        hidden = number > 0 && next_is_password(&program, argument);
         // A client may be run by another program: `docker exec db psql -c ..`.
-        client |= CLIENTS.iter().any(|begin| file(argument).starts_with(begin));
+        let file = argument.rsplit('/').next().unwrap_or_default();
+        client |= CLIENTS.iter().any(|begin| file.starts_with(begin));
+        if SHORT.iter().any(|(begin, ..)| file.starts_with(begin)) {
+            program = file;
+        }
+        hidden = number > 0 && next_is_password(program, argument);
         let cut = truncated && number + 1 == argv.len();
-        shown.push(one(&program, client, argument, cut, &mut hits));
+        shown.push(one(program, client, argument, cut, &mut hits));
     }
     shown
 }
@@ -254,6 +256,8 @@ mod tests {
             &["tool", "--api-key", "s3cr3tWord"],
             &["/usr/bin/mysql", "-uroot", "-ps3cr3tWord", "-e", "SELECT 's3cr3tWord'"],
             &["redis-cli", "-a", "s3cr3tWord"],
+            &["docker", "exec", "db", "redis-cli", "-a", "s3cr3tWord"],
+            &["sudo", "/usr/bin/mysql", "-ps3cr3tWord", "shop"],
             &["sshpass", "-p", "s3cr3tWord", "ssh", "db"],
             &["sshpass", "-ps3cr3tWord", "ssh", "db"],
             &["curl", "-u", "ann:s3cr3tWord", "https://db"],

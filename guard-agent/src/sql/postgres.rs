@@ -28,6 +28,7 @@ use super::{Limits, Modes};
 use lexer::{Lexed, Rules};
 
 pub use lexer::Error;
+pub(super) use normalise::MAX_RECORD_TEXT;
 pub use reference::{Reading, read as read_by_grammar};
 
 /// Whether a function by this name is one of the server's own that only compute.

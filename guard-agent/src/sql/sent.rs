@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use super::{Modes, Statement};
+use super::{Modes, Statement, postgres::MAX_RECORD_TEXT};
 use crate::wire::postgres::bind_values;
 
 /// Longest text that is kept, in bytes; of longer ones as much.
@@ -135,7 +135,13 @@ impl Sent {
 }
 
 impl Statement {
-    /// What was read, which other texts may share.
+    /// The text for records is not whole: names may stand behind what there is of it.
+    pub fn is_cut(&self) -> bool {
+        self.text.len() > MAX_RECORD_TEXT
+    }
+
+    /// What was read, which other texts may share. INVARIANT: it decides as this does: who changes a statement takes
+    /// `sent` out of it.
     pub fn shared(self: &Arc<Self>) -> &Arc<Self> {
         self.sent.as_ref().map_or(self, |sent| &sent.shared)
     }

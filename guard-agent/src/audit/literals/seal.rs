@@ -44,7 +44,7 @@ pub struct Opener(Secret);
 /// What a private key is not.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a key for literals: it has {} hex digits", 2 * KEY_LEN)]
-pub struct SealingKey;
+pub struct NoLiteralsKey;
 
 /// Why sealed literals cannot be opened.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -65,10 +65,10 @@ impl LiteralsKey {
 }
 
 impl FromStr for LiteralsKey {
-    type Err = SealingKey;
+    type Err = NoLiteralsKey;
 
-    fn from_str(text: &str) -> Result<Self, SealingKey> {
-        Recipient::from_bytes(&bytes(text)?).map(Self).map_err(|_| SealingKey)
+    fn from_str(text: &str) -> Result<Self, NoLiteralsKey> {
+        Recipient::from_bytes(&bytes(text)?).map(Self).map_err(|_| NoLiteralsKey)
     }
 }
 
@@ -143,10 +143,10 @@ impl Opener {
 }
 
 impl FromStr for Opener {
-    type Err = SealingKey;
+    type Err = NoLiteralsKey;
 
-    fn from_str(text: &str) -> Result<Self, SealingKey> {
-        Secret::from_bytes(&bytes(text)?).map(Self).map_err(|_| SealingKey)
+    fn from_str(text: &str) -> Result<Self, NoLiteralsKey> {
+        Secret::from_bytes(&bytes(text)?).map(Self).map_err(|_| NoLiteralsKey)
     }
 }
 
@@ -156,9 +156,9 @@ impl fmt::Debug for Opener {
     }
 }
 
-fn bytes(text: &str) -> Result<[u8; KEY_LEN], SealingKey> {
+fn bytes(text: &str) -> Result<[u8; KEY_LEN], NoLiteralsKey> {
     let mut bytes = [0; KEY_LEN];
-    hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SealingKey)?;
+    hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| NoLiteralsKey)?;
     Ok(bytes)
 }
 
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(opener.public().to_string().parse(), Ok(opener.public()));
         assert!(!format!("{opener:?}").contains(opener.to_file().trim()));
         for wrong in ["", "ab", "zz", &"a".repeat(63), &"a".repeat(66)] {
-            assert_eq!(wrong.parse::<LiteralsKey>(), Err(SealingKey));
+            assert_eq!(wrong.parse::<LiteralsKey>(), Err(NoLiteralsKey));
         }
     }
 }
