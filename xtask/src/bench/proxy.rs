@@ -25,13 +25,14 @@ use crate::{
 /// connections per second with SCRAM, under TLS and in clear). The ways take turns in every round, in changing order; ratios are medians over the rounds.
 /// All of them and the clients share this machine's cores. guard runs with its built-in policies, with parsing,
 /// decisions and the journal on, and with eBPF where that can be loaded. PgBouncer is measured twice: reaching the
-/// server by TCP, and by its unix socket as guard does.
+/// server by TCP, and by its unix socket as guard does. The first two seconds of each measurement are not counted: server
+/// processes are warming up, except behind PgBouncer, which keeps them from one measurement to the next.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Seconds of each measurement
+    /// Seconds of each measurement, after its warm-up
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// What is measured

@@ -20,10 +20,14 @@ pub struct Load {
     pub clients: u32,
 }
 
+/// Seconds at the beginning of a run that do not count. A new server process finds its caches empty and its pages
+/// unmapped, and is half as fast in its first second; a pooler's server processes are there from the run before.
+pub const WARM_UP: u32 = 2;
+
 /// What one run shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
-    /// Transactions per second, without the time that connecting takes.
+    /// Transactions per second after the warm-up.
     pub tps: f64,
     /// 99th percentile of the latency, in microseconds.
     pub p99_us: f64,
@@ -98,16 +102,18 @@ impl PgBench {
     fn run(&self, address: SocketAddr, load: Load, seconds: u32, what: &[&str]) -> Result<Measured> {
         let folder = tempfile::tempdir()?;
         let mut command = self.command(address);
-        let (clients, seconds_text) = (load.clients.to_string(), seconds.to_string());
+        let clients = load.clients.to_string();
+        let whole = WARM_UP + seconds;
         // One thread for all clients: the machine's cores are for the server and what is measured. One in twenty
         // transactions is written down for the percentile.
-        command.args(what).args(["-n", "-j", "1", "-M", load.protocol, "-c", &clients, "-T", &seconds_text]);
+        command.args(what).args(["-n", "-j", "1", "-M", load.protocol, "-c", &clients]);
+        command.args(["-T", &whole.to_string(), "-P", "1"]);
         command.args(["-l", "--sampling-rate=0.05"]).current_dir(folder.path());
-        let limit = Duration::from_secs(u64::from(seconds) + 60);
+        let limit = Duration::from_secs(u64::from(whole) + 60);
         let finished = run::run(command, "", limit)?.expect_ok("pgbench")?;
-        let tps = parse_tps(&finished.stdout)
-            .with_context(|| format!("no figure in what pgbench says:\n{}", finished.stdout))?;
-        Ok(Measured { tps, p99_us: percentile(latencies(folder.path())?, 99) })
+        let tps = rate_after(&finished.stderr, WARM_UP)
+            .with_context(|| format!("no figures in what pgbench says:\n{}", finished.stderr))?;
+        Ok(Measured { tps, p99_us: percentile(latencies(folder.path(), WARM_UP)?, 99) })
     }
 
     /// New connections, each for one transaction, with a goal of `rate` per second. `client` says who connects.
@@ -134,20 +140,36 @@ impl PgBench {
     }
 }
 
-/// The figure without the time that connecting takes, as pgbench 14 and later print it.
-fn parse_tps(output: &str) -> Option<f64> {
-    let mut figures = output.lines().filter_map(|line| line.strip_prefix("tps = "));
-    figures.next_back()?.split(' ').next()?.parse().ok()
+/// Transactions per second after `warm_up` seconds: the mean of what `-P` has told since
+/// (`progress: 3.0 s, 8123.4 tps, lat 0.984 ms stddev 0.211, 0 failed`). `None` where it has told nothing since.
+fn rate_after(progress: &str, warm_up: u32) -> Option<f64> {
+    let told = progress.lines().filter_map(|line| {
+        let mut words = line.strip_prefix("progress: ")?.split(' ');
+        let at: f64 = words.next()?.parse().ok()?;
+        let rate: f64 = words.nth(1)?.parse().ok()?;
+        // The end of a second is told a little late.
+        (at > f64::from(warm_up) + 0.5).then_some(rate)
+    });
+    let (sum, count) = told.fold((0.0, 0), |(sum, count), rate| (sum + rate, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
-/// Latencies in microseconds from pgbench's logs: the third word of each line.
-fn latencies(folder: &Path) -> Result<Vec<f64>> {
-    let mut latencies = Vec::new();
+/// Latencies in microseconds from pgbench's logs, of transactions that ended more than `warm_up` seconds after the first:
+/// the third word of each line, with the time of day in the fifth (s) and the sixth (us).
+fn latencies(folder: &Path, warm_up: u32) -> Result<Vec<f64>> {
+    let mut transactions: Vec<(f64, f64)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let text = fs::read_to_string(entry?.path())?;
-        latencies.extend(text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok()));
+        transactions.extend(text.lines().filter_map(|line| {
+            let mut words = line.split(' ').skip(2).map(str::parse::<f64>);
+            let latency = words.next()?.ok()?;
+            let (seconds, micros) = (words.nth(1)?.ok()?, words.next()?.ok()?);
+            Some((seconds + micros / 1e6, latency))
+        }));
     }
-    Ok(latencies)
+    let first = transactions.iter().map(|(at, _)| *at).fold(f64::INFINITY, f64::min);
+    let from = first + f64::from(warm_up);
+    Ok(transactions.into_iter().filter(|(at, _)| *at > from).map(|(_, latency)| latency).collect())
 }
 
 /// NaN where there is nothing.
@@ -180,10 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn the_figure_is_found() {
-        let output = "latency average = 0.1 ms\ninitial connection time = 3 ms\n\
-                      tps = 8123.456 (without initial connection time)\n";
-        assert_eq!(parse_tps(output), Some(8123.456));
-        assert_eq!(parse_tps("nothing"), None);
+    fn what_comes_after_the_warm_up_counts() {
+        let progress = "progress: 1.0 s, 100.0 tps, lat 9.0 ms stddev 0.1, 0 failed\n\
+                        progress: 2.0 s, 900.0 tps, lat 1.0 ms stddev 0.1, 0 failed\n\
+                        progress: 3.0 s, 1000.0 tps, lat 1.0 ms stddev 0.1, 0 failed\n\
+                        progress: 4.0 s, 2000.0 tps, lat 0.5 ms stddev 0.1, 0 failed\n";
+        assert_eq!(rate_after(progress, 2), Some(1500.0));
+        assert_eq!(rate_after("pgbench (15.1)\n", 2), None);
+        let folder = tempfile::tempdir().unwrap();
+        let log = "0 1 900 0 1700000000 900000\n3 1 700 0 1700000002 800000\n1 2 50 0 1700000003 0\n0 3 60 0 1700000004 5\n";
+        fs::write(folder.path().join("pgbench_log.1"), log).unwrap();
+        assert_eq!(latencies(folder.path(), 2).unwrap(), [50.0, 60.0]);
     }
 }
