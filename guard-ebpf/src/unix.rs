@@ -168,6 +168,11 @@ fn count(ctx: &RawTracePointContext, counter: impl FnOnce(&mut UnixBytes) -> *mu
     if length <= 0 {
         return;
     }
+    // Most messages of a host are not for unix sockets: seen here, they cost a third of looking for them.
+    let family: u16 = cleared(sock, offset!(sock_family));
+    if family != AF_UNIX {
+        return;
+    }
     let Some(bytes) = UNIX_BYTES.get_ptr_mut(&sock) else { return };
     // SAFETY: the entry lives for the program's run. This target has no atomic addition: a server's socket is one
     // process's, which reads or writes on one CPU at a time.

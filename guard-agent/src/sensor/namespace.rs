@@ -1,4 +1,4 @@
-//! Network namespaces, by the inode numbers that the kernel gives them.
+//! Namespaces, by the inode numbers that the kernel gives them.
 //!
 //! Everything comes from /proc of a process inside: nothing here enters a namespace, so it takes no right to.
 
@@ -20,6 +20,13 @@ pub fn of(pid: u32) -> Option<u64> {
 /// The agent's own.
 pub fn own() -> Option<u64> {
     Some(fs::metadata("/proc/self/ns/net").ok()?.ino())
+}
+
+/// Whether the agent's processes are numbered as the kernel side numbers them, in the initial namespace: its inode number
+/// is `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`, on every kernel.
+pub fn has_initial_pids() -> bool {
+    const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == PROC_PID_INIT_INO)
 }
 
 /// Whether process `pid` sees another file under `path` than the agent does, or the agent none.

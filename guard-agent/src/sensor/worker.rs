@@ -163,6 +163,8 @@ pub struct Worker {
     namespace: u64,
     own_addresses: host::OwnAddresses,
     own_namespace: u64,
+    /// The agent as the kernel side names processes; `None` where it cannot know that.
+    own_pid: Option<u32>,
     open: HashMap<u64, Open>,
     /// What was told of since a change of what is watched, until /proc was looked at for older connections.
     told: Option<HashSet<Ends>>,
@@ -206,6 +208,7 @@ impl Worker {
             namespace,
             own_addresses: host::OwnAddresses::default(),
             own_namespace: namespace::own().unwrap_or_default(),
+            own_pid: namespace::has_initial_pids().then(std::process::id),
             open: HashMap::new(),
             told: None,
             poller,
@@ -444,6 +447,10 @@ impl Worker {
         if let Some(before) = self.unix.opened(event.inode, open) {
             let bytes = if before.key == event.key { None } else { self.unix_bytes(event.inode, before.key) };
             self.send(SensorEvent::Closed(Closed { socket, bytes, at }));
+        }
+        if self.own_pid == Some(event.client_pid) {
+            // The proxy counts what it sends itself: each of its messages would be counted twice.
+            let _ = self.unix_bytes(event.inode, event.key);
         }
         let endpoint = Endpoint::Unix { path: unix_path(&event.path), peer_inode: event.peer_inode };
         self.send(SensorEvent::Accepted(Accepted {
