@@ -27,7 +27,7 @@ listen = \"127.0.0.1:6432\"
 pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// Who connects faster than a busy machine decides is cut: whether the kernel refuses at all, one of these tells.
-const ATTEMPTS: u32 = 2;
+const ATTEMPTS: u32 = 8;
 
 /// Ways round the proxy, and a name for each.
 const WAYS: [(&str, &str); 3] =

@@ -212,18 +212,38 @@ fn bytes_on_unix_sockets_agree_with_what_was_sent() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let watch = Watch { unix_sockets: [path.clone()].into(), ..Watch::default() };
     let Some(mut sensor) = Sensor::watching(watch) else { return };
+    let script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+                  s.sendall(b'1' * 12345)\nleft = 6790\nwhile left: left -= len(s.recv(left))";
     for round in 0..3 {
-        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let client = python(script, &[path.to_str().unwrap()]);
         let (mut server, _) = listener.accept().unwrap();
-        client.write_all(&[1; 12_345]).unwrap();
         server.read_exact(&mut [0; 12_345]).unwrap();
         server.write_all(&[2; 6_789 + 1]).unwrap();
-        client.read_exact(&mut [0; 6_790]).unwrap();
-        drop((client, server));
+        finish(client);
+        drop(server);
         sensor.until("the end", |sensor| sensor.closed.len() > round);
         let bytes = sensor.closed[round].bytes.unwrap();
         assert_eq!((bytes.from_client, bytes.to_client), (12_345, 6_790));
     }
+}
+
+/// The proxy knows what it sends.
+#[test]
+fn bytes_of_the_agents_own_unix_sockets_are_not_counted_twice() {
+    use std::io::{Read, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let watch = Watch { unix_sockets: [path.clone()].into(), ..Watch::default() };
+    let Some(mut sensor) = Sensor::watching(watch) else { return };
+    let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    sensor.one();
+    client.write_all(&[1; 345]).unwrap();
+    server.read_exact(&mut [0; 345]).unwrap();
+    drop((client, server));
+    sensor.until("the end", |sensor| !sensor.closed.is_empty());
+    assert_eq!(sensor.closed[0].bytes, None);
 }
 
 /// What `TCP_INFO` says of the server's socket in the end is what is recorded, whoever ends first.
