@@ -65,7 +65,9 @@ impl Accelerator {
         let mut command = Command::new(QEMU);
         match self {
             Self::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
-            Self::Emulated => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            // By one thread: emulated CPUs that run at a time can run into each other's half-patched kernel code (an
+            // `Oops: int3` where a kernel has just changed a jump label).
+            Self::Emulated => command.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
         };
         let memory = memory_mib.to_string();
         command.args(["-m", &memory, "-smp", "2", "-nographic", "-no-reboot", "-nodefaults"]);
