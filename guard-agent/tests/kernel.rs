@@ -352,9 +352,10 @@ fn unix_clients_are_told_apart() {
     let watch = Watch { unix_sockets: BTreeSet::from([path.clone()]), ..Watch::default() };
     let Some(mut sensor) = Sensor::watching(watch) else { return };
     let state = sensor.handle.state();
-    // Older kernels than 6.3 do not tell of bytes on unix sockets, and older ones than 6.7 refuse no connect to them.
-    let of_younger = ["sock_sent", "connects to unix sockets"];
-    let missing = state.missing.iter().filter(|said| of_younger.iter().all(|part| !said.contains(part)));
+    // Older kernels than 6.3 do not tell of bytes on unix sockets, and older ones than 6.7 refuse no connect to them; a
+    // host of older hierarchies says what it lacks. None of it is needed here.
+    let elsewhere = ["sock_sent", "connects to unix sockets", "no cgroup v2 hierarchy"];
+    let missing = state.missing.iter().filter(|said| elsewhere.iter().all(|part| !said.contains(part)));
     assert_eq!(missing.count(), 0, "{:?}", state.missing);
     const CONNECT: &str = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
     thread::spawn(move || {
