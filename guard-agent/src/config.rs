@@ -330,6 +330,9 @@ pub struct ProxyConfig {
     pub max_prepared_statements: usize,
     /// Threads that serve sessions; 0 means as many as there are cores.
     pub threads: usize,
+    /// Niceness of these threads, and of the session that the agent leads: from -20, the largest share of the processors, to
+    /// 19. 0 leaves both as they are.
+    pub nice: i8,
     /// Where discovered servers get a proxy: on this address, at the server's port plus 1000. Empty: none.
     pub discovered_listen: String,
     /// TLS towards clients.
@@ -357,6 +360,7 @@ impl Default for ProxyConfig {
             max_statement_bytes: 16 * 1024 * 1024,
             max_prepared_statements: 10_000,
             threads: 0,
+            nice: -7,
             discovered_listen: "127.0.0.1".to_owned(),
             tls: TlsConfig::default(),
             upstream_tls: UpstreamTlsMode::default(),

@@ -5,6 +5,7 @@
 
 mod counters;
 mod logins;
+mod precedence;
 mod sockets;
 mod threads;
 

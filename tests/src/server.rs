@@ -15,7 +15,7 @@ use nix::{
         prctl,
         signal::{self, Signal},
     },
-    unistd::Pid,
+    unistd::{self, Pid},
 };
 
 /// How long a server may take to come up, on a busy machine.
@@ -41,12 +41,15 @@ impl Server {
             .open(log)
             .with_context(|| format!("{}", log.display()))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // Ctrl-C in a terminal is for the runner, which then ends its servers in order.
-        command.process_group(0);
-        // SAFETY: the closure makes one system call and allocates nothing.
+        // SAFETY: the closure makes two system calls and allocates nothing.
         unsafe {
-            // A runner that is killed leaves no servers behind.
-            command.pre_exec(move || prctl::set_pdeathsig(stop).map_err(Into::into));
+            command.pre_exec(move || {
+                // As a service manager starts it, and counted by itself where the kernel shares out time by session. Ctrl-C in a
+                // terminal is for the runner, which then ends its servers in order.
+                unistd::setsid()?;
+                // A runner that is killed leaves no servers behind.
+                prctl::set_pdeathsig(stop).map_err(Into::into)
+            });
         }
         let child = command
             .spawn()

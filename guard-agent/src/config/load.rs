@@ -246,6 +246,12 @@ fn check(config: &Config) -> Result<(), Problem> {
     if !(1024..=512 * 1024 * 1024).contains(&config.proxy.max_statement_bytes) {
         return wrong("proxy.max_statement_bytes".to_owned(), "choose between 1024 and 536870912 bytes");
     }
+    if !(-20..=19).contains(&config.proxy.nice) {
+        return wrong(
+            "proxy.nice".to_owned(),
+            "choose between -20, the largest share of the processors, and 19",
+        );
+    }
     let listen = &config.proxy.discovered_listen;
     match (listen.is_empty(), listen.parse::<std::net::IpAddr>()) {
         (false, Err(_)) => {
@@ -420,6 +426,8 @@ mod tests {
         assert!(
             load("[proxy]\nproxy_protocol_from = [\"10.0.0.0/33\"]").unwrap_err().contains("10.0.0.0/33")
         );
+        assert!(load("[proxy]\nnice = 20").unwrap_err().contains("between -20"));
+        assert!(load("[proxy]\nnice = -20").is_ok());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
 };
 
+use super::precedence;
 use crate::{
     config::ProxyConfig,
     decide::Decider,
@@ -95,7 +96,8 @@ impl SessionThreads {
             count => count.min(1_024),
         };
         let large = LargeTexts::start(session::caps(limits))?;
-        let threads: io::Result<Vec<_>> = (0..count)
+        let mut refused = precedence::of_session(limits.nice).err();
+        let threads: io::Result<Vec<SessionThread>> = (0..count)
             .map(|number| {
                 let (queue, arrivals) = mpsc::channel(QUEUE);
                 let (limits, decider) = (limits.clone(), Arc::clone(decider));
@@ -107,7 +109,7 @@ impl SessionThreads {
                     .build_local(LocalOptions::default())
                 {
                     Ok(runtime) => {
-                        let _ = made.send(Ok(()));
+                        let _ = made.send(Ok(precedence::of_thread(limits.nice)));
                         let worker = Worker::new(&limits, decider).with(large);
                         runtime.block_on(serve(arrivals, worker));
                     }
@@ -117,11 +119,19 @@ impl SessionThreads {
                     .name(format!("session-{number}"))
                     .stack_size(STACK_BYTES)
                     .spawn(run)?;
-                is_made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+                let done = is_made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+                refused = refused.take().or(done.err());
                 Ok(SessionThread { queue, sessions: Arc::default() })
             })
             .collect();
-        Ok(Self { threads: threads?.into() })
+        let threads = threads?.into();
+        if let Some(error) = refused {
+            tracing::info!(
+                "statements wait longer for the proxy while the host is busy: `proxy.nice = {}` takes CAP_SYS_NICE ({error})",
+                limits.nice
+            );
+        }
+        Ok(Self { threads })
     }
 
     /// Hands a client to a thread that has room for it. False: all are full.

@@ -214,7 +214,7 @@ impl Worker {
             poller,
             endings,
             unix_unseen: !loaded.unix,
-            unix: UnixTable::new(),
+            unix: UnixTable::new(namespace::own().unwrap_or_default()),
             outbox: Outbox::default(),
             looks: Looks::default(),
             outgoing: outgoing::Known::default(),
@@ -443,7 +443,11 @@ impl Worker {
         };
         let at = Duration::from_nanos(event.header.at_ns);
         let socket = SocketId::Inode(event.inode);
-        let open = OpenUnix { server_pid: event.server_pid, key: event.key };
+        let open = OpenUnix {
+            namespace: event.client.net_namespace.into(),
+            client_pid: event.client_pid,
+            key: event.key,
+        };
         if let Some(before) = self.unix.opened(event.inode, open) {
             let bytes = if before.key == event.key { None } else { self.unix_bytes(event.inode, before.key) };
             self.send(SensorEvent::Closed(Closed { socket, bytes, at }));

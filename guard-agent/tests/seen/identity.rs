@@ -227,6 +227,34 @@ fn bytes_on_unix_sockets_agree_with_what_was_sent() {
     }
 }
 
+/// The kernel makes the server's end of such a connection in the client's network namespace, as a container's over a mounted
+/// socket: it is listed where neither the server nor the agent is.
+#[test]
+fn a_unix_connection_of_another_network_namespace_is_seen_to_its_end() {
+    use std::io::Read;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let watch = Watch { unix_sockets: [path.clone()].into(), ..Watch::default() };
+    let Some(mut sensor) = Sensor::watching(watch) else { return };
+    // Longer than two looks, and then more.
+    let script = "import socket, sys, time\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+                  s.sendall(b'1' * 345)\ntime.sleep(2.5)\ns.sendall(b'2' * 6000)";
+    let mut client = Command::new("unshare");
+    client.args(["--net", "python3", "-c", script]).arg(&path);
+    let client = client.spawn().unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0; 345]).unwrap();
+    sensor.one();
+    server.read_exact(&mut [0; 6_000]).unwrap();
+    sensor.take();
+    assert!(sensor.closed.is_empty(), "it was open until now");
+    finish(client);
+    drop(server);
+    sensor.until("the end", |sensor| !sensor.closed.is_empty());
+    assert_eq!(sensor.closed[0].bytes.unwrap().from_client, 6_345);
+}
+
 /// The proxy knows what it sends.
 #[test]
 fn bytes_of_the_agents_own_unix_sockets_are_not_counted_twice() {

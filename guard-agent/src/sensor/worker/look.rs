@@ -194,7 +194,10 @@ impl Worker {
                 Some(pid) => self.identifier.owner(pid),
                 None => Arc::new(Workload { evidence: Evidence::Address.into(), ..Workload::default() }),
             };
-            self.unix.opened(end.inode, OpenUnix { server_pid, key: 0 });
+            self.unix.opened(
+                end.inode,
+                OpenUnix { namespace: self.own_namespace, client_pid: server_pid, key: 0 },
+            );
             self.send(SensorEvent::Accepted(Accepted {
                 socket: SocketId::Inode(end.inode),
                 endpoint: Endpoint::Unix { path: end.path, peer_inode: end.peer },
