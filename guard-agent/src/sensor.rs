@@ -30,6 +30,7 @@ mod shutdown;
 mod sockets;
 mod statements;
 mod stream;
+mod unix_bytes;
 mod unix_diag;
 mod unix_hook;
 mod unix_table;

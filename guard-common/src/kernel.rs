@@ -135,6 +135,8 @@ pub mod maps {
     pub const WATCHED_PATHS: &str = "WATCHED_PATHS";
     /// [`super::unix::UnixAcceptedEvent::key`] to [`super::unix::UnixBytes`].
     pub const UNIX_BYTES: &str = "UNIX_BYTES";
+    /// How many messages were looked at for them: one number.
+    pub const MESSAGES: &str = "MESSAGES";
     /// Socket cookie to [`super::process::TaskInfo`], between connect and the choice of the local port.
     pub const CONNECTING: &str = "CONNECTING";
     /// [`super::socket::FlowKey`] to [`super::process::TaskInfo`] of local clients.

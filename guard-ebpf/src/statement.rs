@@ -92,8 +92,7 @@ fn executor(description: u64) -> Option<()> {
     if failed != 0 || executed as u8 != 0 {
         return None;
     }
-    let place = place(plan, target);
-    report(backend, target, &Seen { text, place, level: level::EXECUTOR, function: 0 })
+    report(backend, target, &Seen { text, plan, level: level::EXECUTOR, function: 0 })
 }
 
 /// `standard_ProcessUtility(PlannedStmt *pstmt, const char *queryString, [bool readOnlyTree,] ProcessUtilityContext, ..)`.
@@ -114,8 +113,7 @@ fn utility(plan: u64, text: u64, third: u32, fourth: u32) -> Option<()> {
     if context == SUBCOMMAND {
         return None;
     }
-    let place = place(plan, target);
-    report(backend, target, &Seen { text, place, level: level::UTILITY, function: 0 })
+    report(backend, target, &Seen { text, plan, level: level::UTILITY, function: 0 })
 }
 
 /// `HandleFunctionRequest(StringInfo msgBuf)`: the message begins with the function's number in network order.
@@ -134,7 +132,7 @@ fn function(message: u64) -> Option<()> {
     if failed != 0 {
         return None;
     }
-    let seen = Seen { text: 0, place: [-1, 0], level: level::FUNCTION, function: u32::from_be(number) };
+    let seen = Seen { text: 0, plan: 0, level: level::FUNCTION, function: u32::from_be(number) };
     report(backend, target, &seen)
 }
 
@@ -149,7 +147,7 @@ pub fn statement_replication(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn replication(text: u64) -> Option<()> {
     let (backend, target) = observed()?;
-    report(backend, target, &Seen { text, place: [-1, 0], level: level::REPLICATION, function: 0 })
+    report(backend, target, &Seen { text, plan: 0, level: level::REPLICATION, function: 0 })
 }
 
 /// A process has ended: another may get its number.
@@ -164,7 +162,7 @@ pub fn ended(pid: u32) {
     let _ = PROXIED.remove(&pid);
 }
 
-/// Where a plan's statement begins in the text, and its length: -1 and 0 where that is not known.
+/// Where a plan's statement begins in the text, and its length: -1 and 0 where that is not known, or there is no plan.
 #[inline(always)]
 fn place(plan: u64, target: &Target) -> [i32; 2] {
     let (place, failed) = user::<[i32; 2]>(plan, target.plan_location);
@@ -174,7 +172,8 @@ fn place(plan: u64, target: &Target) -> [i32; 2] {
 /// A statement that is about to run.
 struct Seen {
     text: u64,
-    place: [i32; 2],
+    /// 0 where there is none.
+    plan: u64,
     level: u32,
     function: u32,
 }
@@ -246,6 +245,8 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
     if !nested && unsafe { (*backend).mode } == mode::NESTED {
         return None;
     }
+    // From here on for those alone that are not left to the proxy.
+    let place = place(seen.plan, target);
     let settings = settings(target);
     let standard: (u8, u64) = user(target.standard_strings, 0);
     let mut flags = if nested { flag::NESTED } else { 0 };
@@ -255,7 +256,7 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
     }
     let mut flags = forgotten(backend, flags);
     let nested = flags & flag::NESTED != 0;
-    let identity = if each == 1 { 0 } else { identity(seen, settings, flags) };
+    let identity = if each == 1 { 0 } else { identity(seen, place, settings, flags) };
     // SAFETY: as above.
     let utility = unsafe { (*backend).utility };
     if seen.level == level::UTILITY {
@@ -299,8 +300,8 @@ fn report(backend: *mut Backend, target: &Target, seen: &Seen) -> Option<()> {
         (&raw mut (*event).sequence).write(sequence);
         (&raw mut (*event).level).write(seen.level);
         (&raw mut (*event).flags).write(flags);
-        (&raw mut (*event).location).write(seen.place[0]);
-        (&raw mut (*event).length).write(seen.place[1]);
+        (&raw mut (*event).location).write(place[0]);
+        (&raw mut (*event).length).write(place[1]);
         (&raw mut (*event).function).write(seen.function);
         (&raw mut (*event).text_kept).write(if kept > 0 { kept as u32 } else { 0 });
         (&raw mut (*event).run).write(run);
@@ -332,8 +333,8 @@ fn forgotten(backend: *mut Backend, value: u32) -> u32 {
 
 /// Stands for the statement and all by which it is read; 0 where its text is too long for that or cannot be read.
 #[inline(always)]
-fn identity(seen: &Seen, settings: u64, flags: u32) -> u64 {
-    let place = u64::from(seen.place[0] as u32) << 32 | u64::from(seen.place[1] as u32);
+fn identity(seen: &Seen, place: [i32; 2], settings: u64, flags: u32) -> u64 {
+    let place = u64::from(place[0] as u32) << 32 | u64::from(place[1] as u32);
     let kind = u64::from(seen.function) << 32 | u64::from(seen.level) << 16 | u64::from(flags);
     hash_of(seen.text, settings, place, kind)
 }

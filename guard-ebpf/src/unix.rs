@@ -33,6 +33,10 @@ static WATCHED_PATHS: HashMap<UnixPath, u8> = HashMap::with_max_entries(256, 0);
 #[map]
 static UNIX_BYTES: HashMap<u64, UnixBytes> = HashMap::with_max_entries(65_536, 0);
 
+/// How many messages of all sockets were looked at for that.
+#[map]
+static MESSAGES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Where an address is read to.
 #[map]
 static BOUND: PerCpuArray<UnixPath> = PerCpuArray::with_max_entries(1, 0);
@@ -167,6 +171,10 @@ fn count(ctx: &RawTracePointContext, counter: impl FnOnce(&mut UnixBytes) -> *mu
     let length: i32 = ctx.arg(1);
     if length <= 0 {
         return;
+    }
+    if let Some(messages) = MESSAGES.get_ptr_mut(0) {
+        // SAFETY: the slot belongs to this CPU; one that is counted twice or not at all does no harm.
+        unsafe { *messages = (*messages).wrapping_add(1) };
     }
     // Most messages of a host are not for unix sockets: what they are costs less to read than to look for in the map.
     let family: u16 = cleared(sock, offset!(sock_family));

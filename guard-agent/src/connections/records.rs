@@ -127,6 +127,7 @@ fn completeness(followed: &Followed, closed: &Closed, lost: u64) -> Completeness
             "its beginning was seen in /proc, not told by the kernel",
         ),
         (closed.bytes.is_none(), "the kernel did not count its bytes"),
+        (closed.late, "its first bytes may have passed before the kernel counted them"),
         (lost_meanwhile > 0, "events were lost on this host while it was open"),
     ];
     let missing: Vec<String> =

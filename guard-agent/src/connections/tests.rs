@@ -55,6 +55,7 @@ impl Fixture {
         self.connections.handle(SensorEvent::Closed(Closed {
             socket: SocketId::Cookie(cookie),
             bytes: Some(Bytes { from_client: 10, to_client: 20 }),
+            late: false,
             at: Duration::from_millis(7),
         }));
     }
@@ -363,7 +364,7 @@ fn an_end_says_what_is_missing() {
         socket: SocketId::Inode(7),
         ..accepted(77, 0, "127.0.0.1:9")
     }));
-    let ended = Closed { socket: SocketId::Inode(7), bytes: None, at: Duration::from_millis(9) };
+    let ended = Closed { socket: SocketId::Inode(7), bytes: None, late: false, at: Duration::from_millis(9) };
     fixture.connections.handle(SensorEvent::Closed(ended));
     assert_eq!(end(&mut fixture).missing.len(), 2);
 }
@@ -383,7 +384,12 @@ fn fifty_thousand_connections_are_followed_to_their_ends() {
     for cookie in 1..=MANY {
         let bytes = Some(Bytes::default());
         let socket = SocketId::Cookie(cookie);
-        connections.handle(SensorEvent::Closed(Closed { socket, bytes, at: Duration::from_millis(7) }));
+        connections.handle(SensorEvent::Closed(Closed {
+            socket,
+            bytes,
+            late: false,
+            at: Duration::from_millis(7),
+        }));
     }
     assert_eq!(connections.counts("main").non_proxied_open, 0);
     let count = std::iter::from_fn(|| records.try_recv().ok()).count();

@@ -243,6 +243,8 @@ pub struct Closed {
     pub socket: SocketId,
     /// As the kernel counted them, where it does.
     pub bytes: Option<Bytes>,
+    /// What passed at the very beginning may be missing in them.
+    pub late: bool,
     /// As in [`Accepted::at`].
     pub at: Duration,
 }

@@ -31,6 +31,7 @@ use super::{
     refusals::Refusals,
     statements::StatementReader,
     stream::EventStream,
+    unix_bytes::Counting,
 };
 use crate::config::SensorConfig;
 
@@ -44,7 +45,7 @@ pub struct Means {
     pub by_state: bool,
     /// What the programs may call: bits of `guard_common::kernel::helper`.
     pub helpers: u32,
-    /// Bytes on unix sockets are counted.
+    /// Bytes on unix sockets can be counted.
     pub counts_unix: bool,
 }
 
@@ -63,6 +64,7 @@ pub struct Kernel {
     paths: HashMap<MapData, UnixPath, u8>,
     clients: HashMap<MapData, FlowKey, TaskInfo>,
     unix_bytes: HashMap<MapData, u64, UnixBytes>,
+    messages: PerCpuArray<MapData, u64>,
     means: Means,
     namespace: u64,
     /// Nothing in the object for kernels without a ring buffer: statements take one.
@@ -74,6 +76,8 @@ pub struct Kernel {
     counted: BTreeMap<(u32, u32), u64>,
     /// What refuses connections; nothing where this kernel cannot.
     refusals: Option<Refusals>,
+    /// What counts the bytes on unix sockets, while they are counted.
+    unix_counting: Option<Counting>,
     links: Ebpf,
 }
 
@@ -100,6 +104,7 @@ impl Kernel {
             paths: HashMap::try_from(take(maps::WATCHED_PATHS)?)?,
             clients: HashMap::try_from(take(maps::CLIENTS)?)?,
             unix_bytes: HashMap::try_from(take(maps::UNIX_BYTES)?)?,
+            messages: PerCpuArray::try_from(take(maps::MESSAGES)?)?,
             namespace: namespace(&means),
             means,
             probes: observed.map(Probes::new),
@@ -107,6 +112,7 @@ impl Kernel {
             _measuring: measuring,
             counted: BTreeMap::new(),
             refusals,
+            unix_counting: None,
             links: ebpf,
         })
     }
@@ -147,6 +153,34 @@ impl Kernel {
     /// The local process at the client's end of a connection.
     pub fn client(&self, flow: &FlowKey) -> Option<TaskInfo> {
         self.clients.get(flow, 0).ok()
+    }
+
+    /// Has the bytes of unix connections counted, if they are not yet. Gives since when; nothing where this kernel cannot.
+    pub fn count_unix(&mut self) -> Option<Duration> {
+        if !self.means.counts_unix {
+            return None;
+        }
+        if self.unix_counting.is_none() {
+            match Counting::begin(&mut self.links) {
+                Ok(counting) => self.unix_counting = Some(counting),
+                Err(error) => {
+                    tracing::warn!(%error, "bytes on unix sockets cannot be counted any more");
+                    self.means.counts_unix = false;
+                }
+            }
+        }
+        self.unix_counting.as_ref().map(Counting::since)
+    }
+
+    /// How many messages were looked at for that, ever.
+    pub fn messages(&self) -> u64 {
+        let by_cpu = self.messages.get(&0, 0);
+        by_cpu.map_or(0, |by_cpu| by_cpu.iter().fold(0, |sum, count| sum.wrapping_add(*count)))
+    }
+
+    /// Has them counted no more.
+    pub fn stop_counting_unix(&mut self) {
+        self.unix_counting = None;
     }
 
     /// Takes out what was counted under `key` for the unix socket `inode`: nobody counts it any further.

@@ -26,7 +26,7 @@ use super::{
     rung::{Feature, Rung},
     statements::StatementReader,
     stream::EventStream,
-    unix_hook,
+    unix_bytes, unix_hook,
 };
 use crate::config::SensorConfig;
 
@@ -40,6 +40,8 @@ enum Hook {
     Cgroup(Place),
     Raw(&'static str),
     Trace(&'static str, &'static str),
+    /// Attached as long as it is needed: [`unix_bytes`].
+    Counting,
     /// Attached later, to the programs of servers.
     Function,
 }
@@ -67,8 +69,8 @@ const PROGRAMS: [(&str, Hook, Part); 16] = [
     ("socket_state", Hook::Trace("sock", "inet_sock_set_state"), Part::States),
     ("accept", Hook::Trace("syscalls", "sys_exit_accept"), Part::Unix),
     ("accept4", Hook::Trace("syscalls", "sys_exit_accept4"), Part::Unix),
-    ("sock_sent", Hook::Raw("sock_send_length"), Part::UnixBytes),
-    ("sock_received", Hook::Raw("sock_recv_length"), Part::UnixBytes),
+    (unix_bytes::SENT, Hook::Counting, Part::UnixBytes),
+    (unix_bytes::RECEIVED, Hook::Counting, Part::UnixBytes),
     ("statement_executor", Hook::Function, Part::Statements),
     ("statement_utility", Hook::Function, Part::Statements),
     ("statement_function", Hook::Function, Part::Statements),
@@ -330,6 +332,8 @@ fn attach(
             by_flags.map(|by_flags| attached.extend(by_flags))
         }
         Hook::Raw(tracepoint) => attach_raw(program, tracepoint),
+        // To see that it can be.
+        Hook::Counting => unix_bytes::probe(program, name),
         Hook::Trace(category, tracepoint) => attach_tracepoint(program, category, tracepoint),
         Hook::Function => load_probe(program),
     };

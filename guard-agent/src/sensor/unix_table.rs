@@ -26,6 +26,8 @@ pub struct OpenUnix {
     pub client_pid: u32,
     /// Under which the kernel side counts its bytes; 0 where it does not.
     pub key: u64,
+    /// It had been accepted when they began to be counted.
+    pub late: bool,
 }
 
 /// Server-side sockets, by inode number.
@@ -59,6 +61,11 @@ impl UnixTable {
     /// Whether that socket's connection is open and known.
     pub fn knows(&self, inode: u64) -> bool {
         self.open.contains_key(&inode)
+    }
+
+    /// Whether bytes of one of them are counted.
+    pub fn is_counted(&self) -> bool {
+        self.open.values().any(|open| open.key != 0)
     }
 
     /// A process has ended: connections may have ended with it.
@@ -155,7 +162,7 @@ mod tests {
             let (stays, goes) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
             let (kept, closed) = (inode(&stays.0), inode(&goes.0));
             for inode in [kept, closed] {
-                table.opened(inode, OpenUnix { namespace, client_pid: u32::MAX - 1, key: 0 });
+                table.opened(inode, OpenUnix { namespace, client_pid: u32::MAX - 1, key: 0, late: false });
             }
             assert_eq!(looked(&mut table), [0_u64; 0]);
             drop(goes);
@@ -168,7 +175,10 @@ mod tests {
     fn looking_takes_no_more_than_its_share_however_many_processes_end() {
         let mut table = UnixTable::new(namespace::own().unwrap());
         let pair = UnixStream::pair().unwrap();
-        table.opened(inode(&pair.0), OpenUnix { namespace: table.own_namespace, client_pid: 1, key: 0 });
+        table.opened(
+            inode(&pair.0),
+            OpenUnix { namespace: table.own_namespace, client_pid: 1, key: 0, late: false },
+        );
         table.not_before = Instant::now() + Duration::from_secs(60);
         table.process_ended();
         assert!(table.wait().unwrap() > Duration::from_secs(50));

@@ -47,7 +47,7 @@ use super::{
     outbox::{Outbox, PENDING_FOR},
     poller::Poller,
     probe::ObservedServer,
-    sockets,
+    sockets, unix_bytes,
     unix_table::{OpenUnix, UnixTable},
 };
 use crate::identity::{Identifier, Workload};
@@ -174,6 +174,8 @@ pub struct Worker {
     /// Connections on unix sockets have to be looked for.
     unix_unseen: bool,
     unix: UnixTable,
+    /// When their bytes are counted.
+    unix_counting: unix_bytes::Duty,
     outbox: Outbox,
     looks: Looks,
     /// Connections to other hosts' databases that were found by looking.
@@ -215,6 +217,7 @@ impl Worker {
             endings,
             unix_unseen: !loaded.unix,
             unix: UnixTable::new(namespace::own().unwrap_or_default()),
+            unix_counting: unix_bytes::Duty::new(Instant::now()),
             outbox: Outbox::default(),
             looks: Looks::default(),
             outgoing: outgoing::Known::default(),
@@ -424,6 +427,7 @@ impl Worker {
         self.send(SensorEvent::Closed(Closed {
             socket: self.socket(event.cookie),
             bytes: flow::payload(event),
+            late: false,
             at: Duration::from_nanos(event.header.at_ns),
         }));
     }
@@ -443,17 +447,20 @@ impl Worker {
         };
         let at = Duration::from_nanos(event.header.at_ns);
         let socket = SocketId::Inode(event.inode);
+        // The proxy counts what it sends itself: each of its messages would be counted twice.
+        let counted_since =
+            if self.own_pid == Some(event.client_pid) { None } else { self.count_unix_bytes() };
         let open = OpenUnix {
             namespace: event.client.net_namespace.into(),
             client_pid: event.client_pid,
-            key: event.key,
+            key: if counted_since.is_some() { event.key } else { 0 },
+            late: counted_since.is_some_and(|since| at < since),
         };
         if let Some(before) = self.unix.opened(event.inode, open) {
             let bytes = if before.key == event.key { None } else { self.unix_bytes(event.inode, before.key) };
-            self.send(SensorEvent::Closed(Closed { socket, bytes, at }));
+            self.send(SensorEvent::Closed(Closed { socket, bytes, late: before.late, at }));
         }
-        if self.own_pid == Some(event.client_pid) {
-            // The proxy counts what it sends itself: each of its messages would be counted twice.
+        if open.key == 0 {
             let _ = self.unix_bytes(event.inode, event.key);
         }
         let endpoint = Endpoint::Unix { path: unix_path(&event.path), peer_inode: event.peer_inode };
@@ -475,7 +482,25 @@ impl Worker {
         for (inode, open) in self.unix.look() {
             let bytes = self.unix_bytes(inode, open.key);
             let socket = SocketId::Inode(inode);
-            self.send(SensorEvent::Closed(Closed { socket, bytes, at: host::monotonic() }));
+            let at = host::monotonic();
+            self.send(SensorEvent::Closed(Closed { socket, bytes, late: open.late, at }));
+        }
+    }
+
+    /// Has the bytes of unix connections counted; gives since when, and nothing where this kernel cannot.
+    fn count_unix_bytes(&mut self) -> Option<Duration> {
+        self.unix_counting.begin(Instant::now());
+        self.kernel.as_mut()?.count_unix()
+    }
+
+    /// Whether the bytes of unix connections that come are counted from the first.
+    fn decide_counting(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let worth = self.unix_counting.decide(Instant::now(), self.unix.is_counted(), kernel.messages());
+        if worth && !self.watch.unix_sockets.is_empty() {
+            let _ = kernel.count_unix();
+        } else {
+            kernel.stop_counting_unix();
         }
     }
 
@@ -486,7 +511,7 @@ impl Worker {
     }
 
     fn ended(&mut self, socket: SocketId) {
-        self.send(SensorEvent::Closed(Closed { socket, bytes: None, at: host::monotonic() }));
+        self.send(SensorEvent::Closed(Closed { socket, bytes: None, late: false, at: host::monotonic() }));
     }
 
     /// Answers what was asked; false where nobody is left.
@@ -590,6 +615,12 @@ impl Worker {
         {
             tracing::error!(%error, "not everything can be watched");
         }
+        let new_paths: BTreeSet<PathBuf> =
+            watch.unix_sockets.difference(&self.watch.unix_sockets).cloned().collect();
+        if self.watch.unix_sockets.is_empty() && !new_paths.is_empty() {
+            // From their first connection.
+            let _ = self.kernel.as_mut().map(Kernel::count_unix);
+        }
         let _ = done.try_send(());
         let mut new: BTreeSet<u16> =
             watch.database_ports.difference(&self.watch.database_ports).copied().collect();
@@ -602,8 +633,6 @@ impl Worker {
         if watch.elsewhere_looks != self.watch.elsewhere_looks {
             new_elsewhere.clone_from(&watch.elsewhere_ports);
         }
-        let new_paths: BTreeSet<PathBuf> =
-            watch.unix_sockets.difference(&self.watch.unix_sockets).cloned().collect();
         self.watch = watch;
         if !new.is_empty() {
             self.look(&new, true);
@@ -626,6 +655,7 @@ impl Worker {
         }
         self.keep_refusing();
         self.count_losses();
+        self.decide_counting();
         if self.ticks.is_multiple_of(TIDY_EVERY) {
             self.identifier.tidy();
         }

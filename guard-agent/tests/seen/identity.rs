@@ -3,10 +3,12 @@
 use std::{
     ffi::{CStr, CString},
     fs,
+    io::{Read, Write},
     process::Command,
+    time::{Duration, Instant},
 };
 
-use guard_agent::sensor::Watch;
+use guard_agent::{config::SensorConfig, sensor::Watch};
 use nix::{
     sys::wait::{WaitStatus, waitpid},
     unistd::Pid,
@@ -206,7 +208,6 @@ fn ancestry_reaches_eight_up() {
 
 #[test]
 fn bytes_on_unix_sockets_agree_with_what_was_sent() {
-    use std::io::{Read, Write};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -222,16 +223,64 @@ fn bytes_on_unix_sockets_agree_with_what_was_sent() {
         finish(client);
         drop(server);
         sensor.until("the end", |sensor| sensor.closed.len() > round);
-        let bytes = sensor.closed[round].bytes.unwrap();
-        assert_eq!((bytes.from_client, bytes.to_client), (12_345, 6_790));
+        let closed = &sensor.closed[round];
+        let bytes = closed.bytes.unwrap();
+        assert_eq!((bytes.from_client, bytes.to_client, closed.late), (12_345, 6_790, false));
     }
+}
+
+/// Each look at a message costs something: where there are many and none is for a database's unix socket, there is none, until
+/// one is connected to.
+#[test]
+fn a_busy_host_has_bytes_of_unix_sockets_counted_when_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let watch = Watch { unix_sockets: [path.clone()].into(), ..Watch::default() };
+    let config = SensorConfig { measure_cost: true, ..SensorConfig::default() };
+    let Some(mut sensor) = Sensor::with(watch, &config) else { return };
+    let begun = Instant::now();
+    while messages_seen(&sensor, 10_000) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "they are still looked at");
+    }
+    let script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ns.recv(9)";
+    for late in [true, false] {
+        let client = python(script, &[path.to_str().unwrap()]);
+        let (mut server, _) = listener.accept().unwrap();
+        sensor.until("the beginning", |sensor| !sensor.accepted.is_empty());
+        server.write_all(&[2; 9]).unwrap();
+        finish(client);
+        assert!(messages_seen(&sensor, 10_000) > 0, "until it has ended, and for a while after that");
+        drop(server);
+        sensor.until("the end", |sensor| !sensor.closed.is_empty());
+        let closed = sensor.closed.remove(0);
+        assert_eq!((closed.late, closed.bytes.unwrap().to_client), (late, 9));
+        sensor.accepted.clear();
+    }
+}
+
+/// Sends `count` messages over a socket of no database; gives how many messages on any were looked at meanwhile.
+fn messages_seen(sensor: &Sensor, count: u32) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let looked = || {
+        let state = runtime.block_on(sensor.handle.measured_state());
+        let counting = state.programs.iter().filter(|program| program.name.starts_with("sock_"));
+        assert_eq!(counting.clone().filter(|program| program.attached).count(), 2);
+        counting.map(|program| program.runs).sum::<u64>()
+    };
+    let before = looked();
+    let (mut one, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+    for _ in 0..count {
+        one.write_all(&[0; 10]).unwrap();
+        other.read_exact(&mut [0; 10]).unwrap();
+    }
+    looked() - before
 }
 
 /// The kernel makes the server's end of such a connection in the client's network namespace, as a container's over a mounted
 /// socket: it is listed where neither the server nor the agent is.
 #[test]
 fn a_unix_connection_of_another_network_namespace_is_seen_to_its_end() {
-    use std::io::Read;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -244,8 +293,8 @@ fn a_unix_connection_of_another_network_namespace_is_seen_to_its_end() {
     client.args(["--net", "python3", "-c", script]).arg(&path);
     let client = client.spawn().unwrap();
     let (mut server, _) = listener.accept().unwrap();
-    server.read_exact(&mut [0; 345]).unwrap();
     sensor.one();
+    server.read_exact(&mut [0; 345]).unwrap();
     server.read_exact(&mut [0; 6_000]).unwrap();
     sensor.take();
     assert!(sensor.closed.is_empty(), "it was open until now");
@@ -258,7 +307,6 @@ fn a_unix_connection_of_another_network_namespace_is_seen_to_its_end() {
 /// The proxy knows what it sends.
 #[test]
 fn bytes_of_the_agents_own_unix_sockets_are_not_counted_twice() {
-    use std::io::{Read, Write};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();

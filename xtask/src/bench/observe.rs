@@ -10,6 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use guard_tests::{Agent, AgentConfig, Postgres, binaries, postgres, records, run};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 
 use super::{
     proxy::{
@@ -30,7 +34,9 @@ use crate::{
 /// `select`: read-only transactions of prepared statements on connections that stay (8 clients); `simple`: the same with
 /// values in their texts, each of which is another; `tpcb`: transactions of seven prepared statements, five of which go
 /// through the executor; `logins`: a new connection for each transaction, as fast as they can be made. Ratios are medians
-/// over the rounds, each of one run of every kind, in changing order. The agent's processor time is in percent of one core.
+/// over the rounds, each of one run of every kind, in changing order, with their standard error. Server, clients and agent
+/// share one core: with more of them, throughput depends on which core a scheduler wakes whom on, by more than what is
+/// measured here, and a part of the cost falls into time that nobody used. The agent's processor time is in percent of one core.
 /// Events that were lost are those that gap records count; `seen` is what was told of the statements that pgbench ran.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -43,6 +49,12 @@ pub struct Arguments {
     /// Clients at once
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=200))]
     clients: u32,
+    /// Cores for all of it together: server, clients and agent
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cores: u32,
+    /// What pgbench does
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Work::ALL)]
+    loads: Vec<Work>,
     /// Further TOML for the agent's configuration, such as a switch whose cost is to be measured
     #[arg(long, default_value = "")]
     config: String,
@@ -51,13 +63,40 @@ pub struct Arguments {
     debug: bool,
 }
 
-/// What pgbench does, and what of the throughput may be left: where connections are observed, and where statements are.
-const LOADS: [(&str, Option<f64>, Option<f64>); 4] = [
-    ("select", Some(0.99), Some(0.95)),
-    ("tpcb", Some(0.99), Some(0.95)),
-    ("simple", None, None),
-    ("logins", None, None),
-];
+/// What pgbench does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Work {
+    /// Read-only transactions of prepared statements
+    Select,
+    /// Transactions of seven prepared statements
+    Tpcb,
+    /// Read-only transactions, each with a text of its own
+    Simple,
+    /// A connection for each transaction
+    Logins,
+}
+
+impl Work {
+    const ALL: [Self; 4] = [Self::Select, Self::Tpcb, Self::Simple, Self::Logins];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Select => "select",
+            Self::Tpcb => "tpcb",
+            Self::Simple => "simple",
+            Self::Logins => "logins",
+        }
+    }
+
+    /// What of the throughput is to be left with `beside`.
+    fn budget(self, beside: Beside) -> Option<f64> {
+        match (self, beside) {
+            (Self::Select | Self::Tpcb, Beside::Connections) => Some(0.99),
+            (Self::Select | Self::Tpcb, Beside::Statements) => Some(0.95),
+            _ => None,
+        }
+    }
+}
 
 /// What runs beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +128,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         build::workspace(true)?;
         proxy::release_agent()
     };
+    stay_on(arguments.cores)?;
     let postgres = Postgres::start()?;
     let pgbench = PgBench::new()?;
     pgbench.initialize(postgres.address(), 10)?;
@@ -108,22 +148,35 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
                 observing => Some(watching(&config(observing == Beside::Statements), &postgres)?),
             };
             let bench = Bench { arguments, postgres: &postgres, pgbench: &pgbench };
-            for (load, _, _) in LOADS {
-                bench.measure(agent.as_ref(), beside, load, &mut samples)?;
+            for work in &arguments.loads {
+                bench.measure(agent.as_ref(), beside, *work, &mut samples)?;
             }
         }
     }
-    let mut figures = figures(&samples);
+    let mut figures = figures(&arguments.loads, &samples);
     let costly = AgentConfig { program_stats: true, ..config(true) };
     let bench = Bench { arguments, postgres: &postgres, pgbench: &pgbench };
     figures.extend(bench.program_costs(&costly)?);
-    println!("\n{}", table(&figures));
-    let shown = |name: &str| !LOADS.iter().any(|(load, ..)| name.starts_with(load));
+    println!("\n{}", table(&arguments.loads, &figures));
+    let shown = |name: &str| !arguments.loads.iter().any(|work| name.starts_with(work.name()));
     for (name, value) in figures.iter().filter(|(name, _)| shown(name)) {
         println!("{name}: {value:.1}");
     }
     println!("written: {}", report::write("observe", &figures)?.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps this process and all that it starts on so many cores.
+fn stay_on(cores: u32) -> Result<()> {
+    let own = Pid::from_raw(0);
+    let allowed = sched_getaffinity(own).context("cannot tell the cores of this process")?;
+    let mut few = CpuSet::new();
+    let chosen =
+        (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).take(cores as usize);
+    for core in chosen {
+        few.set(core).context("a core beyond what the kernel takes")?;
+    }
+    sched_setaffinity(own, &few).context("cannot stay on some of the cores")
 }
 
 /// An agent that sees what it is to see.
@@ -150,22 +203,23 @@ impl Bench<'_> {
         &self,
         agent: Option<&Agent>,
         beside: Beside,
-        load: &str,
+        work: Work,
         samples: &mut Samples,
     ) -> Result<()> {
+        let load = work.name();
         let address = self.postgres.address();
         let state = beside.name();
         let seconds = self.arguments.seconds;
         let before = agent.map(Accounts::of).transpose()?;
         let began = Instant::now();
-        let rate = if load == "logins" {
+        let rate = if work == Work::Logins {
             // More than any server can answer: as fast as it goes.
             let client = self.postgres.psql(postgres::OWNER, "postgres");
             self.pgbench.connections(&client, 1_000_000, seconds)?.rate
         } else {
-            let protocol = if load == "simple" { "simple" } else { "prepared" };
+            let protocol = if work == Work::Simple { "simple" } else { "prepared" };
             let kind = Load { protocol, clients: self.arguments.clients };
-            if load == "tpcb" {
+            if work == Work::Tpcb {
                 self.pgbench.measure_writing(address, kind, seconds)?.tps
             } else {
                 self.pgbench.measure(address, kind, seconds)?.tps
@@ -196,8 +250,8 @@ impl Bench<'_> {
     /// Nanoseconds that each eBPF program takes for one run: by a run of its own, since counting them costs something too.
     fn program_costs(&self, config: &AgentConfig) -> Result<BTreeMap<String, f64>> {
         let agent = watching(config, self.postgres)?;
-        for (load, _, _) in LOADS {
-            self.measure(Some(&agent), Beside::Statements, load, &mut Samples::default())?;
+        for work in &self.arguments.loads {
+            self.measure(Some(&agent), Beside::Statements, *work, &mut Samples::default())?;
         }
         let status = agent.status()?;
         let programs = records::objects(&status["sensor"], "programs").iter();
@@ -245,20 +299,22 @@ fn to_f64(number: u64) -> f64 {
     number as f64
 }
 
-fn figures(samples: &Samples) -> BTreeMap<String, f64> {
+fn figures(loads: &[Work], samples: &Samples) -> BTreeMap<String, f64> {
     let mut figures = samples.medians();
-    for (load, _, _) in LOADS {
+    for load in loads.iter().map(|work| work.name()) {
         let off = format!("{load}_off_per_second");
         for beside in [Beside::Connections, Beside::Statements] {
             let state = beside.name();
             let on = format!("{load}_{state}_per_second");
             figures.extend(samples.ratio(&on, &off).map(|ratio| (format!("{load}_{state}_to_off"), ratio)));
+            let error = samples.ratio_error(&on, &off);
+            figures.extend(error.map(|error| (format!("{load}_{state}_to_off_error"), error)));
         }
     }
     figures
 }
 
-fn table(figures: &BTreeMap<String, f64>) -> Table {
+fn table(loads: &[Work], figures: &BTreeMap<String, f64>) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
     table.set_header([
@@ -271,20 +327,27 @@ fn table(figures: &BTreeMap<String, f64>) -> Table {
         "to without",
         "budget",
     ]);
-    for (load, connections, statements) in LOADS {
-        let shown = |name: String, digits: usize| {
-            figures.get(&name).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    for work in loads {
+        let load = work.name();
+        let number =
+            |name: String, digits: usize| figures.get(&name).map(|value| format!("{value:.digits$}"));
+        let shown = |name: String| number(name, 0).unwrap_or_else(|| "-".to_owned());
+        let ratio = |beside: Beside| {
+            let name = format!("{load}_{}_to_off", beside.name());
+            let error =
+                number(format!("{name}_error"), 3).map_or_else(String::new, |error| format!(" ± {error}"));
+            number(name, 3).map_or_else(|| "-".to_owned(), |ratio| ratio + &error)
         };
-        let budget = |budget: Option<f64>| budget.map_or_else(String::new, |budget| format!("{budget:.2}"));
+        let budget = |beside| work.budget(beside).map_or_else(String::new, |budget| format!("{budget:.2}"));
         table.add_row([
             load.to_owned(),
-            shown(format!("{load}_off_per_second"), 0),
-            shown(format!("{load}_connections_per_second"), 0),
-            shown(format!("{load}_connections_to_off"), 3),
-            budget(connections),
-            shown(format!("{load}_statements_per_second"), 0),
-            shown(format!("{load}_statements_to_off"), 3),
-            budget(statements),
+            shown(format!("{load}_off_per_second")),
+            shown(format!("{load}_connections_per_second")),
+            ratio(Beside::Connections),
+            budget(Beside::Connections),
+            shown(format!("{load}_statements_per_second")),
+            ratio(Beside::Statements),
+            budget(Beside::Statements),
         ]);
     }
     table
@@ -300,7 +363,10 @@ mod tests {
         samples.add("select_statements_per_second", 96.0);
         samples.add("select_connections_per_second", 99.0);
         samples.add("select_off_per_second", 100.0);
-        let text = table(&figures(&samples)).to_string();
-        assert!(text.contains("0.990") && text.contains("0.960"), "{text}");
+        samples.add("select_statements_per_second", 98.0);
+        samples.add("select_off_per_second", 100.0);
+        let loads = [Work::Select];
+        let text = table(&loads, &figures(&loads, &samples)).to_string();
+        assert!(text.contains("0.990") && text.contains("0.970 ± 0.010"), "{text}");
     }
 }

@@ -35,9 +35,21 @@ impl Samples {
 
     /// The median of the ratios of each round: what the machine does meanwhile touches both sides.
     pub fn ratio(&self, figure: &str, to: &str) -> Option<f64> {
+        median(&self.ratios(figure, to)?)
+    }
+
+    /// How far [`Self::ratio`] may be off: the standard error of the rounds' ratios. Nothing for a single round.
+    pub fn ratio_error(&self, figure: &str, to: &str) -> Option<f64> {
+        let ratios = self.ratios(figure, to)?;
+        let rounds = u32::try_from(ratios.len()).ok().filter(|rounds| *rounds > 1).map(f64::from)?;
+        let mean = ratios.iter().sum::<f64>() / rounds;
+        let squares: f64 = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum();
+        Some((squares / (rounds - 1.0) / rounds).sqrt())
+    }
+
+    fn ratios(&self, figure: &str, to: &str) -> Option<Vec<f64>> {
         let (above, below) = (self.rounds.get(figure)?, self.rounds.get(to)?);
-        let ratios: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
-        median(&ratios)
+        Some(above.iter().zip(below).map(|(above, below)| above / below).collect())
     }
 }
 
@@ -106,5 +118,10 @@ mod tests {
         assert_eq!(samples.median("direct"), Some(100.0));
         assert_eq!(samples.median("absent"), None);
         assert_eq!(median(&[1.0, 2.0]), Some(1.5));
+        // 0.5, 0.5, 0.9: 0.4 / 3.
+        let error = samples.ratio_error("guard", "direct").unwrap();
+        assert!((error - 0.133_333).abs() < 1e-5, "{error}");
+        samples.add("once", 1.0);
+        assert_eq!(samples.ratio_error("once", "once"), None);
     }
 }

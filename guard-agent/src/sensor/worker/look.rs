@@ -141,7 +141,7 @@ impl Worker {
 
     fn report_ends(&mut self, closed: Vec<(SocketId, Option<Bytes>)>) {
         for (socket, bytes) in closed {
-            self.send(SensorEvent::Closed(Closed { socket, bytes, at: host::monotonic() }));
+            self.send(SensorEvent::Closed(Closed { socket, bytes, late: false, at: host::monotonic() }));
         }
     }
 
@@ -196,7 +196,7 @@ impl Worker {
             };
             self.unix.opened(
                 end.inode,
-                OpenUnix { namespace: self.own_namespace, client_pid: server_pid, key: 0 },
+                OpenUnix { namespace: self.own_namespace, client_pid: server_pid, key: 0, late: false },
             );
             self.send(SensorEvent::Accepted(Accepted {
                 socket: SocketId::Inode(end.inode),
